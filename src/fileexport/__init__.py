@@ -1,0 +1,1 @@
+"""fileexport: one directory, exported to other machines, safely and fast."""

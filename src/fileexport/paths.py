@@ -1,0 +1,162 @@
+"""The only spelling of a path inside the root, and what a valid file name is.
+
+Nothing that a peer sends is a path until it is a `RelPath`: a tuple of names, never joined with anything
+but a descriptor (see `fileexport.disk`). Names are `str` with surrogate escapes (PEP 383), so that every
+name that a file system can hold has exactly one spelling here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from fileexport.errors import FileNameError
+
+#: Bytes in one name: the limit of every common file system (NAME_MAX).
+MAX_NAME = 255
+#: Bytes in a whole path, as PATH_MAX: bounds what a request can make us walk.
+MAX_PATH = 4096
+#: Names in a path: bounds the descriptors that one resolution can hold.
+MAX_DEPTH = 64
+#: Our own directory, at every depth: staging lives there, and nothing in it is ever listed or served.
+RESERVED = ".fileexport"
+
+_NOT_PORTABLE = frozenset("<>:/\\|?*")
+
+
+def is_file_name_valid(name: str) -> bool:
+    """Say whether `name` may be created on every system that takes part (the portable rule).
+
+    It is 1 to 255 bytes of UTF-8, is not ``.`` or ``..``, and holds none of ``< > : / \\ | ? *``, NUL or
+    control characters.
+    """
+    try:
+        encoded = name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    if not 1 <= len(encoded) <= MAX_NAME or name in (".", ".."):
+        return False
+    return not any(c in _NOT_PORTABLE or c < " " or "\x7f" <= c <= "\x9f" for c in name)
+
+
+def _problem(name: str) -> str | None:
+    """What keeps `name` from being one name on a POSIX file system, or None."""
+    if name in ("", ".", ".."):
+        return f"'{name}' is not a name"
+    if "/" in name or "\0" in name:
+        return "a name holds no slash and no NUL"
+    try:
+        too_long = len(name) > MAX_NAME or len(os.fsencode(name)) > MAX_NAME
+    except UnicodeEncodeError:
+        return "a name holds a surrogate that stands for no byte"
+    return f"a name is longer than {MAX_NAME} bytes" if too_long else None
+
+
+class RelPath:
+    """A path below the root: a tuple of names, none of them ``.``, ``..``, empty or with a slash.
+
+    The root itself is ``RelPath()``. Immutable, hashable, ordered by names.
+
+    Raises `FileNameError` where a name cannot be one, or a length passes `MAX_NAME`, `MAX_PATH`, `MAX_DEPTH`.
+    """
+
+    __slots__ = ("parts",)
+
+    parts: tuple[str, ...]
+
+    def __init__(self, parts: Iterable[str] = ()) -> None:
+        names = tuple(parts)
+        if len(names) > MAX_DEPTH:
+            raise FileNameError(f"the path is deeper than {MAX_DEPTH} names")
+        for name in names:
+            if (problem := _problem(name)) is not None:
+                raise FileNameError(problem)
+        if sum(map(len, names)) + len(names) > MAX_PATH // 4 and len(os.fsencode("/".join(names))) > MAX_PATH:
+            raise FileNameError(f"the path is longer than {MAX_PATH} bytes")
+        object.__setattr__(self, "parts", names)
+
+    @classmethod
+    def parse(cls, text: str) -> RelPath:
+        """Read ``a/b``, ``/a/b`` or ``a/b/``; the root is ``/``, ``.`` or empty."""
+        if text in ("", ".", "/"):
+            return cls()
+        return cls(part for part in text.split("/") if part)
+
+    @classmethod
+    def from_url(cls, path: bytes) -> RelPath:
+        """Read the path of a URL, percent-encoded and without its query; empty segments are merged.
+
+        Split first and decoded after, so that ``%2F`` never makes a separator.
+        """
+        return cls(os.fsdecode(unquote_to_bytes(part)) for part in path.split(b"/") if part)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a RelPath does not change")
+
+    def __truediv__(self, name: str) -> RelPath:
+        return RelPath((*self.parts, name))
+
+    def __add__(self, other: RelPath) -> RelPath:
+        return RelPath(self.parts + other.parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RelPath) and self.parts == other.parts
+
+    def __lt__(self, other: RelPath) -> bool:
+        return self.parts < other.parts
+
+    def __hash__(self) -> int:
+        return hash(self.parts)
+
+    def __bool__(self) -> bool:
+        return bool(self.parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __str__(self) -> str:
+        return "/" + "/".join(self.parts)
+
+    def __repr__(self) -> str:
+        return f"RelPath({str(self)!r})"
+
+    @property
+    def name(self) -> str:
+        """The last name; empty for the root."""
+        return self.parts[-1] if self.parts else ""
+
+    @property
+    def parent(self) -> RelPath:
+        """The path without its last name; the root's parent is the root."""
+        return RelPath(self.parts[:-1])
+
+    def beneath(self, base: RelPath) -> RelPath | None:
+        """This path as seen from `base`, or None where it is not `base` or below it."""
+        if self.parts[: len(base.parts)] != base.parts:
+            return None
+        return RelPath(self.parts[len(base.parts) :])
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether any name in it begins with a dot."""
+        return any(name.startswith(".") for name in self.parts)
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether any name in it is `RESERVED`."""
+        return RESERVED in self.parts
+
+    def url(self) -> str:
+        """The path percent-encoded with a leading slash; what `from_url` reads back."""
+        return "/" + "/".join(quote_name(name) for name in self.parts)
+
+
+def quote_name(name: str) -> str:
+    """One name as a segment of a URL: everything but unreserved characters percent-encoded."""
+    return quote_from_bytes(os.fsencode(name), safe="")
+
+
+def printable(name: str) -> str:
+    """`name` for a person or for JSON: what is not UTF-8 becomes U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
