@@ -1,0 +1,62 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.testing import StringTransport
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Immediate:
+    """A `fileexport.pools.Worker` that calls each function at once, in the caller's thread."""
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return execute(function, *args, **kwargs)
+
+
+class SlowTransport(StringTransport):
+    """A transport that takes what is written until its buffer is full, and empties it when it is told to."""
+
+    def __init__(self, buffer: int = 64 << 10, wrote: Callable[[], object] = lambda: None) -> None:
+        StringTransport.__init__(self)
+        self.wrote = wrote
+        self.buffer = buffer
+        self.pending = 0
+        self.highest = 0
+        self.touched = 0
+
+    def write(self, data: bytes) -> None:
+        StringTransport.write(self, data)
+        self.touched += 1
+        self.wrote()
+        self.pending += len(data)
+        self.highest = max(self.highest, self.pending)
+        if self.producer is not None and self.pending > self.buffer:
+            self.producer.pauseProducing()
+
+    def writeSequence(self, data: list[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def drain(self) -> None:
+        """Take all that is in the buffer."""
+        was_full, self.pending = self.pending > self.buffer, 0
+        if self.producer is not None and was_full:
+            self.producer.resumeProducing()
+
+    def lose(self) -> None:
+        """Lose the connection, as a transport tells its producer."""
+        producer = self.registered()
+        self.producer = None
+        producer.stopProducing()
+
+    def registered(self) -> IPushProducer:
+        """The producer, which must be there."""
+        if self.producer is None:
+            raise AssertionError("no producer is registered")
+        return IPushProducer(self.producer)
