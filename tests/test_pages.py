@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Sequence
 from hashlib import sha256
 from html.parser import HTMLParser
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.errors import FileNameError
 from fileexport.paths import MAX_DEPTH, MAX_NAME, RelPath
+from fileexport.web.names import visible
 from fileexport.web.pages import (
     FILES_ROUTE,
     PAGE_POLICY,
-    PASSIVE_POLICY,
-    SANDBOX_POLICY,
     STATIC,
     Row,
-    attachment,
     directory_page,
     error_page,
     human_size,
-    inline_headers,
     url_of,
-    visible,
 )
+from tests.odd_names import ODD_NAMES
 
 OWN_NAMES = frozenset({"list", "get", "tar", "delete", "stop", "favicon.ico", "-"})
-
-HOSTILE = (
-    *("plain.txt", "with space", " leading", "trailing ", "\ttab\t", "two\nlines", "cr\r\nX-Evil: 1"),
-    *("\x01\x1b[31m\x7f", "\x85next\u2028line", 'dou"ble', "sin'gle", "back`tick", "C:\\temp"),
-    *("<script>alert(1)", "<img src=x onerror=alert(1)>", '"><h1>x', '" onmouseover="alert(1)', "<!--"),
-    *("&amp;", "&#60;b&#62;", "{{ 7*7 }}", "{% raw %}", "100%", "%2e%2e%2fetc", "%00", "%2F", "%2E%2E"),
-    *("a#b", "a?b=c", "?json", "#", "a&b;c", "a+b", "javascript:alert(1)", "data:text&html,x", "http:", "C:"),
-    *("\\\\host\\share", "..hidden", "...", ".env", "-", "list", "get", "favicon.ico", "~root", "*", ";"),
-    *("é", "e\u0301", "été 2026", "צילומים", "日本語", "👩‍👩‍👧.png", "invoice\u202etxt.exe"),
-    *("a\u2066b\u2069", "zero\u200bwidth\ufeff", "caf\udce9", "\udcff\udcfe", "\udce2\udc82", "\ufffd"),
-    *("\ud7ff\ue000\U0010ffff", "x" * MAX_NAME, "%" * MAX_NAME, "\udcff" * MAX_NAME, "@"),
-)
 
 
 class Page(HTMLParser):
@@ -107,20 +91,20 @@ class HostileNames(SynchronousTestCase):
     def test_a_file_link_leads_to_exactly_the_name(self) -> None:
         """Following the link of a file gives its name byte for byte, at the root and below it."""
         for where in (ROOT, RelPath(("a",)), RelPath(("-",)), RelPath(("ü %", "b"))):
-            for name in HOSTILE:
+            for name in ODD_NAMES:
                 href, _ = shown(where, [row(name)]).links[-1]
                 self.assertEqual(follow(href), where / name)
 
     def test_a_directory_link_ends_with_a_slash(self) -> None:
         """The link of a directory leads to exactly its name, with a slash in the link and in its text."""
-        for name in HOSTILE:
+        for name in ODD_NAMES:
             href, text = shown(ROOT, [row(name, "directory")]).links[-1]
             self.assertEqual(follow(href), RelPath((name,)))
             self.assertTrue(href.endswith("/") and text.endswith("/"), href)
 
     def test_buttons_and_crumbs_inside_a_directory_of_any_name(self) -> None:
         """Below a hostile directory the parent's button and every crumb lead to exactly their directories."""
-        for name in HOSTILE:
+        for name in ODD_NAMES:
             page = shown(RelPath((name, "b", "c")), [])
             self.assertEqual(page.link("/"), "/")
             self.assertEqual(follow(page.link("..")), RelPath((name, "b")))
@@ -130,7 +114,7 @@ class HostileNames(SynchronousTestCase):
     def test_no_name_adds_markup(self) -> None:
         """A page has the same elements whatever its names are: a name is only text and an address."""
         plain = shown(RelPath(("d", "e")), [row("f")], notes=["g"]).tags
-        for name in HOSTILE:
+        for name in ODD_NAMES:
             page = shown(RelPath((name, "e")), [row(name)], notes=[name])
             self.assertEqual(page.tags, plain, name)
             self.assertFalse([a for a, _ in page.attributes if a.startswith("on") or a == "style"], name)
@@ -155,15 +139,15 @@ class HostileNames(SynchronousTestCase):
     def test_addresses_are_those_of_the_pages(self) -> None:
         """The address of an entry is the one that the page of its directory links to."""
         for where in (ROOT, RelPath(("list", "b"))):
-            for name in HOSTILE:
+            for name in ODD_NAMES:
                 href, _ = shown(where, [row(name)], prefix="/x").links[-1]
                 self.assertEqual(url_of(where / name, "/x", OWN_NAMES), href)
         self.assertEqual(url_of(ROOT, "/x", OWN_NAMES), "/x/")
 
     def test_the_page_is_clean_utf8(self) -> None:
         """A page is valid UTF-8 and holds no control but the newline, nor anything that reorders text."""
-        rows = [row(name, kind) for name in HOSTILE for kind in ("file", "directory", "link", "other")]
-        text = directory_page(RelPath(HOSTILE[5:9]), rows, notes=HOSTILE).decode("utf-8")
+        rows = [row(name, kind) for name in ODD_NAMES for kind in ("file", "directory", "link", "other")]
+        text = directory_page(RelPath(ODD_NAMES[5:9]), rows, notes=ODD_NAMES).decode("utf-8")
         for character in text.replace("\n", ""):
             self.assertFalse(character < " " or "\x7f" <= character <= "\x9f", repr(character))
             self.assertNotIn(character, "\u200b\u200e\u200f\u2028\u202a\u202e\u2066\u2069\ufeff")
@@ -318,120 +302,6 @@ class Policies(SynchronousTestCase):
         self.assertIn(b"frame-ancestors 'none'", directives)
         self.assertEqual(policy[b"X-Content-Type-Options"], b"nosniff")
         self.assertEqual(policy[b"Referrer-Policy"], b"same-origin")
-
-    def test_what_a_browser_could_run_is_sandboxed(self) -> None:
-        """Active and unknown content gets a sandbox without scripts, whatever the case of its suffix."""
-        for name in (
-            *("a.html", "a.HTM", "a.xhtml", "a.xht", "a.shtml", "a.svg", "a.SVG", "a.xml", "a.xsl", "a.xslt"),
-            *("a.rss", "a.atom", "a.mht", "a.mhtml", "a.wasm", "a.swf", "a.unknown", "noextension", "a."),
-            *("a.txt ", "a.html\n", "a.png\u202e", "a.p\udcffng", "a.tar.gz", "a.svgz", ".html", "list"),
-        ):
-            policy = inline_headers(name)[2]
-            self.assertEqual(policy, SANDBOX_POLICY, name)
-        sandbox = dict(SANDBOX_POLICY)
-        self.assertIn(b"sandbox;", sandbox[b"Content-Security-Policy"])
-        self.assertNotIn(b"allow-", sandbox[b"Content-Security-Policy"])
-        self.assertIn(b"default-src 'none'", sandbox[b"Content-Security-Policy"])
-
-    def test_what_is_only_looked_at(self) -> None:
-        """Images, media, text, JSON and PDF go without a sandbox, so that the browser's own viewers work."""
-        for name in (
-            "a.png",
-            "a.jpeg",
-            "a.mp4",
-            "a.webm",
-            "a.flac",
-            "a.txt",
-            "a.json",
-            "a.pdf",
-            "a.js",
-            "a.css",
-        ):
-            self.assertEqual(inline_headers(name)[2], PASSIVE_POLICY, name)
-
-    def test_every_file_is_taken_at_its_type(self) -> None:
-        """No browser may guess another type than ours."""
-        for policy in (PAGE_POLICY, SANDBOX_POLICY, PASSIVE_POLICY):
-            self.assertEqual(dict(policy)[b"X-Content-Type-Options"], b"nosniff")
-
-
-class Types(SynchronousTestCase):
-    """The type of a file by its name."""
-
-    def test_types(self) -> None:
-        """Text and source are shown as text, media by their types, compressed files as what they are."""
-        text = b"text/plain; charset=utf-8"
-        for name, expected in (
-            *(
-                (n, text)
-                for n in ("a.txt", "db-dump.sql", "a.log", "a.csv", "a.md", "a.toml", "a.yaml", "a.py")
-            ),
-            *((n, text) for n in ("a.js", "a.css", "a.c", "a.sh", ".gitignore", ".env", "A.TXT")),
-            *((n, text) for n in ("README", "LICENSE", "Makefile", "CHANGELOG", "Dockerfile")),
-            ("a.json", b"application/json"),
-            ("a.html", b"text/html"),
-            ("a.xhtml", b"application/xhtml+xml"),
-            ("a.svg", b"image/svg+xml"),
-            ("a.pdf", b"application/pdf"),
-            ("a.png", b"image/png"),
-            ("a.JPG", b"image/jpeg"),
-            ("a.webp", b"image/webp"),
-            ("a.avif", b"image/avif"),
-            ("a.mp4", b"video/mp4"),
-            ("a.webm", b"video/webm"),
-            ("a.mkv", b"video/x-matroska"),
-            ("a.mp3", b"audio/mpeg"),
-            ("a.flac", b"audio/flac"),
-            ("a.ogg", b"audio/ogg"),
-            ("a.tar.gz", b"application/gzip"),
-            ("a.sql.zst", b"application/zstd"),
-            ("a.html.gz", b"application/gzip"),
-            ("a.zip", b"application/zip"),
-            *(
-                (n, b"application/octet-stream")
-                for n in ("binary", "a.xyz", "html", "txt", "a.txt.", "caf\udce9")
-            ),
-        ):
-            self.assertEqual(inline_headers(name)[0], expected, name)
-
-    def test_inline(self) -> None:
-        """A file of a path is shown in the browser, and keeps its name when it is saved."""
-        self.assertEqual(inline_headers("a b.png")[1], b'inline; filename="a b.png"')
-
-
-class Attachments(SynchronousTestCase):
-    """The Content-Disposition of a download."""
-
-    def test_it_is_one_line_of_ascii(self) -> None:
-        """Whatever the name, the value is one line of printable ASCII whose quotes are its own two."""
-        for name in (*HOSTILE, "\ud800", ""):
-            for value in (attachment(name), inline_headers(name)[1]):
-                self.assertTrue(all(0x20 <= byte < 0x7F for byte in value), value)
-                self.assertEqual(value.count(b'"'), 2)
-                self.assertNotIn(b"\\", value)
-            self.assertTrue(attachment(name).startswith(b'attachment; filename="'))
-
-    def test_names_of_every_language(self) -> None:
-        """A name that is no plain ASCII comes in the extended form too, and decodes to the name."""
-        for name in ("été 2026", "日本語", 'dou"ble', "100%", "a'b", "👩‍👩‍👧.png", "a;b=c*", "צילומים"):
-            value = attachment(name)
-            if b"filename*=" in value:
-                value = unquote_to_bytes(value.partition(b"filename*=UTF-8''")[2])
-                self.assertEqual(value, os.fsencode(name))
-            else:
-                self.assertEqual(value, b'attachment; filename="' + os.fsencode(name) + b'"')
-
-    def test_literal_values(self) -> None:
-        """A plain name is only quoted; others have a fallback and an extended form."""
-        self.assertEqual(attachment("db-dump.sql"), b'attachment; filename="db-dump.sql"')
-        self.assertEqual(attachment("é.txt"), b"attachment; filename=\"_.txt\"; filename*=UTF-8''%C3%A9.txt")
-
-    def test_what_a_client_must_not_save(self) -> None:
-        """Slashes, controls, reordering characters and broken bytes never reach the client's disk."""
-        for name in ("../x", "..\\x", "a\nb", "a\x00b", "a\u202eb", "a\udcffb"):
-            saved = unquote_to_bytes(attachment(name)).decode("ascii")
-            self.assertNotRegex(saved.partition("filename=")[2], r"[/\\\n\x00]")
-            self.assertIn("_", saved)
 
 
 class StaticFiles(SynchronousTestCase):
