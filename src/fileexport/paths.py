@@ -23,6 +23,7 @@ MAX_DEPTH = 64
 RESERVED = ".fileexport"
 
 _NOT_PORTABLE = frozenset("<>:/\\|?*")
+_TOO_LONG = f"a name is longer than {MAX_NAME} bytes"
 
 
 def is_file_name_valid(name: str) -> bool:
@@ -46,11 +47,17 @@ def _problem(name: str) -> str | None:
         return f"'{name}' is not a name"
     if "/" in name or "\0" in name:
         return "a name holds no slash and no NUL"
+    if len(name) > MAX_NAME:
+        return _TOO_LONG
+    if name.isascii():
+        return None
     try:
-        too_long = len(name) > MAX_NAME or len(os.fsencode(name)) > MAX_NAME
+        encoded = os.fsencode(name)
     except UnicodeEncodeError:
         return "a name holds a surrogate that stands for no byte"
-    return f"a name is longer than {MAX_NAME} bytes" if too_long else None
+    if os.fsdecode(encoded) != name:
+        return "a name spells UTF-8 by surrogates"
+    return _TOO_LONG if len(encoded) > MAX_NAME else None
 
 
 class RelPath:

@@ -9,13 +9,15 @@ ends the answer cleanly.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import Protocol
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPullProducer, IPushProducer, IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -28,6 +30,12 @@ STALL = 60.0
 #: Bytes in one write, and in one read on the reactor's thread. A TLS transport is fastest with it, and a slow
 #: peer empties the transport's buffer, which is what we see of its progress, well within `STALL`.
 SLICE = 64 << 10
+
+#: Bytes asked of one sendfile(2): the socket's buffer takes less, and larger pieces brought nothing.
+PIECE = 1 << 20
+
+#: What a file system that knows no sendfile(2) answers: the file is read and written then.
+_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Stalled(TimeoutError):
@@ -46,6 +54,19 @@ class Outlet(Protocol):
     def registerProducer(self, producer: IPushProducer, streaming: bool, /) -> object: ...
 
     def unregisterProducer(self) -> object: ...
+
+
+class Lender(Protocol):
+    """An outlet that can give its transport away for a while, for bytes that go past it."""
+
+    def lend(self) -> object | None:
+        """The transport beneath, with no producer of its own until `reclaim`; None where there is none.
+
+        What was written before has been handed to the transport.
+        """
+
+    def reclaim(self, sent: int) -> None:
+        """Take the transport back; `sent` bytes went onto it meanwhile."""
 
 
 class Pieces(Protocol):
@@ -71,9 +92,16 @@ class Valve:
     """
 
     def __init__(
-        self, outlet: Outlet, clock: IReactorTime, lost: Deferred[None], stall: float = STALL
+        self,
+        outlet: Outlet,
+        clock: IReactorTime,
+        lost: Deferred[None],
+        stall: float = STALL,
+        *,
+        lender: Lender | None = None,
     ) -> None:
         self._outlet = outlet
+        self._lender = lender
         self._clock = clock
         self._lost = lost
         self._stall = stall
@@ -82,6 +110,9 @@ class Valve:
         self._paused_since: float | None = None
         self._waiting: Deferred[None] | None = None
         self._watch: IDelayedCall | None = None
+        self._direct: _Direct | None = None
+        #: When `_direct` was last seen to have moved, and where it was.
+        self._moved = (0.0, 0)
 
     def __enter__(self) -> Valve:
         self._lost.addBoth(lambda _: self.stopProducing())
@@ -118,6 +149,26 @@ class Valve:
             await deferLater(self._clock, 0)
         await self.flowing()
 
+    async def send_directly(self, descriptor: int, start: int, stop: int) -> int:
+        """Send what can go past Python; returns the offset from which the rest must be read and written."""
+        if self._lender is None:
+            return start
+        transport = self._lender.lend()
+        try:
+            plain = plain_socket(transport)
+            if plain is None:
+                return start
+            direct = _Direct(plain, descriptor, start, stop)
+            self._direct = direct
+            self._moved = self._clock.seconds(), start
+            direct.begin()
+            await direct.done
+            return direct.offset
+        finally:
+            direct_now, self._direct = self._direct, None
+            if transport is not None and not self._gone:
+                self._lender.reclaim(direct_now.offset - start if direct_now else 0)
+
     def pauseProducing(self) -> None:
         """The outlet's buffer is full (`IPushProducer`)."""
         if self._paused_since is None:
@@ -132,6 +183,8 @@ class Valve:
         """The connection is gone (`IPushProducer`)."""
         self._gone = True
         self._end_watch()
+        if self._direct is not None:
+            self._direct.stopProducing()
         self._wake()
 
     def _problem(self) -> Exception | None:
@@ -154,11 +207,17 @@ class Valve:
         """One timer for the whole life of the valve: pauses come thousands of times a second."""
         now = self._clock.seconds()
         since = now if self._paused_since is None else self._paused_since
+        if self._direct is not None:
+            if self._direct.offset != self._moved[1]:
+                self._moved = now, self._direct.offset
+            since = self._moved[0]
         if now - since < self._stall:
             self._watch = self._clock.callLater(since + self._stall - now, self._check)
             return
         self._watch = None
         self._stalled = True
+        if self._direct is not None:
+            self._direct.give_up(Stalled())
         self._wake()
 
     def _end_watch(self) -> None:
@@ -189,11 +248,13 @@ async def send_span(valve: Valve, descriptor: int, start: int, stop: int) -> int
     """Send the bytes from `start` up to, not including, `stop` of a regular file; returns how many that were.
 
     The descriptor is neither moved nor closed, and must stay open until this has ended. The reactor gets a
-    turn after each slice, so that one fast reader does not keep it from the others. Raises `TruncatedFile`
+    turn after each piece, so that one fast reader does not keep it from the others. Raises `TruncatedFile`
     when the file ends before `stop`, `PeerGone`, `Stalled`, and `OSError` as reading does.
     """
-    offset = start
     await valve.flowing()
+    offset = start
+    if stop - start > SLICE:
+        offset = await valve.send_directly(descriptor, start, stop)
     while offset < stop:
         data = os.pread(descriptor, min(SLICE, stop - offset), offset)
         if not data:
@@ -203,3 +264,80 @@ async def send_span(valve: Valve, descriptor: int, start: int, stop: int) -> int
         if offset < stop:
             await valve.turn()
     return stop - start
+
+
+def plain_socket(transport: object) -> tcp.Server | None:
+    """The transport, where bytes may be put straight onto its socket; else None.
+
+    Under TLS `fileno()`, `.socket` and even `ITCPTransport` look just like those of plain TCP, and sendfile
+    would put plain text into the encrypted stream. The class and its `TLS` flag are the only safe test.
+    """
+    if isinstance(transport, tcp.Server) and not transport.TLS:
+        return transport
+    return None
+
+
+@implementer(IPullProducer)
+class _Direct:
+    """A range of a file straight onto a socket, by sendfile(2): the kernel copies, Python never sees a byte.
+
+    The transport asks for more each time its own buffer is empty, so whatever was written before leaves
+    first. `offset` is where the next byte is. `done` fires when all has been handed to the kernel, or when
+    sendfile does not work for this file (`offset` is short then); it fails as `send_span` does.
+    """
+
+    def __init__(self, transport: tcp.Server, descriptor: int, start: int, stop: int) -> None:
+        self._transport = transport
+        self._descriptor = descriptor
+        self.offset = start
+        self._stop = stop
+        self._begun = False
+        self.done: Deferred[None] = Deferred()
+
+    def begin(self) -> None:
+        """Become the transport's producer; it has none now."""
+        self._transport.registerProducer(self, False)
+        self._begun = True
+        self._transport.startWriting()
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty."""
+        if not self._begun or self.done.called:
+            # Registering asks at once, when something may still be buffered.
+            return
+        try:
+            count = min(PIECE, self._stop - self.offset)
+            sent = os.sendfile(self._transport.fileno(), self._descriptor, self.offset, count)
+        except BlockingIOError:
+            sent = -1
+        except OSError as error:
+            self._end(error)
+            return
+        if sent == 0:
+            self._end(TruncatedFile(f"the file ended at {self.offset}, {self._stop} was promised"))
+            return
+        self.offset += max(sent, 0)
+        if self.offset < self._stop:
+            self._transport.startWriting()
+        else:
+            self._end(None)
+
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+        if not self.done.called:
+            self.done.errback(PeerGone())
+
+    def give_up(self, error: Exception) -> None:
+        """End it from outside."""
+        if not self.done.called:
+            self._transport.unregisterProducer()
+            self.done.errback(error)
+
+    def _end(self, error: Exception | None) -> None:
+        self._transport.unregisterProducer()
+        if error is None or (isinstance(error, OSError) and error.errno in _NO_SENDFILE):
+            self.done.callback(None)
+        elif isinstance(error, ConnectionError):
+            self.done.errback(PeerGone())
+        else:
+            self.done.errback(error)

@@ -1,0 +1,133 @@
+"""Every file-system call of the jail, behind one object, so that a proof can stand in front of each.
+
+The jail calls nothing else. A subclass that counts, fails or kills at the N-th call sees all that the disk
+sees (SECURITY: kill points, error injection, the power-loss model).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+
+#: openat2(2); the number is the same on every architecture (it is newer than the split tables).
+_SYS_OPENAT2 = 437
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+#: renameat2(2): refuse to replace an existing target.
+_RENAME_NOREPLACE = 1
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of linux/openat2.h."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, name: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    return result
+
+
+class Calls:
+    """The plain calls of the operating system. All raise `OSError`; descriptors are close-on-exec."""
+
+    def open(self, name: str, flags: int, *, dir_fd: int | None, mode: int = 0o666) -> int:
+        return os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+
+    def openat2(self, dir_fd: int, path: str, flags: int, resolve: int) -> int:
+        """openat2(2) for an existing path; ENOSYS where the kernel has none."""
+        how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+        result = _libc().syscall(
+            _SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
+        )
+        return _check(result, path)
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def fstat(self, descriptor: int) -> os.stat_result:
+        return os.fstat(descriptor)
+
+    def lstat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+    def readlink(self, name: str, *, dir_fd: int) -> str:
+        return os.readlink(name, dir_fd=dir_fd)
+
+    def scan(self, descriptor: int) -> Iterator[os.DirEntry[str]]:
+        """Entries of an open directory; its names as `str` with surrogate escapes."""
+        with os.scandir(descriptor) as entries:
+            yield from entries
+
+    def mkdir(self, name: str, mode: int, *, dir_fd: int) -> None:
+        os.mkdir(name, mode, dir_fd=dir_fd)
+
+    def rmdir(self, name: str, *, dir_fd: int) -> None:
+        os.rmdir(name, dir_fd=dir_fd)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        os.unlink(name, dir_fd=dir_fd)
+
+    def rename(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        os.rename(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=new_dir_fd)
+
+    def rename_new(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        """Rename, but raise `FileExistsError` where the target exists; in one step."""
+        try:
+            result = _libc().renameat2(
+                dir_fd, os.fsencode(name), new_dir_fd, os.fsencode(new_name), _RENAME_NOREPLACE
+            )
+            _check(result, new_name)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            # A file system without the flag: a hard link refuses an existing name just as well.
+            os.link(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=new_dir_fd, follow_symlinks=False)
+            os.unlink(name, dir_fd=dir_fd)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        return os.write(descriptor, data)
+
+    def fchmod(self, descriptor: int, mode: int) -> None:
+        os.fchmod(descriptor, mode)
+
+    def utime(self, descriptor: int, mtime_ns: int) -> None:
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+
+    def fsync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def lock(self, descriptor: int) -> None:
+        """Take the exclusive flock(2) of an open file, or raise `BlockingIOError` at once."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def mount_of(self, descriptor: int) -> int:
+        """The id of the mount that a descriptor lives on.
+
+        st_dev cannot tell: a bind mount has its source's, and a rename between the two is refused.
+        """
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("mnt_id:"):
+                    return int(line[7:])
+        raise OSError(errno.ENOSYS, "no mnt_id in fdinfo")
+
+    def mount_points(self) -> list[str]:
+        """Where something is mounted, as paths of the machine (proc_pid_mountinfo(5): octal escapes)."""
+        with open("/proc/self/mountinfo", "rb") as lines:
+            points = [line.split()[4] for line in lines]
+        return [os.fsdecode(_OCTAL.sub(lambda m: bytes([int(m[1], 8)]), point)) for point in points]

@@ -1,0 +1,246 @@
+"""Files that appear complete or not at all: stage, commit, recover.
+
+A file is written under a random name in `.fileexport/`, in the topmost exported directory of the
+destination's own mount (a rename cannot leave a mount), then flushed and renamed over its destination, whose
+directory is flushed too. The writer holds flock(2) on the staged file: what can be locked by `recover` has
+no living writer, so a `kill -9` leaves nothing that stays.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import ExitStack, suppress
+from types import TracebackType
+
+from fileexport.disk.calls import Calls
+from fileexport.paths import MAX_DEPTH, RESERVED
+
+#: Staged names begin so; the rest is random.
+PREFIX = "new-"
+#: Names inside are protected by the directory's mode, so a file can take its final mode from the umask.
+_DIRECTORY_MODE = 0o700
+#: O_EXCL and a lock that recovery may win: more failures than this are no accident.
+_TRIES = 8
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+#: Needs no permission to list the directories on the way up; macOS has none.
+_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class Staged:
+    """A file being written, invisible until `commit`. Leaving a `with` block without commit discards it.
+
+    Not thread-safe; one writer.
+    """
+
+    def __init__(
+        self, calls: Calls, staging: int, name: str, descriptor: int, target: int, final: str, durable: bool
+    ) -> None:
+        self._calls = calls
+        self._staging = staging
+        self._name = name
+        self.descriptor = descriptor
+        self._target = target
+        self._final = final
+        self._durable = durable
+        self._open = True
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of `data`; short writes are continued. Raises `OSError`; discard it then."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._calls.write(self.descriptor, rest) :]
+
+    def commit(self, *, mode: int | None = None, mtime_ns: int | None = None, replace: bool = True) -> None:
+        """Give the file its name: flush it, rename it in one step, flush the directory.
+
+        When this returns, content and name are on stable storage (unless the jail is not durable). Raises
+        `FileExistsError` where `replace` is false and the name is taken, else `OSError`; the old version
+        stays then and the staged file is gone. Only the flush of the directory can fail after the rename:
+        the name then holds the new version, but nothing was acknowledged.
+
+        `mode` is taken `& 0o777`; without it the umask decides. `mtime_ns` is set when given.
+        """
+        try:
+            if mode is not None:
+                self._calls.fchmod(self.descriptor, mode & 0o777)
+            if mtime_ns is not None:
+                self._calls.utime(self.descriptor, mtime_ns)
+            if self._durable:
+                self._calls.fsync(self.descriptor)
+            move = self._calls.rename if replace else self._calls.rename_new
+            move(self._name, self._final, dir_fd=self._staging, new_dir_fd=self._target)
+        except BaseException:
+            self.discard()
+            raise
+        try:
+            if self._durable:
+                self._calls.fsync(self._target)
+        finally:
+            self._close()
+
+    def discard(self) -> None:
+        """Remove the staged file; the destination stays as it was. A second time does nothing."""
+        if not self._open:
+            return
+        try:
+            self._calls.unlink(self._name, dir_fd=self._staging)
+        except FileNotFoundError:
+            pass
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._open = False
+        held = (self.descriptor, self._staging, self._target)
+        # The numbers are given to others now: what is called from here on must not reach them.
+        self.descriptor = self._staging = self._target = -1
+        with ExitStack() as closing:
+            for descriptor in held:
+                closing.callback(self._calls.close, descriptor)
+
+    def __enter__(self) -> Staged:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+def stage(calls: Calls, base: int, target: int, name: str, *, durable: bool) -> Staged:
+    """Begin a file that will be `name` in the directory `target`, which lies in or beneath `base`.
+
+    `target` belongs to the result from then on; when this raises, it stays the caller's.
+    """
+    for _ in range(_TRIES - 1):
+        # A recovery may find the staging empty and remove it under our hands.
+        with suppress(FileNotFoundError):
+            return _begin(calls, base, target, name, durable)
+    return _begin(calls, base, target, name, durable)
+
+
+def _begin(calls: Calls, base: int, target: int, name: str, durable: bool) -> Staged:
+    staging = _staging_of(calls, base, target)
+    try:
+        staged_name, descriptor = _create(calls, staging)
+    except BaseException:
+        calls.close(staging)
+        raise
+    return Staged(calls, staging, staged_name, descriptor, target, name, durable)
+
+
+def _create(calls: Calls, staging: int) -> tuple[str, int]:
+    for _ in range(_TRIES):
+        name = PREFIX + secrets.token_hex(12)
+        try:
+            descriptor = calls.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=staging)
+        except FileExistsError:
+            continue
+        if _claim(calls, staging, name, descriptor):
+            return name, descriptor
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), RESERVED)
+
+
+def _claim(calls: Calls, staging: int, name: str, descriptor: int) -> bool:
+    """Lock a file just made, unless a recovery took it for an orphan before; it is closed then."""
+    try:
+        calls.lock(descriptor)
+        if calls.fstat(descriptor).st_nlink:
+            return True
+    except BlockingIOError:
+        pass
+    except BaseException:
+        with suppress(OSError):
+            calls.unlink(name, dir_fd=staging)
+        calls.close(descriptor)
+        raise
+    calls.close(descriptor)
+    return False
+
+
+def _staging_of(calls: Calls, base: int, target: int) -> int:
+    """Open, or make, the staging directory that serves `target`."""
+    top = _topmost(calls, base, target)
+    try:
+        with suppress(FileExistsError):
+            calls.mkdir(RESERVED, _DIRECTORY_MODE, dir_fd=top)
+        return calls.open(RESERVED, _DIRECTORY, dir_fd=top)
+    finally:
+        calls.close(top)
+
+
+def _topmost(calls: Calls, base: int, target: int) -> int:
+    """Open the highest directory from `target` up to `base` that is on `target`'s mount.
+
+    Walks up by `..` until it meets `base` itself: a directory that was moved out of the jail meanwhile
+    never meets it, and nothing is staged outside.
+    """
+    mount, goal = calls.mount_of(target), _identity(calls, base)
+    top = -1
+    here = calls.open(".", _PASS, dir_fd=target)
+    try:
+        top = calls.open(".", _PASS, dir_fd=target)
+        for _ in range(MAX_DEPTH + 1):
+            if _identity(calls, here) == goal:
+                return top
+            above = calls.open("..", _PASS, dir_fd=here)
+            calls.close(here)
+            here = above
+            if calls.mount_of(here) == mount:
+                higher = calls.open(".", _PASS, dir_fd=here)
+                calls.close(top)
+                top = higher
+        raise PermissionError(errno.EACCES, "the directory is not in the jail any more")
+    except BaseException:
+        if top >= 0:
+            calls.close(top)
+        raise
+    finally:
+        calls.close(here)
+
+
+def _identity(calls: Calls, descriptor: int) -> tuple[int, int]:
+    status = calls.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def recover(calls: Calls, directory: int) -> int:
+    """Remove the orphans in `directory`'s staging, and the staging when it is empty; count the files."""
+    try:
+        staging = calls.open(RESERVED, _DIRECTORY, dir_fd=directory)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return 0
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return 0
+        raise
+    try:
+        orphans = [entry.name for entry in calls.scan(staging) if entry.name.startswith(PREFIX)]
+        removed = sum(_remove_orphan(calls, staging, name) for name in orphans)
+    finally:
+        calls.close(staging)
+    try:
+        calls.rmdir(RESERVED, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EROFS, errno.ENOENT):
+            raise
+    return removed
+
+
+def _remove_orphan(calls: Calls, staging: int, name: str) -> bool:
+    try:
+        descriptor = calls.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=staging)
+    except OSError:
+        return False
+    try:
+        calls.lock(descriptor)
+        calls.unlink(name, dir_fd=staging)
+    except OSError:
+        # A living writer holds it, or another recovery was quicker.
+        return False
+    finally:
+        calls.close(descriptor)
+    return True
