@@ -1,0 +1,185 @@
+"""Every verb, and who may: both doors call only this.
+
+Plain functions that may block: a door calls the short ones where it stands and hands the rest to a pool.
+Each takes the `Principal` that asks and raises `PermissionError` before it touches the disk where the right
+is missing. What a caller may not see does not exist for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Protocol
+
+from fileexport.disk.jail import Entry, Opened, View
+from fileexport.errors import BadRequestError, FileNameError
+from fileexport.paths import MAX_NAME, RelPath
+from fileexport.tokens import Principal, Right
+
+#: Entries of one listing, over all its directories: bounds the memory that one request can take.
+MAX_LISTED = 1_000_000
+
+
+class Tree(Protocol):
+    """Where the exported bytes live: what `exports` asks of the disk."""
+
+    def open(self, view: View, path: RelPath) -> Opened: ...
+    def stat(self, view: View, path: RelPath) -> os.stat_result: ...
+    def entries(self, view: View, path: RelPath) -> Iterator[Entry]: ...
+    def remove(self, view: View, directory: RelPath, names: Iterable[str]) -> int: ...
+
+
+class Exports:
+    """The exported directories of one tree: all of it, or just `directories`."""
+
+    def __init__(self, tree: Tree, directories: tuple[RelPath, ...] = ()) -> None:
+        self._tree = tree
+        self._directories = directories or (RelPath(),)
+
+    def bases(self, who: Principal) -> tuple[RelPath, ...]:
+        """The highest directories that `who` may see: the exported ones, cut to the token's own part."""
+        found = []
+        for directory in self._directories:
+            if directory.beneath(who.under) is not None:
+                found.append(directory)
+            elif who.under.beneath(directory) is not None:
+                found.append(who.under)
+        return tuple(dict.fromkeys(found))
+
+    # -- reading
+
+    def open(self, who: Principal, path: RelPath) -> Opened | None:
+        """Open a file or a directory; None for a directory above the exported ones.
+
+        Raises `PermissionError`, or `OSError` as the disk says.
+        """
+        self._require(who, Right.READ)
+        if self._is_virtual(who, path):
+            return None
+        view, rest = self._place(who, path)
+        return self._tree.open(view, rest)
+
+    def browse(self, who: Principal, path: RelPath) -> list[Entry]:
+        """All entries of a directory: directories first, then by name.
+
+        Above the exported directories these are the entries, each named by its path from there.
+        """
+        self._require(who, Right.READ)
+        if self._is_virtual(who, path):
+            return [self._base_entry(who, base, rest) for base, rest in self._bases_below(who, path)]
+        view, rest = self._place(who, path)
+        return sorted(
+            self._tree.entries(view, rest), key=lambda entry: (entry.kind != "directory", entry.name)
+        )
+
+    def files(self, who: Principal, path: RelPath, *, recursive: bool = False) -> list[Entry]:
+        """The regular files of a directory, by name; links that lead to one count, with its size and time.
+
+        With `recursive` also those of the directories below, named by their path; links to directories
+        are not entered, nor are directories so deep that no path could name what lies in them.
+        """
+        self._require(who, Right.READ)
+        if self._is_virtual(who, path):
+            return []
+        view, rest = self._place(who, path)
+        found: list[Entry] = []
+        todo = [RelPath()]
+        while todo:
+            below = todo.pop()
+            for entry in self._entries_below(view, rest, below):
+                if recursive and entry.kind == "directory":
+                    with suppress(FileNameError):
+                        (path + (below / entry.name)) / ("n" * MAX_NAME)
+                        todo.append(below / entry.name)
+                elif (file := self._as_file(view, rest + below, entry)) is not None:
+                    found.append(file._replace(name="/".join((*below.parts, entry.name))))
+                if len(found) + len(todo) > MAX_LISTED:
+                    raise BadRequestError(f"more than {MAX_LISTED} files: list a smaller directory")
+        found.sort()
+        return found
+
+    def _entries_below(self, view: View, top: RelPath, below: RelPath) -> Iterator[Entry]:
+        """The entries of a directory at `below` from `top`, which itself must be there and may be listed.
+
+        One below it may have gone meanwhile, or belong to somebody else: that costs only its own part.
+        """
+        try:
+            yield from self._tree.entries(view, top + below)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            if not below:
+                raise
+
+    def _as_file(self, view: View, directory: RelPath, entry: Entry) -> Entry | None:
+        if entry.kind == "file":
+            return entry
+        if entry.kind != "link":
+            return None
+        try:
+            status = self._tree.stat(view, directory / entry.name)
+        except (OSError, FileNameError):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return entry._replace(size=status.st_size, mtime_ns=status.st_mtime_ns)
+
+    # -- changing
+
+    def remove_file(self, who: Principal, path: RelPath) -> None:
+        """Remove one file, or a link itself. Raises `FileNotFoundError`, `IsADirectoryError`."""
+        self._require(who, Right.DELETE)
+        view, rest = self._place(who, path)
+        if not rest:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not self._tree.remove(view, rest.parent, [rest.name]):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def remove_matching(self, who: Principal, path: RelPath, prefix: str, suffix: str) -> int:
+        """Remove the files of one directory whose names match both ends; count what is gone.
+
+        What counts as a file is what `files` lists. Never a directory, never below it.
+        """
+        self._require(who, Right.DELETE)
+        view, rest = self._place(who, path)
+        names = [
+            entry.name
+            for entry in self._tree.entries(view, rest)
+            if entry.name.startswith(prefix)
+            and entry.name.endswith(suffix)
+            and self._as_file(view, rest, entry) is not None
+        ]
+        return self._tree.remove(view, rest, names)
+
+    # -- who sees what
+
+    @staticmethod
+    def _require(who: Principal, right: Right) -> None:
+        if not who.may(right):
+            raise PermissionError(errno.EACCES, "the token does not grant this")
+
+    def _bases_below(self, who: Principal, path: RelPath) -> list[tuple[RelPath, RelPath]]:
+        """The bases strictly below `path`, each with its path from there."""
+        found = ((base, base.beneath(path)) for base in self.bases(who))
+        return [(base, rest) for base, rest in found if rest]
+
+    def _is_virtual(self, who: Principal, path: RelPath) -> bool:
+        if any(path.beneath(base) is not None for base in self.bases(who)):
+            return False
+        return not path or bool(self._bases_below(who, path))
+
+    def _place(self, who: Principal, path: RelPath) -> tuple[View, RelPath]:
+        """The view that holds `path`, and the path as seen from its base."""
+        for base in self.bases(who):
+            if (rest := path.beneath(base)) is not None:
+                return View(base, hidden=who.sees_hidden), rest
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _base_entry(self, who: Principal, base: RelPath, rest: RelPath) -> Entry:
+        name = "/".join(rest)
+        try:
+            status = self._tree.stat(View(base, hidden=who.sees_hidden), RelPath())
+        except OSError:
+            return Entry(name, "other", 0, 0, 0)
+        return Entry.of(name, status)
