@@ -1,0 +1,118 @@
+"""Files and compressed streams as HTTP answers.
+
+What RFC 9110 says of a file is decided by `web.ranges`; here its plan goes onto the request through
+`disk.sender`. A body that cannot be finished breaks its connection: an answer never ends cleanly with bytes
+missing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from twisted.internet.interfaces import IReactorTime
+
+from fileexport.disk.archive import SMALL, Form, compressed
+from fileexport.disk.jail import Opened
+from fileexport.disk.sender import Valve, pump, send_span
+from fileexport.errors import OverloadedError
+from fileexport.pools import Steps, Worker
+from fileexport.web.failures import HttpError
+from fileexport.web.media import inline_headers
+from fileexport.web.names import attachment
+from fileexport.web.ranges import FileState, Plan, Span, decide, strong_etag
+from fileexport.web.request import Header, Request
+
+#: Streams compressed at once; one more is asked to come back.
+MAX_STREAMS = 8
+
+_FRESH: tuple[Header, ...] = ((b"Cache-Control", b"no-cache"),)
+
+
+class Bodies:
+    """Sends files. `cpu` is the pool in which compression runs."""
+
+    def __init__(self, reactor: IReactorTime, cpu: Worker) -> None:
+        self._reactor = reactor
+        self._cpu = cpu
+        self._streams = 0
+
+    async def inline(self, request: Request, opened: Opened, name: str) -> None:
+        """Send a file for looking at, by its type, so that it cannot script this origin."""
+        content_type, disposition, policy = inline_headers(name)
+        await self._file(request, opened, content_type, ((b"Content-Disposition", disposition), *policy))
+
+    async def attachment(self, request: Request, opened: Opened, name: str) -> None:
+        """Send a file for keeping."""
+        content_type, _, policy = inline_headers(name)
+        await self._file(request, opened, content_type, (_disposition(name), *policy))
+
+    async def _file(
+        self, request: Request, opened: Opened, content_type: bytes, headers: Iterable[Header]
+    ) -> None:
+        status = opened.stat
+        plan = decide(
+            request.method,
+            request.fields,
+            FileState(status.st_size, status.st_mtime_ns, strong_etag(status)),
+            content_type=content_type,
+            now=request.now,
+            boundary=secrets.token_hex(16).encode("ascii"),
+        )
+        _refuse(plan)
+        request.begin(plan.status, (*plan.headers, *_FRESH, *headers))
+        with self._valve(request) as valve:
+            for part in plan.parts:
+                if isinstance(part, Span):
+                    await send_span(valve, opened.descriptor, part.start, part.stop)
+                else:
+                    await valve.write(part)
+        request.end()
+
+    async def compressed(self, request: Request, opened: Opened, name: str, form: Form) -> None:
+        """Send a file compressed while it is read, as `name` with the form's suffix.
+
+        Raises `OverloadedError` when `MAX_STREAMS` others run.
+        """
+        if self._streams >= MAX_STREAMS:
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE, str(OverloadedError()), ((b"Retry-After", b"10"),)
+            )
+        self._streams += 1
+        try:
+            await self._compressed(request, opened, name, form)
+        finally:
+            self._streams -= 1
+
+    async def _compressed(self, request: Request, opened: Opened, name: str, form: Form) -> None:
+        status = opened.stat
+        pieces = compressed(
+            opened.descriptor, name=name, size=status.st_size, mtime=status.st_mtime, form=form
+        )
+        content_type = form.content_type.encode("ascii")
+        headers = (_disposition(name + form.suffix), (b"Accept-Ranges", b"none"), *_FRESH)
+        if request.method == b"HEAD":
+            request.begin(HTTPStatus.OK, ((b"Content-Type", content_type), *headers))
+        elif status.st_size <= SMALL:
+            return request.answer(HTTPStatus.OK, await self._cpu.run(b"".join, pieces), content_type, headers)
+        else:
+            request.begin(HTTPStatus.OK, ((b"Content-Type", content_type), *headers))
+            with self._valve(request) as valve:
+                await pump(valve, Steps(self._cpu, pieces))
+        request.end()
+
+    def _valve(self, request: Request) -> Valve:
+        return Valve(request, self._reactor, request.notifyFinish(), lender=request)
+
+
+def _disposition(name: str) -> Header:
+    return b"Content-Disposition", attachment(name)
+
+
+def _refuse(plan: Plan) -> None:
+    """Raise a plan that is an error, so that it is answered as all errors are."""
+    if plan.status is HTTPStatus.PRECONDITION_FAILED:
+        raise HttpError(plan.status, "the file is not in the state that was asked for", plan.headers)
+    if plan.status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        raise HttpError(plan.status, "the file has no such range", plan.headers)

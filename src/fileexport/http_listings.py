@@ -1,0 +1,89 @@
+"""Listings as HTTP bodies: the export API's JSON, a directory's JSON, a directory's page.
+
+Plain functions for a pool: each reads a directory and encodes it in one go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fileexport.disk.jail import Entry
+from fileexport.errors import BadRequestError
+from fileexport.exports import Exports
+from fileexport.paths import RelPath, printable
+from fileexport.tokens import Principal
+from fileexport.web import pages
+from fileexport.web.routes import OWN_NAMES
+
+_TRUE, _FALSE = ("1", "true", "yes", ""), ("0", "false", "no")
+_SORTS = {
+    "name": lambda entry: entry.name,
+    "size": lambda entry: (entry.size, entry.name),
+    "mtime": lambda entry: (entry.mtime_ns, entry.name),
+}
+
+
+def files_json(
+    exports: Exports, who: Principal, directory: RelPath, query: dict[str, str], prefix: str
+) -> bytes:
+    """The regular files of a directory as `/list` answers them. Raises `BadRequestError`, `OSError`."""
+    recursive, details = _flag(query, "recursive"), _flag(query, "details")
+    key, descending = _order(query)
+    starts, ends = query.get("prefix", ""), query.get("suffix", "")
+    chosen = [
+        entry
+        for entry in exports.files(who, directory, recursive=recursive)
+        if (name := entry.name.rpartition("/")[2]).startswith(starts) and name.endswith(ends)
+    ]
+    chosen.sort(key=key, reverse=descending)
+    return msgspec.json.encode([_listed(entry, directory, prefix, details=details) for entry in chosen])
+
+
+def _listed(entry: Entry, directory: RelPath, prefix: str, *, details: bool) -> dict[str, Any]:
+    name = printable(entry.name)
+    found = _described(entry) if details else {"name": name, "size": entry.size}
+    if details or name != entry.name:
+        # What is not UTF-8 cannot be asked for by its name in JSON.
+        found["url"] = pages.url_of(directory + RelPath.parse(entry.name), prefix, OWN_NAMES)
+    return found
+
+
+def directory_json(exports: Exports, who: Principal, path: RelPath, prefix: str) -> bytes:
+    """All entries of a directory as `?json` answers them."""
+    return msgspec.json.encode([_described(entry) for entry in exports.browse(who, path)])
+
+
+def directory_page(exports: Exports, who: Principal, path: RelPath, prefix: str) -> bytes:
+    """A directory as an HTML page."""
+    rows = [
+        pages.Row(entry.name, entry.kind, entry.size, entry.mtime_ns / 1e9)
+        for entry in exports.browse(who, path)
+    ]
+    return pages.directory_page(path, rows, prefix=prefix, own_names=OWN_NAMES)
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": printable(entry.name),
+        "type": entry.kind,
+        "size": entry.size,
+        "mtime": entry.mtime_ns / 1e9,
+    }
+
+
+def _flag(query: dict[str, str], name: str) -> bool:
+    value = query.get(name, "0").lower()
+    if value not in _TRUE + _FALSE:
+        raise BadRequestError(f"{name} is 1 or 0")
+    return value in _TRUE
+
+
+def _order(query: dict[str, str]) -> tuple[Any, bool]:
+    sort, order = query.get("sort", "name"), query.get("order", "asc")
+    if sort not in _SORTS:
+        raise BadRequestError("sort is one of name, size, mtime")
+    if order not in ("asc", "desc"):
+        raise BadRequestError("order is asc or desc")
+    return _SORTS[sort], order == "desc"

@@ -1,0 +1,343 @@
+"""The HTTP door: its routes, and one short method for each.
+
+`HttpDoor.serve` is what every request passes: route, method, Host, caller, origin, right; then the route's
+own method answers. Verbs are `exports`'; what HTTP says of files is `web.ranges`'; bodies are
+`http_bodies`'.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from fileexport.disk.archive import Form
+from fileexport.disk.jail import Opened
+from fileexport.errors import AuthenticationError, BadRequestError, PeerGone, UnexpectedError, row_for
+from fileexport.exports import Exports
+from fileexport.http_bodies import Bodies
+from fileexport.http_listings import directory_json, directory_page, files_json
+from fileexport.paths import RelPath, printable
+from fileexport.pools import Worker
+from fileexport.tokens import Principal, Right
+from fileexport.web import pages
+from fileexport.web.access import FORWARDING, Caller, Doorkeeper, parse_credentials
+from fileexport.web.failures import HttpError, fail
+from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
+from fileexport.web.request import Request
+from fileexport.web.routes import OWN_NAMES, Open, Route, Routes, acting, reading
+
+#: Seconds before a wrong token is answered, and wrong tokens before the connection is closed.
+WRONG_TOKEN_DELAY = 1.0
+WRONG_TOKENS = 3
+
+_JSON = b"application/json"
+_TEXT = b"text/plain; charset=utf-8"
+_HTML = b"text/html; charset=utf-8"
+#: What is exported changes; a client asks again whether its copy still holds.
+_FRESH = ((b"Cache-Control", b"no-cache"),)
+
+Answer = Callable[[Request, Principal, bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the door needs of the daemon around it.
+
+    `owner` tells the uid behind a connection, `is_proxy` whether a peer is a trusted one, `stop` begins the
+    daemon's graceful stop. `prefix` stands before our paths where a reverse proxy puts one.
+    """
+
+    owner: Callable[[object], int | None]
+    is_proxy: Callable[[str], bool]
+    stop: Callable[[], None]
+    names: Names
+    prefix: str = ""
+
+
+class HttpDoor:
+    """Answers every HTTP request of the daemon."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        exports: Exports,
+        keeper: Doorkeeper,
+        disk: Worker,
+        bodies: Bodies,
+        around: Surroundings,
+    ) -> None:
+        self._reactor = reactor
+        self._exports = exports
+        self._keeper = keeper
+        self._disk = disk
+        self._bodies = bodies
+        self._around = around
+        self.routes: Routes[Answer] = Routes(self._table())
+
+    def _table(self) -> tuple[Route[Answer], ...]:
+        """Every route, with the right that each of its methods needs."""
+        write, delete, admin = Right.WRITE, Right.DELETE, Right.ADMIN
+        return (
+            Route("/list", self._list, reading(), plain=True),
+            Route("/get", self._get, reading(), plain=True),
+            Route("/tar", self._tar, acting(write), plain=True),
+            Route("/delete", self._delete, acting(delete, b"POST", b"DELETE"), plain=True),
+            Route("/stop", self._stop, acting(admin, b"POST"), plain=True, local_only=True),
+            Route("/favicon.ico", self._favicon, reading(Open.TO_ALL)),
+            Route("/-/static/*", self._static, reading(Open.TO_ALL)),
+            Route("/-/health", self._health, reading(Open.TO_ALL), plain=True),
+            Route("/-/files", self._browse, reading()),
+            Route("/-/files/*", self._browse, reading()),
+            Route("/-/*", self._nothing, reading(Open.TO_ALL)),
+            Route("/*", self._browse, reading()),
+        )
+
+    # -- what every request passes
+
+    async def serve(self, request: Request) -> None:
+        """Answer one request. Raises only when the answer had begun: the connection must be broken then."""
+        plain = False
+        try:
+            route, below = self._route(request)
+            plain = route.plain
+            request.who = await self._admit(request, route)
+            await route.answer(request, request.who, below)
+        except PeerGone:
+            raise
+        except Exception as error:
+            if request.began:
+                raise
+            if not isinstance(error, HttpError) and row_for(error).kind is UnexpectedError:
+                self._log.failure("{method} {path} failed", method=request.method, path=request.path)
+            fail(request, error, plain=plain, prefix=self._around.prefix)
+
+    def _route(self, request: Request) -> tuple[Route[Answer], bytes]:
+        if not request.path.startswith(b"/"):
+            raise BadRequestError("the request has no path")
+        return self.routes.find(request.path)
+
+    async def _admit(self, request: Request, route: Route[Answer]) -> Principal:
+        """Say who asks. Raises where the request must not be answered."""
+        right = route.rights.get(request.method)
+        if right is None:
+            allow = (b"Allow", route.allow)
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "this path does not have that method", (allow,))
+        self._check_host(request)
+        if isinstance(right, Open):
+            return Principal.anonymous(Right(0))
+        caller = self._caller(request)
+        if route.local_only and not caller.is_local:
+            raise HttpError(HTTPStatus.FORBIDDEN, "only a process of this machine may ask for this")
+        if right is not Right.READ:
+            self._check_origin(request)
+        try:
+            credentials = parse_credentials(request.fields(b"authorization"))
+            who = self._keeper.identify(
+                credentials, caller, right=right, safe=request.is_safe, now=request.now
+            )
+        except AuthenticationError as error:
+            raise await self._wrong_token(request, error) from None
+        if not who.may(right):
+            raise self._refusal(who)
+        if request.oversized:
+            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "this path takes no body of that size")
+        return who
+
+    def _check_host(self, request: Request) -> None:
+        host = request.head.host
+        if host is None:
+            return
+        if host_name(host) is None:
+            raise BadRequestError("the Host is malformed")
+        if not host_is_allowed(host, self._around.names):
+            raise HttpError(
+                HTTPStatus.FORBIDDEN, "this Host name is not ours: the daemon's --allow-host adds names"
+            )
+
+    def _check_origin(self, request: Request) -> None:
+        reason = cross_site(
+            request.method, request.fields, secure=request.wire.secure, names=self._around.names
+        )
+        if reason is not None:
+            raise HttpError(HTTPStatus.FORBIDDEN, reason)
+
+    def _caller(self, request: Request) -> Caller:
+        forwarded = any(request.fields(name) for name in FORWARDING)
+        host = getattr(request.wire.peer, "host", None)
+        transport = request.wire.transport
+        return Caller(
+            local=request.wire.local,
+            forwarded=forwarded or (host is not None and self._around.is_proxy(host)),
+            owner=lambda: self._around.owner(transport),
+        )
+
+    async def _wrong_token(self, request: Request, error: AuthenticationError) -> HttpError:
+        await deferLater(self._reactor, WRONG_TOKEN_DELAY)
+        if request.gone:
+            raise PeerGone
+        request.wire.failures += 1
+        if request.wire.failures >= WRONG_TOKENS:
+            request.last()
+        return _unauthorized(str(error))
+
+    @staticmethod
+    def _refusal(who: Principal) -> HttpError:
+        if who.is_anonymous:
+            return _unauthorized("a token that grants this is needed")
+        return HttpError(HTTPStatus.FORBIDDEN, "the token does not grant this")
+
+    # -- the export API
+
+    async def _list(self, request: Request, who: Principal, below: bytes) -> None:
+        query = request.parameters()
+        directory = _directory(query)
+        body = await self._disk.run(files_json, self._exports, who, directory, query, self._around.prefix)
+        request.answer(HTTPStatus.OK, body, _JSON, _FRESH)
+
+    async def _get(self, request: Request, who: Principal, below: bytes) -> None:
+        query = request.parameters()
+        path = _directory(query) / _required(query, "name")
+        form = _form(query)
+        opened = self._exports.open(who, path)
+        if opened is None or opened.is_directory:
+            if opened is not None:
+                opened.close()
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        with opened:
+            if form is None:
+                await self._bodies.attachment(request, opened, path.name)
+            else:
+                await self._bodies.compressed(request, opened, path.name, form)
+
+    async def _tar(self, request: Request, who: Principal, below: bytes) -> None:
+        query = request.parameters()
+        if not all(query.get(name) for name in ("host", "port", "path")):
+            target = request.head.target.decode("latin-1")
+            raise BadRequestError(f"CALLBACK PARAMETERS ARE MISSING: {target}")
+        raise HttpError(HTTPStatus.NOT_IMPLEMENTED, "this version has no compression jobs")
+
+    async def _delete(self, request: Request, who: Principal, below: bytes) -> None:
+        query = request.parameters()
+        directory = _directory(query)
+        prefix, suffix, name = _selection(query)
+        if name is not None:
+            await self._disk.run(self._exports.remove_file, who, directory / name)
+            count = 1
+        else:
+            count = await self._disk.run(self._exports.remove_matching, who, directory, prefix, suffix)
+        text = f"deleted {count} file" + ("" if count == 1 else "s")
+        request.answer(HTTPStatus.OK, text.encode("ascii"), _TEXT, _FRESH)
+
+    async def _stop(self, request: Request, who: Principal, below: bytes) -> None:
+        request.last()
+        request.answer(HTTPStatus.OK, b"stopping", _TEXT, _FRESH)
+        self._around.stop()
+
+    # -- pages and paths
+
+    async def _browse(self, request: Request, who: Principal, below: bytes) -> None:
+        path = RelPath.from_url(below)
+        query = request.parameters()
+        opened = self._exports.open(who, path)
+        if opened is not None:
+            with opened:
+                if not opened.is_directory:
+                    return await self._file(request, opened, path, below)
+        if not below.endswith(b"/") and path:
+            return self._redirect(request, path)
+        make, kind = (directory_json, _JSON) if "json" in query else (directory_page, _HTML)
+        body = await self._disk.run(make, self._exports, who, path, self._around.prefix)
+        policy = () if "json" in query else pages.PAGE_POLICY
+        request.answer(HTTPStatus.OK, body, kind, (*_FRESH, *policy))
+
+    async def _file(self, request: Request, opened: Opened, path: RelPath, below: bytes) -> None:
+        if below.endswith(b"/"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        await self._bodies.inline(request, opened, path.name)
+
+    def _redirect(self, request: Request, path: RelPath) -> None:
+        # From the parsed path: a request for `//host/x` must not become a link to another host.
+        prefix = self._around.prefix
+        if request.path.startswith(b"/-/files/"):
+            url = prefix + pages.FILES_ROUTE + path.url()
+        else:
+            url = pages.url_of(path, prefix, OWN_NAMES)
+        query = request.head.target.partition(b"?")[1:]
+        location = f"{url}/".encode("ascii") + b"".join(query)
+        request.answer(HTTPStatus.MOVED_PERMANENTLY, b"", _TEXT, ((b"Location", location), *_FRESH))
+
+    async def _nothing(self, request: Request, who: Principal, below: bytes) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    async def _health(self, request: Request, who: Principal, below: bytes) -> None:
+        request.answer(HTTPStatus.OK, b"ok", _TEXT, ((b"Cache-Control", b"no-store"),))
+
+    async def _favicon(self, request: Request, who: Principal, below: bytes) -> None:
+        await self._static(request, who, b"/favicon.ico")
+
+    async def _static(self, request: Request, who: Principal, below: bytes) -> None:
+        file = pages.STATIC.get(below[1:].decode("latin-1"))
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        headers = ((b"ETag", file.etag), (b"Cache-Control", b"public, max-age=3600"))
+        if file.etag in request.fields(b"if-none-match"):
+            request.begin(HTTPStatus.NOT_MODIFIED, headers)
+            return request.end()
+        request.answer(HTTPStatus.OK, file.data, file.content_type, headers)
+
+
+# -- parameters
+
+
+def _required(query: dict[str, str], name: str) -> str:
+    if name not in query:
+        raise BadRequestError(f"the parameter {name} is missing")
+    return query[name]
+
+
+def _directory(query: dict[str, str]) -> RelPath:
+    return RelPath.parse(_required(query, "dir"))
+
+
+def _form(query: dict[str, str]) -> Form | None:
+    if "compress" not in query:
+        return None
+    try:
+        return Form(query["compress"])
+    except ValueError:
+        raise BadRequestError("compress is one of zip, gz, zst") from None
+
+
+def _selection(query: dict[str, str]) -> tuple[str, str, str | None]:
+    """What /delete is to remove: prefix and suffix, or one name. Raises `BadRequestError`.
+
+    A parameter that we do not know is refused: a misspelt suffix must not widen what is removed.
+    """
+    if unknown := set(query) - {"dir", "name", "prefix", "suffix"}:
+        raise BadRequestError(f"delete knows no parameter {printable(min(unknown))}")
+    chosen = {name: query[name] for name in ("name", "prefix", "suffix") if name in query}
+    if not chosen or not all(chosen.values()):
+        raise BadRequestError("delete needs name, or prefix and/or suffix, and none of them empty")
+    if "name" in chosen:
+        if len(chosen) > 1:
+            raise BadRequestError("name stands alone: without prefix and suffix")
+        return "", "", chosen["name"]
+    stars = [value == "*" for value in chosen.values()]
+    if any(stars) and not (all(stars) and len(stars) == 2):
+        raise BadRequestError("every file is prefix=* and suffix=* together; one * alone is refused")
+    return ("", "", None) if all(stars) else (chosen.get("prefix", ""), chosen.get("suffix", ""), None)
+
+
+def _unauthorized(sentence: str) -> HttpError:
+    challenge = b'Basic realm="fileexport", charset="UTF-8"'
+    headers = ((b"WWW-Authenticate", b"Bearer"), (b"WWW-Authenticate", challenge))
+    return HttpError(HTTPStatus.UNAUTHORIZED, sentence, headers)

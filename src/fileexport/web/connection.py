@@ -1,0 +1,432 @@
+"""HTTP/1.1 connections, and the factory of all that one listener accepts.
+
+Our own and not `twisted.web`'s channel: that one takes what two parsers read differently (several Hosts,
+folded lines, Transfer-Encoding on HTTP/1.0), restarts its time-out with every byte, keeps whole bodies
+before anything decides about them, and spends most of a small answer's time in its header objects. Heads and
+bodies are read by `web.head` and `web.body`; here is whose turn it is, and until when.
+
+One request at a time: the next is read when the answer has been handed to the transport and the transport
+takes more, so a client that never reads makes us keep one answer at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocolNegotiationFactory,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from fileexport.errors import PeerGone
+from fileexport.web.body import Body, Chunked, Sized
+from fileexport.web.head import MAX_HEAD, BadRequest, Head, check_beginning, parse_head
+from fileexport.web.request import Request
+
+#: Seconds for a whole head, from the connection or the head's first byte; TLS handshakes count into it.
+HEAD_TIME = 10.0
+#: Seconds that an idle connection is kept, for a whole body, and that a peer may take nothing.
+IDLE_TIME = 60.0
+BODY_TIME = 60.0
+STALL_TIME = 60.0
+#: Seconds that a peer may go on sending after we closed our side: closing at once would destroy the answer.
+LINGER_TIME = 5.0
+#: Seconds between two looks at all deadlines: one timer for a listener, not one for each connection.
+SWEEP = 1.0
+#: Bytes of a body that no route reads: more are refused. Bytes that are read ahead of an answer.
+MAX_IGNORED_BODY = 64 * 1024
+MAX_AHEAD = 64 * 1024
+#: Empty lines before a request line that are passed over (RFC 9112, section 2.2).
+MAX_EMPTY_LINES = 4
+
+
+class Recorder(Protocol):
+    """Writes the access log."""
+
+    def __call__(self, request: Request, /) -> None: ...
+
+
+@implementer(IPushProducer)
+class Connection(TwistedProtocol):
+    """One connection. What is read and who has the turn: head → (body) → answer → head …
+
+    `deadline` is when the present step must be done, in the reactor's seconds; None: never.
+    """
+
+    factory: Site
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self.failures = 0
+        self.deadline: float | None = None
+        self._buffer = b""
+        self._request: Request | None = None
+        self._awaited: tuple[Head, Body] | None = None
+        self._ignored = 0
+        self._empty = 0
+        self._stopped_reading = False
+        self._paused = False
+        self._producer: IPushProducer | None = None
+        self._closing = False
+        self._last = False
+        self._unread = False
+        self._idle = False
+        self._advancing = False
+
+    # -- what the transport calls
+
+    def connectionMade(self) -> None:
+        """The connection stands; the first head has its time."""
+        transport: Any = self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        self._set_deadline(HEAD_TIME)
+        self.factory.joined(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes arrived."""
+        if self._closing:
+            return
+        if self._idle:
+            self._idle = False
+            self._set_deadline(HEAD_TIME)
+        self._buffer += data
+        self._advance()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self._closing = True
+        request, self._request = self._request, None
+        if request is not None:
+            request.lose()
+            self.factory.record(request)
+        self.factory.left(self)
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        self._paused = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+        elif self._request is None and not self._closing:
+            self._rest()
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty again."""
+        self._paused = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        elif self._request is None and not self._closing:
+            self._rest()
+            self._advance()
+
+    def stopProducing(self) -> None:
+        """The transport is about to lose the connection; `connectionLost` follows."""
+
+    # -- reading
+
+    def _advance(self) -> None:
+        """Do all that can be done with what has arrived."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._step():
+                pass
+        except BadRequest as error:
+            self._refuse(error)
+        finally:
+            self._advancing = False
+        self._regulate()
+
+    def _step(self) -> bool:
+        """Do one thing; False where nothing can be done yet."""
+        if self._closing or self._paused or self._request is not None:
+            return False
+        if self._awaited is not None:
+            return self._read_body(*self._awaited)
+        return self._read_head()
+
+    def _read_head(self) -> bool:
+        while self._buffer.startswith(b"\r\n") and self._empty < MAX_EMPTY_LINES:
+            self._buffer = self._buffer[2:]
+            self._empty += 1
+        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
+        if end < 0:
+            check_beginning(self._buffer)
+            return False
+        block, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
+        self._empty = 0
+        self._begin(parse_head(block))
+        return True
+
+    def _begin(self, head: Head) -> None:
+        """A head is complete: answer it now, or when its body, which nobody reads, has passed."""
+        too_long = head.length is not None and head.length > MAX_IGNORED_BODY
+        if head.length == 0 or head.expects_continue or too_long:
+            # A client that waits for 100 gets its answer instead: no route of ours reads a body.
+            self._serve(head, unread=head.length != 0, oversized=too_long)
+            return
+        self._awaited = head, Chunked() if head.length is None else Sized(head.length)
+        self._ignored = 0
+        self._set_deadline(BODY_TIME)
+
+    def _read_body(self, head: Head, body: Body) -> bool:
+        data, self._buffer = self._buffer, b""
+        self._ignored += len(body.feed(data))
+        oversized = self._ignored > MAX_IGNORED_BODY
+        if not (oversized or body.done):
+            return False
+        self._awaited = None
+        self._buffer = body.rest
+        self._serve(head, unread=oversized or not body.done, oversized=oversized)
+        return True
+
+    def _regulate(self) -> None:
+        """Read on while there is room for what arrives."""
+        full = len(self._buffer) > MAX_AHEAD and not self._closing
+        if full != self._stopped_reading:
+            self._stopped_reading = full
+            transport: Any = self.transport
+            (transport.pauseProducing if full else transport.resumeProducing)()
+
+    # -- answering
+
+    def _serve(self, head: Head, *, unread: bool, oversized: bool) -> None:
+        self.deadline = None
+        self._unread = unread
+        close = unread or self._last or self.factory.stopping
+        now = self._reactor.seconds()
+        request = Request(self, head, started=now, now=self.factory.now(), close=close)
+        request.oversized = oversized
+        self._request = request
+        Deferred.fromCoroutine(self.factory.serve(request)).addErrback(self._failed, request)
+
+    def _failed(self, failure: Failure, request: Request) -> None:
+        if failure.check(PeerGone):
+            return
+        if failure.check(TimeoutError):
+            # An everyday event: no traceback that strangers could fill the log with.
+            self.factory.log.info("{peer} took nothing for too long", peer=self.peer)
+        else:
+            self.factory.log.failure("an answer failed", failure)
+        request.abort()
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer what cannot be read, and close: where the next request begins is not known."""
+        text = str(error).encode("ascii", "replace")
+        head = Head(b"-", b"-", 1)
+        now = self._reactor.seconds()
+        request = Request(self, head, started=now, now=self.factory.now(), close=True)
+        self._request = request
+        request.answer(error.status, text, b"text/plain; charset=utf-8")
+
+    # -- what a request calls (`web.request.Wire`)
+
+    @property
+    def peer(self) -> IAddress:
+        """The address of the other end."""
+        transport: Any = self.transport
+        address: IAddress = transport.getPeer()
+        return address
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        return ISSLTransport.providedBy(self.transport)
+
+    @property
+    def local(self) -> bool:
+        """Whether its listener is loopback."""
+        return self.factory.local
+
+    def send(self, data: bytes) -> None:
+        """Write."""
+        transport: Any = self.transport
+        transport.write(data)
+
+    def attach(self, producer: IPushProducer) -> None:
+        """Tell a push producer from now on when the transport is full and when it is empty."""
+        self._producer = producer
+        if self._paused:
+            producer.pauseProducing()
+
+    def detach(self) -> None:
+        """Tell it no more."""
+        self._producer = None
+
+    def lend(self) -> object:
+        """Give the transport away until `reclaim`: nobody is its producer."""
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        return transport
+
+    def reclaim(self) -> None:
+        """Be the transport's producer again."""
+        transport: Any = self.transport
+        self._paused = False
+        transport.registerProducer(self, True)
+
+    def finished(self) -> None:
+        """The answer was handed over: the next request, or the end."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        self.factory.record(request)
+        if request.closes:
+            self._close(linger=self._unread)
+            return
+        self._rest()
+        self._advance()
+
+    def _rest(self) -> None:
+        """No answer is under way: the peer has to take what was sent, or to send the next request."""
+        self._idle = not self._paused and not self._buffer
+        self._set_deadline(STALL_TIME if self._paused else IDLE_TIME if self._idle else HEAD_TIME)
+
+    def abort(self) -> None:
+        """Break the connection: the peer sees a reset, never a clean end."""
+        transport: Any = self.transport
+        self._closing = True
+        transport.abortConnection()
+
+    # -- ending
+
+    def retire(self) -> None:
+        """Close when the request that has begun to arrive is answered; at once when there is none."""
+        self._last = True
+        if self._request is not None:
+            self._request.last()
+        elif not (self._buffer or self._awaited):
+            self._close(linger=False)
+
+    def expire(self) -> None:
+        """The present step took too long."""
+        if self._closing or self._paused:
+            self.abort()
+        elif self._buffer or self._awaited is not None:
+            self._awaited = None
+            self._refuse(BadRequest("the request took too long", HTTPStatus.REQUEST_TIMEOUT))
+        else:
+            self._close(linger=False)
+
+    def _close(self, *, linger: bool) -> None:
+        transport: Any = self.transport
+        self._closing = True
+        self._buffer = b""
+        self._set_deadline(LINGER_TIME)
+        if self._stopped_reading:
+            self._stopped_reading = False
+            transport.resumeProducing()
+        transport.unregisterProducer()
+        if linger and hasattr(transport, "loseWriteConnection") and not self.secure:
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self.deadline = self._reactor.seconds() + seconds
+
+
+@implementer(IProtocolNegotiationFactory)
+class Site(Factory):
+    """All connections of one listener.
+
+    `serve` answers each request; `record` is called once for each, when its answer has left or its peer is
+    gone. `local` says whether the listener is loopback: the service sets it when the socket is bound.
+    """
+
+    noisy = False
+    local = False
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        serve: Callable[[Request], Coroutine[Any, Any, None]],
+        *,
+        record: Recorder,
+        now: Callable[[], float],
+    ) -> None:
+        self._reactor = reactor
+        self.serve = serve
+        self.record = record
+        self.now = now
+        self.stopping = False
+        self._connections: set[Connection] = set()
+        self._sweep: IDelayedCall | None = None
+        self._drained: list[Deferred[None]] = []
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS may negotiate: HTTP/1.1, also where h2 is installed."""
+        return [b"http/1.1"]
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make a connection, unless we are stopping."""
+        if self.stopping:
+            return None
+        connection = Connection(self._reactor)
+        connection.factory = self
+        return connection
+
+    def joined(self, connection: Connection) -> None:
+        """A connection stands."""
+        self._connections.add(connection)
+        if self._sweep is None:
+            self._sweep = self._reactor.callLater(SWEEP, self._look)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self._settle()
+
+    def _look(self) -> None:
+        """End what is past its deadline."""
+        self._sweep = self._reactor.callLater(SWEEP, self._look) if self._connections else None
+        now = self._reactor.seconds()
+        for connection in tuple(self._connections):
+            if connection.deadline is not None and connection.deadline <= now:
+                connection.expire()
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    def drain(self) -> Deferred[None]:
+        """Accept nothing more, close idle connections; fires when the last answer has left."""
+        self.stopping = True
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        for connection in tuple(self._connections):
+            connection.retire()
+        self._settle()
+        return drained
+
+    def break_all(self) -> None:
+        """Break what is still open; `drain` fires then."""
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def _settle(self) -> None:
+        if self._connections:
+            return
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        drained, self._drained = self._drained, []
+        for deferred in drained:
+            deferred.callback(None)

@@ -1,0 +1,48 @@
+"""What a client reads when something fails: one line of text, a page, or problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+import msgspec
+
+from fileexport.errors import FileExportError, row_for, sentence_for
+from fileexport.web import pages
+from fileexport.web.request import Header, Request
+
+#: Characters of a reason phrase: the rest of the sentence is in the body.
+_MAX_REASON = 512
+
+
+class HttpError(FileExportError):
+    """An answer that only HTTP knows: a status, a sentence, and header fields."""
+
+    def __init__(self, status: HTTPStatus, sentence: str, headers: Iterable[Header] = ()) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = tuple(headers)
+
+
+def fail(request: Request, error: BaseException, *, plain: bool, prefix: str) -> None:
+    """Answer with an error. `plain` routes speak text to whoever names no other type."""
+    if isinstance(error, HttpError):
+        status, sentence, headers = error.status, str(error), error.headers
+    else:
+        status, sentence, headers = row_for(error).http, sentence_for(error), ()
+    headers = ((b"Cache-Control", b"no-store"), (b"Vary", b"Accept"), *headers)
+    if request.accepts(b"json"):
+        problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": sentence}
+        request.answer(status, msgspec.json.encode(problem), b"application/problem+json", headers)
+    elif request.accepts(b"text/html") or not plain:
+        page = pages.error_page(status, sentence, prefix=prefix)
+        request.answer(status, page, b"text/html; charset=utf-8", (*pages.PAGE_POLICY, *headers))
+    else:
+        line = f"ERROR - {sentence}".replace("\r", " ").replace("\n", " ")
+        text = line.encode("utf-8", "replace")
+        request.answer(status, text, b"text/plain; charset=utf-8", headers, reason=_reason(line))
+
+
+def _reason(line: str) -> bytes | None:
+    """The line as a reason phrase, where it is printable ASCII (RFC 9112, section 4)."""
+    return line[:_MAX_REASON].encode("ascii") if line.isascii() and line.isprintable() else None

@@ -1,0 +1,163 @@
+"""The head of an HTTP/1 request, read strictly: RFC 9112 and the parts of RFC 9110 that it stands on.
+
+Pure: bytes in, a `Head` or a `BadRequest` out. Where the RFCs let a server choose between guessing and
+refusing, it refuses: what two parsers may read differently is how requests are smuggled. One thing is
+accepted that the grammar does not have: bytes above 0x7F in the target, which curl sends as they are typed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from fileexport.errors import FileExportError
+
+#: Bytes of the request line (414), of the fields together (431), and fields (431).
+MAX_LINE = 8 * 1024
+MAX_FIELDS_SIZE = 16 * 1024
+MAX_FIELDS = 100
+#: The longest head that can be read at all: a connection stops collecting here.
+MAX_HEAD = MAX_LINE + MAX_FIELDS_SIZE + 4
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE = re.compile(rb"(%s) ([!\"$-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
+_FIELD = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)" % _TOKEN)
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]*)([^#]*)", re.IGNORECASE)
+_DIGITS = re.compile(rb"[0-9]+")
+#: What a longer number counts as: more than any disk holds.
+_HUGE = 10**18
+
+
+class BadRequest(FileExportError):
+    """The request cannot be read: the connection is closed after the answer."""
+
+    def __init__(self, sentence: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request's head. Field names are lower case; `host` is the authority that the request is for.
+
+    `length` is the announced body's in bytes, None for a chunked one. `minor` is the version's: HTTP/1.x.
+    """
+
+    method: bytes
+    target: bytes
+    minor: int
+    fields: Sequence[tuple[bytes, bytes]] = field(default_factory=tuple)
+    host: bytes | None = None
+    length: int | None = 0
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Every line of a field (its name in lower case), in order."""
+        return [value for key, value in self.fields if key == name]
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection may carry another request (RFC 9112, section 9.3)."""
+        options = b",".join(self.all(b"connection")).lower()
+        return self.minor >= 1 and b"close" not in [option.strip() for option in options.split(b",")]
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for 100 before it sends its body (RFC 9110, section 10.1.1)."""
+        return self.minor >= 1 and self.length != 0 and bool(self.all(b"expect"))
+
+
+def parse_head(block: bytes) -> Head:
+    """Read a head: everything before the empty line, without the CRLF that ends the last field.
+
+    Raises `BadRequest` with the status that says what is wrong.
+    """
+    line, _, rest = block.partition(b"\r\n")
+    if len(line) > MAX_LINE:
+        raise BadRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise BadRequest("this is no HTTP request")
+    method, target, major, minor = match.groups()
+    if major != b"1":
+        raise BadRequest("only HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+    fields = _fields(rest)
+    named = Head(method, target, min(int(minor), 1), fields)
+    target, host = _target(named)
+    _check_expectation(named)
+    return Head(method, target, named.minor, fields, host, _length(named))
+
+
+def _fields(block: bytes) -> list[tuple[bytes, bytes]]:
+    if not block:
+        return []
+    if len(block) > MAX_FIELDS_SIZE:
+        raise BadRequest("the header is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+    lines = block.split(b"\r\n")
+    if len(lines) > MAX_FIELDS:
+        raise BadRequest("the header has too many fields", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+    found = []
+    for line in lines:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise BadRequest("a header field cannot be read")
+        found.append((match[1].lower(), match[2].strip(b" \t")))
+    return found
+
+
+def _target(head: Head) -> tuple[bytes, bytes | None]:
+    """The target as path and query, and whom the request is for (RFC 9112, sections 3.2 and 3.3)."""
+    hosts = head.all(b"host")
+    if len(hosts) > 1 or (head.minor >= 1 and not hosts):
+        raise BadRequest("a request carries exactly one Host")
+    host = hosts[0] if hosts else None
+    if head.target.startswith(b"/") or (head.target == b"*" and head.method == b"OPTIONS"):
+        return head.target, host
+    match = _ABSOLUTE.fullmatch(head.target)
+    if match is None or not match[1]:
+        raise BadRequest("the target of the request cannot be read")
+    if host is not None and host.lower() != match[1].lower():
+        raise BadRequest("the target and Host name different hosts")
+    path = match[2]
+    return path if path.startswith(b"/") else b"/" + path, match[1]
+
+
+def _length(head: Head) -> int | None:
+    """How long the body is (RFC 9112, section 6.3); None where it is chunked."""
+    lengths, codings = head.all(b"content-length"), head.all(b"transfer-encoding")
+    if codings:
+        if lengths or head.minor == 0:
+            raise BadRequest("the length of the body is ambiguous")
+        _check_chunked(codings)
+        return None
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
+        raise BadRequest("Content-Length is not one number")
+    digits = lengths[0].lstrip(b"0")
+    return int(digits or b"0") if len(digits) <= 18 else _HUGE
+
+
+def _check_chunked(codings: list[bytes]) -> None:
+    names = [name.strip(b" \t").lower() for name in b",".join(codings).split(b",")]
+    if names[-1] != b"chunked" or b"chunked" in names[:-1]:
+        raise BadRequest("the last transfer coding is not chunked")
+    if len(names) > 1:
+        raise BadRequest("only the chunked transfer coding is known", HTTPStatus.NOT_IMPLEMENTED)
+
+
+def _check_expectation(head: Head) -> None:
+    if any(value.lower() != b"100-continue" for value in head.all(b"expect")):
+        raise BadRequest("only 100-continue can be expected", HTTPStatus.EXPECTATION_FAILED)
+
+
+def check_beginning(buffer: bytes) -> None:
+    """Refuse the beginning of a head that can never become one. Raises `BadRequest`."""
+    end = buffer.find(b"\n", 0, MAX_LINE + 2)
+    if end < 0 and len(buffer) > MAX_LINE + 1:
+        raise BadRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
+    if end >= 0 and buffer[end - 1 : end] != b"\r":
+        raise BadRequest("a line of the header ends without CRLF")
+    if len(buffer) >= MAX_HEAD:
+        raise BadRequest("the header is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)

@@ -1,0 +1,72 @@
+"""Routes: a path, what answers it, and which right each of its methods needs.
+
+The table is data, so that a test can walk it: a route without a declared right cannot be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Generic, TypeVar
+
+from fileexport.tokens import Right
+
+A = TypeVar("A")
+
+#: Names in the root that are our own paths: an exported entry of that name is reached by `/-/files/…`.
+OWN_NAMES = frozenset({"-", "list", "get", "tar", "delete", "stop", "favicon.ico"})
+
+
+class Open(Enum):
+    """The right of a route that is open to everybody, said aloud."""
+
+    TO_ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[A]):
+    """`path` is exact, or with a closing ``*`` covers everything below.
+
+    `plain` routes answer errors as text; `local_only` ones answer only a process of this machine.
+    """
+
+    path: str
+    answer: A
+    rights: Mapping[bytes, Right | Open]
+    plain: bool = False
+    local_only: bool = False
+
+    @property
+    def allow(self) -> bytes:
+        """The value of an Allow header."""
+        return b", ".join(self.rights)
+
+
+def reading(right: Right | Open = Right.READ) -> dict[bytes, Right | Open]:
+    """The rights of a route that is only read."""
+    return {b"GET": right, b"HEAD": right}
+
+
+def acting(right: Right, *methods: bytes) -> dict[bytes, Right | Open]:
+    """The rights of a route that changes something, by GET too: HEAD is not among its methods."""
+    return dict.fromkeys((b"GET", *methods), right)
+
+
+class Routes(Generic[A]):
+    """Finds the route of a path: an exact one first, else the longest that covers it; `/*` must be one."""
+
+    def __init__(self, routes: Sequence[Route[A]]) -> None:
+        self._exact = {route.path: route for route in routes if not route.path.endswith("*")}
+        covering = [route for route in routes if route.path.endswith("*")]
+        self._covering = sorted(covering, key=lambda route: -len(route.path))
+        self.all = tuple(routes)
+
+    def find(self, path: bytes) -> tuple[Route[A], bytes]:
+        """The route of a raw path, and what of the path lies below a covering route."""
+        text = path.decode("latin-1")
+        if (route := self._exact.get(text)) is not None:
+            return route, b""
+        route = next(route for route in self._covering if text.startswith(route.path[:-1]))
+        # What lies below keeps its leading slash.
+        return route, path[len(route.path) - 2 :]

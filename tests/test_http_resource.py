@@ -1,0 +1,265 @@
+"""What every request passes at the door, and how it answers what fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fileexport.disk.jail import Entry, Jail, Opened, View
+from fileexport.errors import OverloadedError
+from fileexport.paths import RelPath
+from tests.http_client import HttpCase, HttpHarness, Response
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+JSON = {"Accept": "application/json"}
+
+
+class ErrorTests(HttpCase):
+    """Errors, in the language of whoever reads them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.web = self.harness()
+
+    def test_export_api(self) -> None:
+        """The export API says one line of text, and the same in the reason phrase."""
+        sentence = "ERROR - there is no such file or directory"
+        for headers in ({}, {"Accept": "*/*"}, {"Accept": "text/plain"}):
+            answer = self.web.get("/list?dir=nope", headers)
+            self.assertEqual((answer.status, answer.text, answer.reason), (404, sentence, sentence))
+            self.assertEqual(answer.field("Content-Type"), "text/plain; charset=utf-8")
+
+    def test_browser(self) -> None:
+        """A browser gets a page with a link to the root, from the export API as well."""
+        for target in ("/nope", "/nope/", "/-/nope", "/-/", "/list?dir=nope", "/get?dir=/&name=x", "/delete"):
+            page = self.web.get(target, BROWSER)
+            self.assertEqual(page.field("Content-Type"), "text/html; charset=utf-8", target)
+            self.assertIn('<a href="/">Go to the root</a>', page.text)
+            self.assertIn("default-src 'none'", page.field("Content-Security-Policy"))
+
+    def test_page_for_whoever_names_nothing(self) -> None:
+        """Outside the export API a client that names no type gets the page, with a plain reason phrase."""
+        answer = self.web.get("/nope")
+        self.assertEqual((answer.status, answer.reason), (404, "Not Found"))
+        self.assertEqual(answer.field("Content-Type"), "text/html; charset=utf-8")
+
+    def test_problem(self) -> None:
+        """A program that accepts JSON gets a problem document, from every path."""
+        for accept in ("application/json", "application/problem+json", "text/html, APPLICATION/JSON"):
+            for target in ("/nope", "/list?dir=nope"):
+                answer = self.web.get(target, {"Accept": accept})
+                self.assertEqual(answer.field("Content-Type"), "application/problem+json")
+                expected = {
+                    "type": "about:blank",
+                    "title": "Not Found",
+                    "status": 404,
+                    "detail": "there is no such file or directory",
+                }
+                self.assertEqual(answer.json(), expected)
+
+    def test_root_link_behind_a_proxy(self) -> None:
+        """The page's link to the root has the prefix of the reverse proxy."""
+        self.assertIn('href="/files/"', self.harness(prefix="/files").get("/nope").text)
+
+    def test_not_kept(self) -> None:
+        """No cache keeps an error, or takes one language of it for another."""
+        for headers in ({}, BROWSER, JSON):
+            answer = self.web.get("/list?dir=nope", headers)
+            self.assertEqual(answer.field("Cache-Control"), "no-store")
+            self.assertEqual(answer.field("Vary"), "Accept")
+
+    def test_methods(self) -> None:
+        """A method that a path does not have is 405 with those that it has, in the path's own language."""
+        for target, allow, kind in (
+            ("/", "GET, HEAD", "text/html"),
+            ("/any/path", "GET, HEAD", "text/html"),
+            ("/-/files/x", "GET, HEAD", "text/html"),
+            ("/list", "GET, HEAD", "text/plain"),
+            ("/get", "GET, HEAD", "text/plain"),
+            ("/-/health", "GET, HEAD", "text/plain"),
+            ("/tar", "GET", "text/plain"),
+            ("/stop", "GET, POST", "text/plain"),
+            ("/delete", "GET, POST, DELETE", "text/plain"),
+        ):
+            answer = self.web.request("PATCH", target)
+            self.assertEqual((answer.status, answer.field("Allow")), (405, allow), target)
+            self.assertTrue(answer.field("Content-Type").startswith(kind), target)
+            self.assertEqual(self.web.request("PATCH", target, JSON).json()["status"], 405)
+
+    def test_head_of_an_error(self) -> None:
+        """An error to HEAD has no body and the length of the one that GET would get."""
+        for target in ("/nope", "/list?dir=nope"):
+            head, get = self.web.request("HEAD", target), self.web.get(target)
+            self.assertEqual((head.status, head.headers, head.body), (404, get.headers, b""))
+
+    def test_no_path(self) -> None:
+        """A request target that is no path is a bad request."""
+        for target in (b"*", b"http://", b"ftp://localhost/", b"localhost:80", b"?dir=/", b"list?dir=/"):
+            answer = self.web.raw(b"OPTIONS %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
+            self.assertEqual(answer[:12], b"HTTP/1.1 400", target)
+
+    def test_path_that_is_none(self) -> None:
+        """A path with what cannot be a name is refused before the disk is asked."""
+        for target in ("/..", "/a/../b", "/.", "/%2e%2e/x", "/a%2Fb", "/a%00b", "/" + "n" * 256, "/x" * 65):
+            self.assertEqual(self.web.get(target).status, 400, target)
+
+
+class DiskErrorTests(HttpCase):
+    """What the disk says, as HTTP says it."""
+
+    def fail_with(self, error: Exception) -> HttpHarness:
+        """A daemon whose every directory and file fails to open."""
+
+        def fail(jail: Jail, view: View, path: RelPath) -> Opened:
+            raise error
+
+        def fail_to_list(jail: Jail, view: View, path: RelPath) -> list[Entry]:
+            raise error
+
+        self.patch(Jail, "open", fail)
+        self.patch(Jail, "entries", fail_to_list)
+        return self.harness()
+
+    def answers(self, error: Exception) -> list[Response]:
+        """What reading a file, listing and deleting answer when the disk fails."""
+        web = self.fail_with(error)
+        targets = ("/x", "/get?dir=/&name=x", "/list?dir=/", "/delete?dir=/&prefix=x")
+        return [web.get(target) for target in targets]
+
+    def test_statuses(self) -> None:
+        """Each error of the disk has its status, and no answer says what the disk called it."""
+        for number, status in (
+            (errno.EACCES, 403),
+            (errno.ELOOP, 404),
+            (errno.ENAMETOOLONG, 404),
+            (errno.ENOTDIR, 404),
+            (errno.EMFILE, 503),
+            (errno.ENOSPC, 507),
+        ):
+            for answer in self.answers(OSError(number, os.strerror(number), "/machine/secret")):
+                self.assertEqual(answer.status, status, errno.errorcode[number])
+                self.assertNotIn("secret", answer.text + answer.reason)
+
+    def test_unexpected(self) -> None:
+        """What nobody thought of is 500 and leaks nothing; the log has it."""
+        for error in (
+            OSError(errno.EIO, "bad", "/machine/secret"),
+            RuntimeError("secret"),
+            KeyError("secret"),
+        ):
+            answers = self.answers(error)
+            self.assertEqual([answer.status for answer in answers], [500] * 4)
+            self.assertEqual(len(self.flushLoggedErrors(type(error))), 4)
+            for answer in answers:
+                self.assertNotIn("secret", answer.text + answer.reason)
+
+    def test_expected_errors_are_not_logged(self) -> None:
+        """Being overloaded or asked for nonsense is no failure of ours: the log of errors stays empty."""
+        for answer in self.answers(OverloadedError()):
+            self.assertEqual(answer.status, 503)
+        self.harness().request("PATCH", "/list")
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class FixedPathTests(HttpCase):
+    """The paths that are ours alone."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.web = self.harness()
+
+    def test_health(self) -> None:
+        """The health says `ok` to everybody, to GET and HEAD, and is kept by no cache."""
+        answer = self.web.get("/-/health")
+        self.assertEqual((answer.status, answer.text), (200, "ok"))
+        self.assertEqual(answer.field("Content-Type"), "text/plain; charset=utf-8")
+        self.assertEqual(answer.field("Cache-Control"), "no-store")
+        self.assertEqual(self.web.request("HEAD", "/-/health").field("Content-Length"), "2")
+
+    def test_favicon(self) -> None:
+        """The icon is ours, also where the root has a file of that name."""
+        self.write("favicon.ico", b"theirs")
+        answer = self.web.get("/favicon.ico")
+        self.assertEqual((answer.status, answer.body[:4]), (200, b"\x00\x00\x01\x00"))
+        self.assertTrue(answer.field("Content-Type").startswith("image/"))
+        self.assertEqual(self.web.get("/-/files/favicon.ico").body, b"theirs")
+
+    def test_static(self) -> None:
+        """Our own files have their type, may be kept for a while, and are not sent twice."""
+        for name, kind in {"style.css": "text/css", "icon.svg": "image/svg+xml"}.items():
+            answer = self.web.get("/-/static/" + name)
+            self.assertEqual(answer.status, 200)
+            self.assertTrue(answer.field("Content-Type").startswith(kind))
+            self.assertIn("max-age", answer.field("Cache-Control"))
+            again = self.web.get("/-/static/" + name, {"If-None-Match": answer.field("ETag")})
+            self.assertEqual((again.status, again.body), (304, b""))
+
+    def test_no_other_static_file(self) -> None:
+        """Nothing but these files is there, and the directory is no page."""
+        self.write("style.css", b"theirs")
+        for name in (
+            "",
+            "nope.css",
+            "style.css/",
+            "../style.css",
+            "%2e%2e/pages.py",
+            "STYLE.CSS",
+            "/style.css",
+        ):
+            self.assertEqual(self.web.get("/-/static/" + name).status, 404, name)
+
+    def test_nothing_else_of_our_own(self) -> None:
+        """Below /-/ there is nothing but what the table names, whatever the root holds."""
+        self.write("-/x", b"theirs")
+        for target in ("/-/x", "/-/", "/-/health/", "/-/healthy", "/-/FILES/notes"):
+            self.assertEqual(self.web.get(target).status, 404, target)
+
+
+class EveryAnswerTests(HttpCase):
+    """What holds for each answer, whatever was asked."""
+
+    def test_headers_that_every_answer_has_once(self) -> None:
+        """Every answer says whose it is and that its type is meant, exactly once, and when it was made."""
+        self.write("a.html", b"page")
+        self.write("d/b.txt", b"text")
+        web = self.harness(tokens="token-reader-1 may=read\n")
+        token = {"Authorization": "Bearer token-reader-1"}
+        answers = [web.get(target) for target in ("/", "/?json", "/d", "/a.html", "/d/b.txt", "/nope", "/-/")]
+        answers += [
+            web.get(target) for target in ("/list?dir=d", "/list", "/tar", "/-/health", "/favicon.ico")
+        ]
+        answers += [web.get("/get?dir=/&name=a.html&compress=" + form) for form in ("zip", "gz", "zst", "x")]
+        answers += [
+            web.get("/a.html", {"Range": value}) for value in ("bytes=0-1", "bytes=0-0,2-2", "bytes=9-")
+        ]
+        answers += [web.get("/a.html", {"If-None-Match": "*"}), web.get("/a.html", {"If-Match": '"x"'})]
+        answers += [web.get("/-/static/style.css"), web.get("/", {"Host": "evil.example"})]
+        answers += [web.get("/delete?dir=d&name=b.txt", token), web.get("/delete?dir=d&name=b.txt")]
+        answers += [web.request(method, "/") for method in ("HEAD", "PUT", "OPTIONS")]
+        answers += [web.get("/", JSON), web.get("/nope", JSON), web.get("/stop")]
+        statuses = {answer.status for answer in answers}
+        self.assertEqual(statuses, {200, 206, 301, 304, 400, 403, 404, 405, 412, 416})
+        for answer in answers:
+            self.assertEqual(answer.field("X-Content-Type-Options"), "nosniff")
+            self.assertEqual(answer.field("Cross-Origin-Resource-Policy"), "same-origin")
+            self.assertEqual(answer.field("Server"), "fileexport")
+            self.assertEqual(answer.field("Date"), "Fri, 15 Jan 2027 08:00:00 GMT")
+            names = [name.lower() for name, _ in answer.headers]
+            self.assertEqual(len(names), len(set(names)), answer.headers)
+            self.assertNotIn("access-control-allow-origin", names)
+
+    def test_each_request_is_recorded_once(self) -> None:
+        """The access log hears of each request once, with the status that its client got."""
+        self.write("a.txt", b"text")
+        web = self.harness()
+        web.get("/a.txt?x=1")
+        web.get("/nope")
+        web.request("HEAD", "/")
+        web.request("PUT", "/a.txt")
+        expected = [
+            ("GET", "/a.txt?x=1", 200),
+            ("GET", "/nope", 404),
+            ("HEAD", "/", 200),
+            ("PUT", "/a.txt", 405),
+        ]
+        self.assertEqual(web.recorded, expected)

@@ -1,0 +1,109 @@
+"""The table of routes: every path has its methods, and every method its right."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fileexport.tokens import Right
+from fileexport.web.routes import OWN_NAMES, Open, Route, Routes, acting, reading
+from tests.http_client import HttpCase
+
+CHANGING = {"/tar": Right.WRITE, "/delete": Right.DELETE, "/stop": Right.ADMIN}
+OPEN_TO_ALL = {"/favicon.ico", "/-/static/*", "/-/health", "/-/*"}
+
+
+class DoorTableTests(HttpCase):
+    """The routes that the door really has."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.routes = self.harness().door.routes
+
+    def test_every_method_of_every_route_declares_a_right(self) -> None:
+        """No route answers a method that needs no right, unless it says aloud that it is open."""
+        for route in self.routes.all:
+            self.assertTrue(route.rights, route.path)
+            for method, right in route.rights.items():
+                declared = right is Open.TO_ALL or isinstance(right, Right)
+                self.assertTrue(declared, f"{method!r} {route.path} declares {right!r}")
+                self.assertNotEqual(right, Right(0), route.path)
+
+    def test_open_routes_are_only_these(self) -> None:
+        """Nothing that is exported is behind a route that is open to all."""
+        found = {route.path for route in self.routes.all if Open.TO_ALL in route.rights.values()}
+        self.assertEqual(found, OPEN_TO_ALL)
+
+    def test_changing_routes_need_their_own_right_by_every_method(self) -> None:
+        """No method of a changing route is cheaper than another."""
+        found = {
+            route.path: set(route.rights.values())
+            for route in self.routes.all
+            if not set(route.rights.values()) & {Right.READ, Open.TO_ALL}
+        }
+        self.assertEqual(found, {path: {right} for path, right in CHANGING.items()})
+
+    def test_head_never_acts(self) -> None:
+        """HEAD is among the methods of reading routes and of no other."""
+        for route in self.routes.all:
+            self.assertEqual(b"HEAD" in route.rights, route.path not in CHANGING, route.path)
+
+    def test_own_names_are_the_first_segments_of_our_paths(self) -> None:
+        """The names that pages link around are exactly those that our routes take in the root."""
+        found = {route.path.split("/")[1] for route in self.routes.all if route.path != "/*"}
+        self.assertEqual(found, OWN_NAMES)
+
+    def test_stop_is_for_this_machine_only(self) -> None:
+        """The stop, and nothing else, is refused to every other machine."""
+        self.assertEqual([route.path for route in self.routes.all if route.local_only], ["/stop"])
+
+    def test_the_export_api_speaks_text(self) -> None:
+        """Errors of the paths that scripts use are text, also where the method is wrong."""
+        plain = {route.path for route in self.routes.all if route.plain}
+        self.assertEqual(plain, {"/list", "/get", "/tar", "/delete", "/stop", "/-/health"})
+
+    def test_no_path_stands_twice(self) -> None:
+        """A route cannot hide another one."""
+        paths = [route.path for route in self.routes.all]
+        self.assertEqual(len(paths), len(set(paths)))
+
+
+class FindTests(SynchronousTestCase):
+    """Which route a path has."""
+
+    def setUp(self) -> None:
+        paths = ("/*", "/list", "/-/*", "/-/files/*")
+        self.routes = Routes([Route(path, path, reading()) for path in paths])
+
+    def test_table(self) -> None:
+        """An exact path comes first, then the longest that covers it; what is below keeps its slash."""
+        table = {
+            b"/list": ("/list", b""),
+            b"/list/": ("/*", b"/list/"),
+            b"/List": ("/*", b"/List"),
+            b"/lis": ("/*", b"/lis"),
+            b"/listx": ("/*", b"/listx"),
+            b"//list": ("/*", b"//list"),
+            b"/%6cist": ("/*", b"/%6cist"),
+            b"/": ("/*", b"/"),
+            b"/-": ("/*", b"/-"),
+            b"/-/": ("/-/*", b"/"),
+            b"/-/files": ("/-/*", b"/files"),
+            b"/-/files/": ("/-/files/*", b"/"),
+            b"/-/files/list": ("/-/files/*", b"/list"),
+            b"/-/files//a": ("/-/files/*", b"//a"),
+            b"/-/filesx": ("/-/*", b"/filesx"),
+            b"/%2d/files/a": ("/*", b"/%2d/files/a"),
+            b"/\xb0": ("/*", b"/\xb0"),
+        }
+        found = {path: (route.path, below) for path in table for route, below in [self.routes.find(path)]}
+        self.assertEqual(found, table)
+
+    def test_order_of_the_table_does_not_matter(self) -> None:
+        """The longest covering route is found wherever it stands."""
+        turned = Routes(tuple(reversed(self.routes.all)))
+        self.assertEqual(turned.find(b"/-/files/a")[0].path, "/-/files/*")
+
+    def test_allow_names_the_methods(self) -> None:
+        """What Allow says is what the route takes."""
+        self.assertEqual(Route("/x", None, acting(Right.DELETE, b"POST")).allow, b"GET, POST")
+        self.assertEqual(Route("/x", None, reading()).allow, b"GET, HEAD")
