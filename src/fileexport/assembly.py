@@ -1,0 +1,267 @@
+"""The daemon put together: jail, pools, exports, door, listeners; started, reloaded, stopped as one service.
+
+Decides nothing about business: it hands each room what it needs and keeps the order of starting and stopping.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from fileexport.config import Anonymous, Durability, NameRule, Network, Settings
+from fileexport.disk.jail import Jail
+from fileexport.endpoints import Reactor
+from fileexport.errors import ConfigurationError
+from fileexport.exports import Exports
+from fileexport.gate import Gate
+from fileexport.http_bodies import Bodies
+from fileexport.http_resource import HttpDoor, Surroundings
+from fileexport.listening import Listener, default_listener, open_listeners, parse_listener
+from fileexport.logs import Access, AccessLog, LogSink
+from fileexport.paths import RelPath
+from fileexport.peers import owner_of
+from fileexport.pools import Pool
+from fileexport.startup import Prepared, is_public, read_tokens, reload_key
+from fileexport.web.access import Doorkeeper, Policy
+from fileexport.web.connection import Site
+from fileexport.web.origin import Names, allowed_names
+from fileexport.web.request import Request
+
+#: Where the HTTP side listens when nothing else is said.
+DEFAULT_PORT = 9006
+#: Seconds that answers in flight have after a stop was asked for.
+GRACE = 10.0
+#: Threads for disk work, as SECURITY's limits say, and calls that may wait for one.
+DISK_THREADS = 16
+DISK_WAITING = 1024
+#: Steps of compression that may wait for a core: one for each stream is all there can be.
+CPU_WAITING = 64
+
+
+class ExportService(Service):
+    """Exports one directory: listens when it starts, finishes what is in flight when it stops.
+
+    `stop` is called when a client or the last permitted connection ends the daemon; `say` gets the lines of
+    the start banner. Starting raises `ListenError` or `ConfigurationError`; nothing listens then.
+    """
+
+    name = "fileexport"
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        prepared: Prepared,
+        sink: LogSink,
+        *,
+        stop: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._prepared = prepared
+        self._settings = settings = prepared.settings
+        self._sink = sink
+        self._say = say
+        self._jail = _jail(settings)
+        self._disk = Pool(reactor, "disk", DISK_THREADS, DISK_WAITING)
+        self._cpu = Pool(reactor, "cpu", os.cpu_count() or 1, CPU_WAITING)
+        self._keeper = Doorkeeper(prepared.tokens, _policy(settings))
+        self._door = HttpDoor(
+            reactor,
+            Exports(self._jail, settings.dirs),
+            self._keeper,
+            self._disk,
+            Bodies(reactor, self._cpu),
+            _surroundings(settings, stop),
+        )
+        self._gate = Gate(
+            filters=settings.address_filter,
+            max_concurrent=settings.max_concurrent,
+            max_total=settings.max_connections,
+            on_full=self._stop_listening,
+            on_exhausted=stop,
+        )
+        self._tls = prepared.tls
+        self._access = AccessLog(sink, settings.log_format.value, now=time.time)
+        self._listeners: list[Listener] = []
+        self._closing: list[Deferred[None]] = []
+        self._sites: list[Site] = []
+
+    # -- starting
+
+    def privilegedStartService(self) -> None:
+        """Open the listeners: under twistd this comes before it gives its privileges up."""
+        super().privilegedStartService()
+        outcome: list[object] = []
+        Deferred.fromCoroutine(self._listen()).addBoth(outcome.append)
+        if outcome and isinstance(outcome[0], Failure):
+            outcome[0].raiseException()
+
+    def startService(self) -> None:
+        """Begin to serve."""
+        if not self._listeners:
+            # `twist` starts a service in one step.
+            self.privilegedStartService()
+        super().startService()
+        self._disk.start()
+        self._cpu.start()
+        directories = self._settings.dirs or (RelPath(),)
+        recovering = self._disk.run(self._jail.recover, directories)
+        recovering.addCallbacks(self._recovered, lambda f: self._log.failure("recovery failed", f))
+        self._announce()
+
+    async def _listen(self) -> None:
+        settings, reactor = self._settings, self._reactor
+        wanted = [parse_listener(reactor, text, private_key_context=self._tls) for text in settings.http]
+        if settings.port is not None or not wanted:
+            port = DEFAULT_PORT if settings.port is None else settings.port
+            wanted.append(default_listener(reactor, port, private_key_context=self._tls))
+        sites = [Site(reactor, self._door.serve, record=self._record, now=time.time) for _ in wanted]
+        doors = list(zip(wanted, sites, strict=True))
+        await open_listeners(doors, self._gate, insecure_plaintext=settings.insecure_plaintext)
+        for listener, site in doors:
+            site.local = bool(listener.is_loopback)
+        self._listeners, self._sites = wanted, sites
+
+    def _recovered(self, removed: int) -> None:
+        if removed:
+            self._log.info("removed {removed} files that a killed writer had left", removed=removed)
+
+    # -- reloading
+
+    def reload(self) -> None:
+        """Read tokens, key and log file again (SIGHUP). What cannot be read stays as it was."""
+        try:
+            self._sink.reopen()
+        except OSError as error:
+            self._log.error("the log file stays open: {why}", why=error.strerror)
+        for read in (self._reload_tokens, self._reload_key):
+            try:
+                read()
+            except ConfigurationError as error:
+                for problem in error.problems:
+                    self._log.error("not reloaded: {problem}", problem=problem)
+
+    def _reload_tokens(self) -> None:
+        self._keeper.tokens = read_tokens(self._prepared.token_path)
+        self._log.info("the tokens were read again")
+
+    def _reload_key(self) -> None:
+        if self._tls is not None and self._settings.private_key is not None:
+            reload_key(self._tls, self._settings.private_key)
+            self._log.info("the private key was read again")
+
+    # -- stopping
+
+    def stopService(self) -> Deferred[None]:
+        """Accept nothing more; fires when what was in flight has left, after `GRACE` seconds at most."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._log.info("stopping")
+        self._stop_listening()
+        late = self._reactor.callLater(GRACE, self._break_all)
+        await gatherResults([site.drain() for site in self._sites])
+        if late.active():
+            late.cancel()
+        await gatherResults([*self._closing, self._disk.stop(), self._cpu.stop()])
+        self._jail.close()
+        self._log.info("stopped")
+
+    def _break_all(self) -> None:
+        for site in self._sites:
+            site.break_all()
+
+    def _stop_listening(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        self._closing += [Deferred.fromCoroutine(listener.stop()) for listener in listeners]
+
+    # -- words
+
+    def _announce(self) -> None:
+        settings = self._settings
+        self._say(f"exporting {settings.root}" + "".join(f" {str(name)[1:]}" for name in settings.dirs))
+        for listener in self._listeners:
+            for url in listener.urls:
+                self._say(f"HTTP on {url}")
+        self._say("transfer: not in this version")
+        for line in _who_may_what(self._prepared, any(site.local for site in self._sites)):
+            self._say(line)
+        for warning in self._prepared.tokens.warnings:
+            self._say(f"warning: {warning}")
+
+    def _record(self, request: Request) -> None:
+        self._access.record(
+            Access(
+                peer=getattr(request.wire.peer, "host", "unix"),
+                who=request.who.name if request.who else "-",
+                method=request.method,
+                target=request.head.target,
+                version=b"HTTP/1.%d" % request.head.minor,
+                status=request.status,
+                length=request.sent,
+                seconds=self._reactor.seconds() - request.started,
+                referrer=_first(request.fields(b"referer")),
+                agent=_first(request.fields(b"user-agent")),
+            )
+        )
+
+
+def _first(fields: Sequence[bytes]) -> bytes | None:
+    return fields[0] if fields else None
+
+
+def _jail(settings: Settings) -> Jail:
+    durable = settings.durability is Durability.SAFE
+    if settings.names is NameRule.POSIX:
+        return Jail(settings.root, durable=durable, may_be_new=lambda name: True)
+    return Jail(settings.root, durable=durable)
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(settings.anonymous, os.geteuid(), is_public(settings.root), settings.hidden)
+
+
+def _surroundings(settings: Settings, stop: Callable[[], None]) -> Surroundings:
+    public = settings.public_url
+    return Surroundings(
+        owner=owner_of,
+        is_proxy=lambda host: _is_among(host, settings.trusted_proxy),
+        stop=stop,
+        names=Names(
+            allowed_names(socket.gethostname(), settings.allow_host, public.host if public else None),
+            public.origin if public else None,
+        ),
+        prefix=public.prefix if public else "",
+    )
+
+
+def _is_among(host: str, networks: tuple[Network, ...]) -> bool:
+    if not networks:
+        return False
+    address = ip_address(host.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in networks)
+
+
+def _who_may_what(prepared: Prepared, local: bool) -> list[str]:
+    """The banner's sentences on who may do what."""
+    settings = prepared.settings
+    public = is_public(settings.root)
+    readers = "every local process may read" if public else "only this user's processes may read"
+    without = {
+        Anonymous.AUTO: f"{readers}; this user's may change" if local else "nothing",
+        Anonymous.NONE: "nothing",
+        Anonymous.READ: "everybody may read",
+        Anonymous.ALL: "EVERYBODY MAY CHANGE EVERYTHING",
+    }[settings.anonymous]
+    return [f"without a token: {without}", f"with a token: see {prepared.token_path}"]

@@ -1,0 +1,96 @@
+"""`run`, `start`, `stop`: the daemon for people who do not think in twistd."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from fileexport.cli import background
+from fileexport.config import OPTIONS, Option, describe, flag_names
+from fileexport.errors import ConfigurationError, row_for
+
+#: The exit status for mistakes in options: click's own.
+MISTAKE = 2
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of the one table; `--root` is its argument DIR."""
+    for option in reversed(OPTIONS):
+        if option.name != "root":
+            command = _option(option)(command)
+    return click.argument("directory", metavar="DIR")(command)
+
+
+def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    # Values stay text: `fileexport.config` reads them, so that all mistakes are named at once.
+    names = (*flag_names(option), option.field)
+    if option.flag:
+        return click.option(*names, is_flag=True, help=describe(option))
+    return click.option(*names, multiple=True, metavar=option.metavar, help=describe(option))
+
+
+def _prepare(directory: str, given: dict[str, Any]) -> Any:
+    from fileexport.startup import prepare
+
+    flags = {option.name: given[option.field] for option in OPTIONS if option.name != "root"}
+    try:
+        return prepare({**flags, "root": [directory]}, os.environ)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            click.echo(f"Error: {problem}", err=True)
+        raise SystemExit(MISTAKE) from None
+
+
+@click.command()
+@_options
+def run(directory: str, **given: Any) -> None:
+    """Export DIR in the foreground until SIGTERM or Ctrl-C."""
+    prepared = _prepare(directory, given)
+    from fileexport import service
+
+    service.run(prepared)
+
+
+@click.command()
+@_options
+@click.option(
+    "--pidfile", default="daemon.pid", metavar="FILE", show_default=True, help="Where its pid goes."
+)
+def start(directory: str, pidfile: str, **given: Any) -> None:
+    """Export DIR in the background; returns when it listens."""
+    prepared = _prepare(directory, given)
+    path = Path(pidfile).absolute()
+    from fileexport.startup import is_inside
+
+    if is_inside(path.parent, prepared.settings.root):
+        raise click.UsageError(
+            f"the pid file {path} would lie in the exported directory; give --pidfile FILE"
+        )
+    log = prepared.settings.log_file or str(prepared.state / "daemon.log")
+    try:
+        background.start(prepared, path, log)
+        pid = background.pid_of(path)
+    except (background.AlreadyRunning, background.NotRunning, OSError) as error:
+        _fail(error, 1)
+    click.echo(f"fileexport runs as process {pid}; its log is {log}")
+
+
+@click.command()
+@click.option("--pidfile", default="daemon.pid", metavar="FILE", show_default=True, help="Where its pid is.")
+def stop(pidfile: str) -> None:
+    """End the daemon of the pid file, and wait until it has ended."""
+    try:
+        background.stop(Path(pidfile))
+    except background.NotRunning as error:
+        _fail(error, 1)
+    except (background.StillRunning, OSError) as error:
+        _fail(error, 5 if isinstance(error, background.StillRunning) else row_for(error).exit)
+
+
+def _fail(error: Exception, status: int) -> NoReturn:
+    click.echo(f"Error: {error}", err=True)
+    raise SystemExit(status)

@@ -1,0 +1,247 @@
+"""What a start needs from the machine: the files that the settings name, and the state directory.
+
+Everything that can be wrong is found here, before anything listens, and all of it is named at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fileexport.config import DEFAULT_CONFIG, Settings, config_file, gather
+from fileexport.disk.jail import Jail, View
+from fileexport.endpoints import TlsContext
+from fileexport.errors import ConfigurationError
+from fileexport.tokens import TokenTable, generate_token, parse_token_file
+
+#: Bytes of a file that is read whole at start: configuration, tokens, key.
+MAX_FILE = 1 << 20
+#: Characters of the root's name in that of its state directory: at most four bytes each, of 255.
+_SHOWN = 50
+_TOKEN_FILE = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that was read. `token_path` names the tokens' file, `generated` says that we made it.
+
+    `tls` is `--private-key`'s.
+    """
+
+    settings: Settings
+    state: Path
+    tokens: TokenTable
+    token_path: Path
+    generated: bool
+    tls: TlsContext | None
+
+
+def read_settings(
+    flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str]
+) -> tuple[Settings, list[str]]:
+    """Gather the settings from flags, environment and the TOML file; with one line for each mistake."""
+    named = config_file(flags, environ)
+    source = named or DEFAULT_CONFIG
+    text, unread = None, None
+    try:
+        text = _read(Path(source))
+    except FileNotFoundError as error:
+        unread = f"--config: {source}: {error.strerror}" if named else None
+    except (OSError, UnicodeDecodeError) as error:
+        unread = f"--config: {source}: {_why(error)}"
+    settings, problems = gather(flags, environ, text, source)
+    return settings, problems + ([unread] if unread else [])
+
+
+def prepare(flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str]) -> Prepared:
+    """Read everything that a start needs; makes the state directory and, where none is given, a token.
+
+    Raises `ConfigurationError` with all mistakes; the generated token may exist then, nothing else.
+    """
+    settings, problems = read_settings(flags, environ)
+    if settings.root:
+        _check_root(settings, problems)
+    if settings.http_off:
+        problems.append("--http: none leaves nothing to listen: this version has no transfer side yet")
+    tls = _tls(settings, problems)
+    if settings.token_file is not None:
+        tokens = _tokens(Path(settings.token_file), "--token-file", problems)
+    else:
+        tokens = TokenTable()
+    if problems:
+        raise ConfigurationError(*problems)
+    state = _state_directory(settings, environ)
+    path = Path(settings.token_file or state / _TOKEN_FILE).absolute()
+    if settings.token_file is None:
+        _generate(path)
+        tokens = _tokens(path, "the generated token", problems)
+    if problems:
+        raise ConfigurationError(*problems)
+    return Prepared(_absolute(settings), state, tokens, path, settings.token_file is None, tls)
+
+
+def read_tokens(path: Path) -> TokenTable:
+    """Read a token file again. Raises `ConfigurationError`."""
+    problems: list[str] = []
+    tokens = _tokens(path, "the token file", problems)
+    if problems:
+        raise ConfigurationError(*problems)
+    return tokens
+
+
+def reload_key(tls: TlsContext, path: str) -> None:
+    """Read a private key again. Raises `ConfigurationError`; the old one stays then."""
+    try:
+        tls.reload(_read(Path(path)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--private-key: {path}: {_why(error)}") from None
+
+
+def is_public(root: str) -> bool:
+    """Whether every user of this machine can read the directory: it and all above it let others in."""
+    path = Path(root).resolve()
+    if path.stat().st_mode & 0o005 != 0o005:
+        return False
+    return all(above.stat().st_mode & 0o001 for above in path.parents)
+
+
+def is_inside(path: Path, root: str) -> bool:
+    """Whether a path lies in the exported root, links resolved."""
+    return path.resolve().is_relative_to(Path(root).resolve())
+
+
+def _absolute(settings: Settings) -> Settings:
+    """Paths as they are after a daemon has changed its directory."""
+    # Not abspath: of `link/..` it makes another directory than the one that was checked.
+    paths: dict[str, Any] = {"root": str(Path(settings.root).resolve())}
+    for field in ("token_file", "private_key", "log_file"):
+        if path := getattr(settings, field):
+            paths[field] = str(Path(path).absolute())
+    return replace(settings, **paths)
+
+
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise OSError(errno.EFBIG, f"larger than {MAX_FILE} bytes")
+    return data.decode("utf-8")
+
+
+def _check_root(settings: Settings, problems: list[str]) -> None:
+    try:
+        jail = Jail(settings.root)
+    except OSError as error:
+        problems.append(f"--root: {settings.root}: {error.strerror}")
+        return
+    for directory in settings.dirs:
+        try:
+            with jail.open(View(), directory) as opened:
+                if not opened.is_directory:
+                    problems.append(f"--dir: {str(directory)[1:]}: Not a directory")
+        except OSError as error:
+            problems.append(f"--dir: {str(directory)[1:]}: {error.strerror} (below {settings.root})")
+    jail.close()
+
+
+def _tls(settings: Settings, problems: list[str]) -> TlsContext | None:
+    if settings.private_key is None:
+        return None
+    try:
+        return TlsContext(_read(Path(settings.private_key)))
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"--private-key: {settings.private_key}: {_why(error)}")
+    except ConfigurationError as error:
+        problems.append(f"--private-key: {settings.private_key}: {error}")
+    return None
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "not UTF-8"
+
+
+def _tokens(path: Path, option: str, problems: list[str]) -> TokenTable:
+    # Somebody may have given the token itself in the place of its file.
+    shown = "this value" if "fex1_" in path.name else str(path)
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            problems.append(f"{option}: {shown}: not a regular file")
+        elif mode & 0o077:
+            problems.append(f"{option}: {shown}: others can read it; run: chmod 600 {shown}")
+        else:
+            return parse_token_file(_read(path), shown)
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{option}: {shown}: {_why(error)}")
+    except ConfigurationError as error:
+        problems.extend(error.problems)
+    return TokenTable()
+
+
+# -- the state directory
+
+
+def _state_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Make the state directory, mode 0700. Raises `ConfigurationError`."""
+    path = _state_path(settings, environ)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = path.stat().st_uid
+    except OSError as error:
+        raise ConfigurationError(f"--state: {path}: {error.strerror}") from None
+    if owner != os.geteuid():
+        raise ConfigurationError(f"--state: {path}: belongs to another user")
+    return path
+
+
+def _state_path(settings: Settings, environ: Mapping[str, str]) -> Path:
+    if settings.state is not None:
+        return Path(settings.state).absolute()
+    if directory := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        path = Path(directory).absolute()
+        if not is_inside(path, settings.root):
+            return path
+    root = Path(settings.root).resolve()
+    # One for each root, so that two daemons of one user do not share a token.
+    name = f"{root.name[:_SHOWN] or 'root'}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:12]}"
+    for candidate in _state_homes(environ):
+        if not is_inside(candidate, settings.root):
+            return candidate / "fileexport" / name
+    raise ConfigurationError(f"--state: name a directory; all usual ones lie inside the root {settings.root}")
+
+
+def _state_homes(environ: Mapping[str, str]) -> list[Path]:
+    homes = [environ.get("XDG_STATE_HOME", "")]
+    if home := environ.get("HOME", ""):
+        homes.append(f"{home}/.local/state")
+    homes.append("/var/lib" if os.geteuid() == 0 else f"/run/user/{os.geteuid()}")
+    return [Path(text) for text in homes if text.startswith("/")]
+
+
+def _generate(path: Path) -> None:
+    """Write a new token, unless there is one. Raises `ConfigurationError`."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        if path.exists():
+            return
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(generate_token() + " name=generated\n")
+                file.flush()
+                os.fsync(file.fileno())
+            # A link refuses an existing name: of two daemons that start at once both use the first's token.
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"--state: {path}: {error.strerror}") from None
