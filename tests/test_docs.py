@@ -1,0 +1,241 @@
+"""The manual says what the code does: routes, limits, rooms, and the commands in its examples."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from inspect import signature
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+import fileexport
+from fileexport import assembly, gate, http_bodies, paths
+from fileexport.cli import COMMANDS, main
+from fileexport.config import Anonymous, Settings
+from fileexport.disk import resolve, sender
+from fileexport.disk.jail import Jail
+from fileexport.exports import MAX_LISTED, Exports
+from fileexport.http_bodies import Bodies
+from fileexport.http_resource import Answer, HttpDoor, Surroundings
+from fileexport.tokens import Right, TokenTable
+from fileexport.web import connection, head, ranges, request
+from fileexport.web.access import Doorkeeper, Policy
+from fileexport.web.origin import Names
+from fileexport.web.routes import Open, Routes
+from tests.helpers import Immediate
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(fileexport.__file__).resolve().parent
+#: Pages whose examples are meant to be typed.
+EXAMPLES = ("README.md", "docs/tutorial.md", "docs/http.md", "docs/operating.md")
+#: What a reader's machine has, beside our own commands.
+TOOLS = frozenset("curl echo export make mkdir openssl seq umask wget".split())
+#: What may stand before a command on its line.
+OPERATORS = frozenset(("|", "||", "&&", ";", "(", "$("))
+
+
+def page(name: str) -> str:
+    """A page of the checkout as text."""
+    return (CHECKOUT / name).read_text(encoding="utf-8")
+
+
+def table(text: str, head: str) -> list[list[str]]:
+    """The rows of the one Markdown table whose heading is `head`, as cells."""
+    lines = text.splitlines()
+    [start] = [number for number, line in enumerate(lines) if line == head]
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return rows
+
+
+def typed(text: str) -> Iterator[str]:
+    """What is typed in the `console` blocks of a page, a line each."""
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield from (line[2:] for line in block.splitlines() if line.startswith("$ "))
+
+
+def commands(line: str) -> Iterator[list[str]]:
+    """The commands of a line as words: those in a pipe, and those in `$(…)` too."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[list[str]] = [[]]
+    for word in lexer:
+        if word in OPERATORS or word == ")":
+            words.append([])
+        elif words[-1] or not re.fullmatch(r"[A-Z]+=.*", word):
+            words[-1].append(word)
+    return (command for command in words if command)
+
+
+def routes(root: str) -> Routes[Answer]:
+    """The door's own routes."""
+    around = Surroundings(
+        owner=lambda transport: None,
+        is_proxy=lambda host: False,
+        stop=lambda: None,
+        names=Names(frozenset()),
+    )
+    keeper = Doorkeeper(TokenTable(), Policy(Anonymous.NONE, uid=0, root_is_public=False))
+    jail = Jail(root)
+    try:
+        clock, worker = Clock(), Immediate()
+        return HttpDoor(clock, Exports(jail), keeper, worker, Bodies(clock, worker), around).routes
+    finally:
+        jail.close()
+
+
+class RouteTests(SynchronousTestCase):
+    """The table of routes in docs/http.md."""
+
+    def test_table(self) -> None:
+        """The manual's routes are the door's: path, methods, right, who may ask, form of errors, in order."""
+        found = []
+        for route in routes(str(CHECKOUT)).all:
+            [right] = set(route.rights.values())
+            names = "none" if isinstance(right, Open) else str(right.name).lower()
+            found.append(
+                [
+                    f"`{route.path}`",
+                    b", ".join(route.rights).decode("ascii"),
+                    names + ", from this machine only" * route.local_only,
+                    "text" if route.plain else "page",
+                ]
+            )
+        rows = table(page("docs/http.md"), "| path | methods | right | errors | answer |")
+        self.assertEqual([row[:4] for row in rows], found)
+
+    def test_rights(self) -> None:
+        """The manual explains every right that a route can need, and no other."""
+        rows = table(page("docs/operating.md"), "| right | allows |")
+        self.assertEqual([row[0] for row in rows], [f"`{str(right.name).lower()}`" for right in Right])
+
+    def test_addresses(self) -> None:
+        """An address in an example that looks like a route of our own is one."""
+        known = routes(str(CHECKOUT))
+        for name in EXAMPLES:
+            for url in re.findall(r'https?://[^\s"`>)]+', page(name)):
+                path = urlsplit(url).path
+                if path.count("/") == 1 and path not in ("/", "/nothing") and "127.0.0.1" in url:
+                    self.assertEqual(known.find(path.encode("ascii"))[0].path, path, url)
+
+
+class LimitTests(SynchronousTestCase):
+    """The table of limits in docs/http.md."""
+
+    def test_table(self) -> None:
+        """The manual's limits are the constants of the code."""
+        self.assertEqual(
+            table(page("docs/http.md"), "| limit | value |"),
+            [
+                ["request line", f"{head.MAX_LINE >> 10} KiB"],
+                ["header fields, all together", f"{head.MAX_FIELDS_SIZE >> 10} KiB"],
+                ["header fields", f"{head.MAX_FIELDS}"],
+                ["body that is read and ignored", f"{connection.MAX_IGNORED_BODY >> 10} KiB"],
+                ["time for a whole header, from its first byte", f"{connection.HEAD_TIME:.0f} s"],
+                ["time for a body", f"{connection.BODY_TIME:.0f} s"],
+                ["parameters of a query", f"{request.MAX_PARAMETERS}"],
+                ["name", f"{paths.MAX_NAME} bytes"],
+                ["path", f"{paths.MAX_PATH} bytes"],
+                ["names in a path", f"{paths.MAX_DEPTH}"],
+                ["links followed in a path", f"{resolve.MAX_LINKS}"],
+                ["ranges in a request", f"{ranges.MAX_RANGES}"],
+                ["bytes of a Range field", f"{ranges.MAX_RANGE_FIELD}"],
+                ["compressed answers at once", f"{http_bodies.MAX_STREAMS}"],
+                ["entries of a listing", f"{MAX_LISTED}"],
+                ["idle connection", f"{connection.IDLE_TIME:.0f} s"],
+                ["reader that takes nothing", f"{sender.STALL:.0f} s"],
+                ["connections, unless `--max-concurrent` says otherwise", f"{Settings().max_concurrent}"],
+                ["connections from one address", f"{signature(gate.Gate).parameters['per_address'].default}"],
+            ],
+        )
+
+    def test_port(self) -> None:
+        """The examples use the port that the daemon listens on by default."""
+        for name in EXAMPLES:
+            self.assertIn(f"127.0.0.1:{assembly.DEFAULT_PORT}/", page(name))
+
+
+class RoomTests(SynchronousTestCase):
+    """The table of rooms in README.md, which docs/architecture.md includes."""
+
+    def test_table(self) -> None:
+        """Every module of the package has its place in the table of rooms, and every room is there."""
+        rows = table(page("README.md"), "| room | owns, in one sentence |")
+        named = [name for row in rows for name in re.findall(r"`([^`]+)`", row[0])]
+        self.assertEqual(len(named), len(set(named)))
+        rooms = set(named) - {"twisted/plugins/"}
+        for room in rooms:
+            self.assertTrue((PACKAGE / room).exists(), room)
+        for path in PACKAGE.rglob("*.py"):
+            place = path.relative_to(PACKAGE)
+            if place.name != "__init__.py":
+                self.assertTrue(
+                    rooms & {str(place), *(f"{above}/" for above in place.parents)}, f"{place} has no room"
+                )
+
+    def test_sentences(self) -> None:
+        """Each room owns what it owns in one sentence."""
+        for name, sentence in table(page("README.md"), "| room | owns, in one sentence |"):
+            self.assertRegex(sentence, r"^[A-Z`].*[^.]\.$", name)
+            self.assertNotRegex(sentence, r"\. [A-Z]", name)
+
+    def test_included(self) -> None:
+        """The marks between which the architecture page takes the house from README are there, in order."""
+        text = page("README.md")
+        marks = re.findall(r"^:(?:start-after|end-before): (.+)$", page("docs/architecture.md"), re.MULTILINE)
+        self.assertEqual([text.count(mark) for mark in marks], [1, 1])
+        self.assertLess(*(text.index(mark) for mark in marks))
+
+    def test_short(self) -> None:
+        """README stays short enough to be read."""
+        self.assertLess(len(page("README.md").splitlines()), 200)
+
+
+class ExampleTests(SynchronousTestCase):
+    """The `console` blocks."""
+
+    def test_known_commands(self) -> None:
+        """Examples type only what a reader has: common tools, make's targets, our own commands."""
+        targets = set(re.findall(r"^([a-z]+):", page("Makefile"), re.MULTILINE))
+        for name in EXAMPLES:
+            lines = list(typed(page(name)))
+            self.assertTrue(lines, name)
+            for line in lines:
+                for command, *words in commands(line):
+                    if command == "fileexport":
+                        self.check_options(words, line)
+                    elif command == "make":
+                        self.assertIn(words[0], targets, line)
+                    elif command != ".venv/bin/twistd":
+                        self.assertIn(command, TOOLS, line)
+
+    def check_options(self, words: list[str], line: str) -> None:
+        """`fileexport WORDS` is a command with options that it has."""
+        self.assertIn(words[0], COMMANDS, line)
+        found = main.get_command(click.Context(main), words[0])
+        assert found is not None
+        known = {spelling for parameter in found.params for spelling in parameter.opts}
+        options = {word for word in words if word.startswith("-")}
+        self.assertEqual(options - known, set(), line)
+
+    def test_commands_are_read(self) -> None:
+        """A pipe, an assignment and a substitution do not hide a command from these tests."""
+        self.assertEqual(list(commands("a x | b 'y | z' > f")), [["a", "x"], ["b", "y | z", ">", "f"]])
+        self.assertEqual(list(commands("A=$(b c) d")), [["b", "c"], ["d"]])
+
+    def test_no_skipped_heading(self) -> None:
+        """Headings go down one level at a time."""
+        for path in (CHECKOUT / "docs").glob("*.md"):
+            text = re.sub(r"^```.*?^```", "", page(f"docs/{path.name}"), flags=re.DOTALL | re.MULTILINE)
+            levels = [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+            for upper, lower in pairwise(levels):
+                self.assertLessEqual(lower, upper + 1, path.name)
