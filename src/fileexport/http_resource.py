@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 
 from twisted.internet.interfaces import IReactorTime
@@ -81,6 +82,8 @@ class HttpDoor:
         self._disk = disk
         self._bodies = bodies
         self._around = around
+        # Clients repeat themselves: a name is judged once.
+        self._is_our_host = lru_cache(maxsize=256)(lambda host: host_is_allowed(host, around.names))
         self.routes: Routes[Answer] = Routes(self._table())
 
     def _table(self) -> tuple[Route[Answer], ...]:
@@ -154,14 +157,13 @@ class HttpDoor:
 
     def _check_host(self, request: Request) -> None:
         host = request.head.host
-        if host is None:
+        if host is None or self._is_our_host(host):
             return
         if host_name(host) is None:
             raise BadRequestError("the Host is malformed")
-        if not host_is_allowed(host, self._around.names):
-            raise HttpError(
-                HTTPStatus.FORBIDDEN, "this Host name is not ours: the daemon's --allow-host adds names"
-            )
+        raise HttpError(
+            HTTPStatus.FORBIDDEN, "this Host name is not ours: the daemon's --allow-host adds names"
+        )
 
     def _check_origin(self, request: Request) -> None:
         reason = cross_site(

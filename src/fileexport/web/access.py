@@ -90,6 +90,10 @@ class Doorkeeper:
     def __init__(self, tokens: TokenTable, policy: Policy) -> None:
         self.tokens = tokens
         self._policy = policy
+        self._anonymous = {
+            rights: Principal.anonymous(rights, sees_hidden=policy.hidden)
+            for rights in (Right(0), Right.READ, Right.ALL)
+        }
 
     def identify(
         self, credentials: Credentials | None, caller: Caller, *, right: Right, safe: bool, now: float
@@ -105,8 +109,8 @@ class Doorkeeper:
                 raise AuthenticationError
             if not (credentials.basic and safe and right is not Right.READ):
                 return principal
-            return Principal.anonymous(Right(0))
-        return Principal.anonymous(self._rights(caller, right), sees_hidden=self._policy.hidden)
+            return self._anonymous[Right(0)]
+        return self._anonymous[self._rights(caller, right)]
 
     def _rights(self, caller: Caller, right: Right) -> Right:
         policy = self._policy

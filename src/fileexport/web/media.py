@@ -5,6 +5,8 @@ A file of the root never gets to script this origin: what a browser could run is
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fileexport.web.names import disposition
 
 #: Every answer is taken at the type that we say.
@@ -21,6 +23,7 @@ SANDBOX_POLICY: tuple[tuple[bytes, bytes], ...] = (
 PASSIVE_POLICY: tuple[tuple[bytes, bytes], ...] = (NOSNIFF,)
 
 
+@lru_cache(maxsize=1024)
 def inline_headers(name: str) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]]:
     """How a file called `name` is shown in a browser: Content-Type, Content-Disposition, security headers.
 
