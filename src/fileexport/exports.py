@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
 from fileexport.disk.jail import Entry, Opened, View
+from fileexport.disk.trees import Tree, TreeForm, archived
 from fileexport.errors import BadRequestError, FileNameError
 from fileexport.paths import MAX_NAME, RelPath
 from fileexport.tokens import Principal, Right
@@ -23,7 +24,7 @@ from fileexport.tokens import Principal, Right
 MAX_LISTED = 1_000_000
 
 
-class Tree(Protocol):
+class Files(Protocol):
     """Where the exported bytes live: what `exports` asks of the disk."""
 
     def open(self, view: View, path: RelPath) -> Opened: ...
@@ -35,7 +36,7 @@ class Tree(Protocol):
 class Exports:
     """The exported directories of one tree: all of it, or just `directories`."""
 
-    def __init__(self, tree: Tree, directories: tuple[RelPath, ...] = ()) -> None:
+    def __init__(self, tree: Files, directories: tuple[RelPath, ...] = ()) -> None:
         self._tree = tree
         self._directories = directories or (RelPath(),)
 
@@ -111,6 +112,23 @@ class Exports:
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             if not below:
                 raise
+
+    def archive(
+        self, who: Principal, path: RelPath, form: TreeForm
+    ) -> tuple[str, int | None, Generator[bytes, None, None]]:
+        """A whole directory as one stream: the archive's file name, its length where known, its pieces.
+
+        Reads the directory's tree first where the length is promised. Raises `OSError`, also while the
+        pieces are read: what came until then is no complete archive. The root is called ``files`` in it.
+        """
+        self._require(who, Right.READ)
+        view, rest = self._place(who, path)
+        with self._tree.open(view, rest) as opened:
+            if not opened.is_directory:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        name = path.name or "files"
+        length, pieces = archived(Tree(self._tree, view, rest, name), form)
+        return f"{name}.{form.value}", length, pieces
 
     def _as_file(self, view: View, directory: RelPath, entry: Entry) -> Entry | None:
         if entry.kind == "file":

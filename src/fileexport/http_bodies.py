@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 from twisted.internet.interfaces import IReactorTime
@@ -29,6 +30,8 @@ from fileexport.web.request import Header, Request
 MAX_STREAMS = 8
 
 _FRESH: tuple[Header, ...] = ((b"Cache-Control", b"no-cache"),)
+#: A stream has no offsets that another request could ask for.
+_UNRANGED: tuple[Header, ...] = ((b"Accept-Ranges", b"none"), *_FRESH)
 
 
 class Bodies:
@@ -78,34 +81,50 @@ class Bodies:
     async def compressed(self, request: Request, opened: Opened, name: str, form: Form) -> None:
         """Send a file compressed while it is read, as `name` with the form's suffix.
 
-        Raises `OverloadedError` when `MAX_STREAMS` others run.
+        Raises `HttpError` (503) when `MAX_STREAMS` others run.
         """
+        status = opened.stat
+        pieces = compressed(
+            opened.descriptor, name=name, size=status.st_size, mtime=status.st_mtime, form=form
+        )
+        name += form.suffix
+        if status.st_size > SMALL or request.method == b"HEAD":
+            return await self.stream(request, name, form.content_type, None, pieces)
+        with self._place():
+            whole = await self._cpu.run(b"".join, pieces)
+        headers = (_disposition(name), *_UNRANGED)
+        request.answer(HTTPStatus.OK, whole, form.content_type.encode("ascii"), headers)
+
+    async def stream(
+        self,
+        request: Request,
+        name: str,
+        content_type: str,
+        length: int | None,
+        pieces: Generator[bytes, None, None],
+    ) -> None:
+        """Send what is made while it is sent, as a file called `name`. Raises as `compressed` does."""
+        with self._place():
+            sized = () if length is None else ((b"Content-Length", b"%d" % length),)
+            kind = (b"Content-Type", content_type.encode("ascii"))
+            request.begin(HTTPStatus.OK, (kind, *sized, _disposition(name), *_UNRANGED))
+            if request.method != b"HEAD":
+                with self._valve(request) as valve:
+                    await pump(valve, Steps(self._cpu, pieces))
+            request.end()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the places for streams. Raises `HttpError` (503) when all are taken."""
         if self._streams >= MAX_STREAMS:
             raise HttpError(
                 HTTPStatus.SERVICE_UNAVAILABLE, str(OverloadedError()), ((b"Retry-After", b"10"),)
             )
         self._streams += 1
         try:
-            await self._compressed(request, opened, name, form)
+            yield
         finally:
             self._streams -= 1
-
-    async def _compressed(self, request: Request, opened: Opened, name: str, form: Form) -> None:
-        status = opened.stat
-        pieces = compressed(
-            opened.descriptor, name=name, size=status.st_size, mtime=status.st_mtime, form=form
-        )
-        content_type = form.content_type.encode("ascii")
-        headers = (_disposition(name + form.suffix), (b"Accept-Ranges", b"none"), *_FRESH)
-        if request.method == b"HEAD":
-            request.begin(HTTPStatus.OK, ((b"Content-Type", content_type), *headers))
-        elif status.st_size <= SMALL:
-            return request.answer(HTTPStatus.OK, await self._cpu.run(b"".join, pieces), content_type, headers)
-        else:
-            request.begin(HTTPStatus.OK, ((b"Content-Type", content_type), *headers))
-            with self._valve(request) as valve:
-                await pump(valve, Steps(self._cpu, pieces))
-        request.end()
 
     def _valve(self, request: Request) -> Valve:
         return Valve(request, self._reactor, request.notifyFinish(), lender=request)

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from fileexport.disk.archive import Form
 from fileexport.disk.jail import Opened
+from fileexport.disk.trees import TreeForm
 from fileexport.errors import AuthenticationError, BadRequestError, PeerGone, UnexpectedError, row_for
 from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
@@ -256,10 +257,20 @@ class HttpDoor:
                     return await self._file(request, opened, path, below)
         if not below.endswith(b"/") and path:
             return self._redirect(request, path)
+        if "archive" in query:
+            return await self._archive(request, who, path, query["archive"])
         make, kind = (directory_json, _JSON) if "json" in query else (directory_page, _HTML)
         body = await self._disk.run(make, self._exports, who, path, self._around.prefix)
         policy = () if "json" in query else pages.PAGE_POLICY
         request.answer(HTTPStatus.OK, body, kind, (*_FRESH, *policy))
+
+    async def _archive(self, request: Request, who: Principal, path: RelPath, form: str) -> None:
+        try:
+            kind = TreeForm(form)
+        except ValueError:
+            raise BadRequestError("archive is one of tar, tar.gz, tar.zst, zip") from None
+        name, length, pieces = await self._disk.run(self._exports.archive, who, path, kind)
+        await self._bodies.stream(request, name, kind.content_type, length, pieces)
 
     async def _file(self, request: Request, opened: Opened, path: RelPath, below: bytes) -> None:
         if below.endswith(b"/"):

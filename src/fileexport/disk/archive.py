@@ -85,18 +85,19 @@ def compressed(
     A file that grows is cut at `size`. Raises `ChangedWhileRead` when it ends before, and `OSError` as
     reading does; what was yielded until then is no complete archive, and its receiver must learn that.
     """
-    pieces = _read(descriptor, size)
+    pieces = read(descriptor, size)
     name = _inner_name(name)
     if form is Form.ZIP:
         chunks = _zip(pieces, name, size, mtime)
     elif form is Form.GZ:
-        chunks = _gz(pieces, name, size, mtime)
+        chunks = gz(pieces, name, mtime)
     else:
-        chunks = _zst(pieces, size)
-    return _regrouped(chunks)
+        chunks = zst(pieces, size)
+    return regrouped(chunks)
 
 
-def _read(descriptor: int, size: int) -> Iterator[bytes]:
+def read(descriptor: int, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of a file in pieces. Raises `ChangedWhileRead` when it ends before."""
     offset = 0
     while offset < size:
         piece = os.pread(descriptor, min(_READ, size - offset), offset)
@@ -106,7 +107,8 @@ def _read(descriptor: int, size: int) -> Iterator[bytes]:
         yield piece
 
 
-def _regrouped(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
+def regrouped(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """The same bytes in pieces that are worth a write."""
     held: list[bytes] = []
     length = 0
     for chunk in chunks:
@@ -122,22 +124,27 @@ def _regrouped(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
 
 def _inner_name(name: str) -> str:
     """One name that no archiver takes for a path, here or on Windows, and that drives no terminal."""
-    last = printable(name).rpartition("/")[2]
-    harmless = "".join("_" if c == "\\" or c < " " or "\x7f" <= c <= "\x9f" else c for c in last)
-    if harmless.startswith(".."):
-        harmless = "__" + harmless[2:]
-    return harmless or "file"
+    last = harmless(printable(name).rpartition("/")[2])
+    if last.startswith(".."):
+        last = "__" + last[2:]
+    return last or "file"
 
 
-def _gz(pieces: Iterable[bytes], name: str, size: int, mtime: float) -> Iterator[bytes]:
+def harmless(name: str) -> str:
+    """A name or path without the characters that are none on other systems: backslashes, controls."""
+    return "".join("_" if c == "\\" or c < " " or "\x7f" <= c <= "\x9f" else c for c in name)
+
+
+def gz(pieces: Iterable[bytes], name: str, mtime: float) -> Iterator[bytes]:
     """A gzip member with name and time (RFC 1952)."""
     stored_name = _latin_1(name)
     flags = _HAS_NAME if stored_name else 0
     yield struct.pack("<4BL2B", 0x1F, 0x8B, 8, flags, _seconds(mtime), 0, _OS_UNIX) + stored_name
     compressor = isal_zlib.compressobj(_GZ_LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
-    checksum = 0
+    checksum = size = 0
     for piece in pieces:
         checksum = isal_zlib.crc32(piece, checksum)
+        size += len(piece)
         yield compressor.compress(piece)
     yield compressor.flush() + struct.pack("<LL", checksum, size & _UINT32)
 
@@ -150,14 +157,15 @@ def _latin_1(name: str) -> bytes:
         return b""
 
 
-def _zst(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """One zstd frame with content size and checksum (RFC 8878)."""
+def zst(pieces: Iterable[bytes], size: int | None = None) -> Iterator[bytes]:
+    """One zstd frame with a checksum, and the content's size where it is known (RFC 8878)."""
     options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: _ZST_LEVEL,
         zstd.CompressionParameter.checksum_flag: 1,
     }
     compressor = zstd.ZstdCompressor(options=options)
-    compressor.set_pledged_input_size(size)
+    if size is not None:
+        compressor.set_pledged_input_size(size)
     for piece in pieces:
         yield compressor.compress(piece)
     yield compressor.flush()
@@ -171,7 +179,7 @@ def _zip(pieces: Iterable[bytes], name: str, size: int, mtime: float) -> Iterato
     """
     stream = zipstream.ZipStream(compress_type=zipstream.ZIP_DEFLATED, compress_level=_ZIP_LEVEL)
     stream.add(pieces, name, size=size)
-    stamp = _dos_time(mtime)
+    stamp = dos_time(mtime)
     yield from _overwritten(stream.all_files(), {10: stamp})
     mode = struct.pack("<L", (stat.S_IFREG | 0o644) << 16)
     yield from _overwritten(stream.footer(), {12: stamp, 38: mode})
@@ -191,7 +199,7 @@ def _seconds(mtime: float) -> int:
     return int(min(max(mtime, 0), _UINT32))
 
 
-def _dos_time(mtime: float) -> bytes:
+def dos_time(mtime: float) -> bytes:
     """Local time as zip stores it: two seconds' resolution, nothing before 1980."""
     year, month, day, hour, minute, second = time.localtime(_seconds(mtime))[:6]
     if year < 1980:
