@@ -16,7 +16,8 @@ CHECKS = check-lint check-format check-types check-imports check-banned
 .PHONY: run test proof soak check $(CHECKS) bench docs clean
 
 run: $(VENV)/.run
-	$(BIN)/twistd -n --pidfile= fileexport --root "$(ROOT)"$(if $(ARGS), $(ARGS))
+	@echo '$(BIN)/twistd -n --pidfile= fileexport --root "$(ROOT)"$(if $(ARGS), $(ARGS))'
+	@exec $(BIN)/twistd -n --pidfile= fileexport --root "$(ROOT)"$(if $(ARGS), $(ARGS))
 
 test: $(VENV)/.dev
 	$(TRIAL) -j2 $(UNIT_TESTS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from OpenSSL import SSL
@@ -17,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -61,6 +64,13 @@ class Machine(Turns, MemoryReactorClock):
         #: The TCP sockets that listen now.
         self.listening: set[Bound] = set()
 
+    def begin(self) -> None:
+        """Run: what waits for that is called."""
+        self.running = True
+        hooks, self.whenRunningHooks = self.whenRunningHooks, []
+        for function, args, keywords in hooks:
+            function(*args, **keywords)
+
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
@@ -78,6 +88,11 @@ class Socket(StringTransport):
         """It never waits."""
 
 
+def let_threads_go(case: SynchronousTestCase) -> None:
+    """Keep a test that fails before its pools have stopped from keeping the process."""
+    case.patch(ThreadPool, "threadFactory", partial(Thread, daemon=True))
+
+
 class ServiceCase(SynchronousTestCase):
     """Has a root with a file, and makes services over it."""
 
@@ -87,6 +102,7 @@ class ServiceCase(SynchronousTestCase):
         self.root.mkdir(parents=True)
         (self.root / "hello.txt").write_text("hello\n")
         self.machine = Machine()
+        let_threads_go(self)
         self.said: list[str] = []
         self.stops = 0
         self.written = io.StringIO()
@@ -109,7 +125,7 @@ class ServiceCase(SynchronousTestCase):
         service = self.service(**given)
         service.privilegedStartService()
         service.startService()
-        self.machine.running = True
+        self.machine.begin()
         self.machine.turn()  # what a killed writer left is looked for
         self.addCleanup(self.end, service, self.machine)
         return service

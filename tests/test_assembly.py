@@ -21,7 +21,7 @@ from fileexport.logs import LogSink
 from fileexport.startup import is_public, prepare
 from fileexport.tokens import generate_token
 from tests.http_client import Connection, encode
-from tests.machine import TOKEN, Machine, ServiceCase
+from tests.machine import TOKEN, Machine, ServiceCase, let_threads_go
 from tests.test_endpoints import carry, certificates_in, client_context, pem_for, served
 
 #: More than a transport takes before it asks to wait.
@@ -411,9 +411,10 @@ class SocketTests(TestCase):
 
     async def test_closed(self) -> None:
         """When the stop is over, nobody listens any more, and a UNIX socket's file is gone."""
+        let_threads_go(self)
         root = Path(self.mktemp())
         root.mkdir()
-        path = Path("socket").absolute()  # short enough for sun_path
+        path = Path("assembly.sock")  # short enough for sun_path wherever the checkout lies
         flags = {"root": [str(root)], "state": [f"{root}.state"], "port": ["0"], "http": [f"unix:{path}"]}
         await deferLater(reactor, 0)
         said: list[str] = []

@@ -224,7 +224,10 @@ class MemoryTests(SynchronousTestCase):
         """What the system says of a socket becomes one sentence, and nothing listens."""
         description = "tcp:9006:interface=127.0.0.1"
         for number, reason in (
-            (errno.EADDRINUSE, "the address is in use (is another fileexport running?)"),
+            (
+                errno.EADDRINUSE,
+                "the address is in use (is another fileexport running? -p PORT takes another port)",
+            ),
             (errno.EACCES, "permission denied"),
             (errno.EADDRNOTAVAIL, "this machine has no such address"),
             (errno.ENOBUFS, os.strerror(errno.ENOBUFS)),

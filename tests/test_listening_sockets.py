@@ -155,7 +155,7 @@ class SocketTests(TestCase):
             doors = [(parse_listener(reactor, text), self.factory) for text in descriptions]
             with self.assertRaises(ListenError) as caught:
                 await open_listeners(doors, gate())
-        reason = "the address is in use (is another fileexport running?)"
+        reason = "the address is in use (is another fileexport running? -p PORT takes another port)"
         self.assertEqual(str(caught.exception), f"cannot listen on {descriptions[1]}: {reason}")
         socket.create_server(("127.0.0.1", free_port)).close()
 

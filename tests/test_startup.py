@@ -288,12 +288,12 @@ class StateTests(Case):
 
     def test_all_inside_the_root(self) -> None:
         """Where every place lies inside the root, one line asks for another, and nothing is made."""
-        self.environ = {"STATE_DIRECTORY": "/var/lib/fileexport-test", "XDG_STATE_HOME": "/home/x"}
+        self.environ = {"STATE_DIRECTORY": f"{self.base}/one", "XDG_STATE_HOME": f"{self.base}/two"}
         line = self.mistake(root=["/"])
         self.assertTrue(
             line.startswith("--state: name a directory; all usual ones lie inside the root"), line
         )
-        self.assertFalse(Path("/var/lib/fileexport-test").exists())
+        self.assertEqual(sorted(os.listdir(self.base)), ["home", "root"])
 
     def test_cannot_be_made(self) -> None:
         """A state directory that cannot be made is one line."""

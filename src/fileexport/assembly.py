@@ -29,7 +29,7 @@ from fileexport.logs import Access, AccessLog, LogSink
 from fileexport.paths import RelPath
 from fileexport.peers import owner_of
 from fileexport.pools import Pool
-from fileexport.startup import Prepared, is_public, read_tokens, reload_key
+from fileexport.startup import Prepared, exported_secrets, is_public, read_tokens, reload_key
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.connection import Site
 from fileexport.web.origin import Names, allowed_names
@@ -37,6 +37,7 @@ from fileexport.web.request import Request
 
 #: Where the HTTP side listens when nothing else is said.
 DEFAULT_PORT = 9006
+_WEAK = "a weak token needs TLS outside loopback: fileexport generate-token makes a better one"
 #: Seconds that answers in flight have after a stop was asked for.
 GRACE = 10.0
 #: Threads for disk work, as SECURITY's limits say, and calls that may wait for one.
@@ -44,6 +45,11 @@ DISK_THREADS = 16
 DISK_WAITING = 1024
 #: Steps of compression that may wait for a core: one for each stream is all there can be.
 CPU_WAITING = 64
+#: Listings that may wait for a core. They run in a pool of their own: a large one takes seconds and tens of
+#: megabytes, and must hold up neither a small change nor the memory of the machine.
+MAKERS_WAITING = 64
+#: Seconds that threads have to end after the last answer; what still runs then is left behind.
+THREADS_GRACE = 5.0
 
 
 class ExportService(Service):
@@ -72,14 +78,16 @@ class ExportService(Service):
         self._say = say
         self._jail = _jail(settings)
         self._disk = Pool(reactor, "disk", DISK_THREADS, DISK_WAITING)
-        self._cpu = Pool(reactor, "cpu", os.cpu_count() or 1, CPU_WAITING)
-        self._keeper = Doorkeeper(prepared.tokens, _policy(settings))
+        cores = os.cpu_count() or 1
+        self._cpu = Pool(reactor, "cpu", cores, CPU_WAITING)
+        self._makers = Pool(reactor, "makers", cores, MAKERS_WAITING)
+        self._keeper = Doorkeeper(prepared.tokens, _policy(settings, self._jail))
         self._door = HttpDoor(
             reactor,
             Exports(self._jail, settings.dirs),
             self._keeper,
             self._disk,
-            Bodies(reactor, self._cpu),
+            Bodies(reactor, self._cpu, self._makers),
             _surroundings(settings, stop),
         )
         self._gate = Gate(
@@ -91,6 +99,9 @@ class ExportService(Service):
         )
         self._tls = prepared.tls
         self._access = AccessLog(sink, settings.log_format.value, now=time.time)
+        self._pools = (self._disk, self._cpu, self._makers)
+        #: Whether a stop had to leave a thread behind, which keeps the process from ending by itself.
+        self.abandoned = False
         self._listeners: list[Listener] = []
         self._closing: list[Deferred[None]] = []
         self._sites: list[Site] = []
@@ -111,12 +122,12 @@ class ExportService(Service):
             # `twist` starts a service in one step.
             self.privilegedStartService()
         super().startService()
-        self._disk.start()
-        self._cpu.start()
+        for pool in self._pools:
+            pool.start()
         directories = self._settings.dirs or (RelPath(),)
         recovering = self._disk.run(self._jail.recover, directories)
         recovering.addCallbacks(self._recovered, lambda f: self._log.failure("recovery failed", f))
-        self._announce()
+        self._reactor.callWhenRunning(self._announce)
 
     async def _listen(self) -> None:
         settings, reactor = self._settings, self._reactor
@@ -130,6 +141,9 @@ class ExportService(Service):
         for listener, site in doors:
             site.local = bool(listener.is_loopback)
         self._listeners, self._sites = wanted, sites
+        if self._prepared.tokens.warnings and any(not (door.is_tls or door.is_loopback) for door in wanted):
+            self._stop_listening()
+            raise ConfigurationError(*self._prepared.tokens.warnings, _WEAK)
 
     def _recovered(self, removed: int) -> None:
         if removed:
@@ -151,7 +165,8 @@ class ExportService(Service):
                     self._log.error("not reloaded: {problem}", problem=problem)
 
     def _reload_tokens(self) -> None:
-        self._keeper.tokens = read_tokens(self._prepared.token_path)
+        prepared = self._prepared
+        self._keeper.tokens = read_tokens(prepared.token_path, credential=prepared.credential)
         self._log.info("the tokens were read again")
 
     def _reload_key(self) -> None:
@@ -173,9 +188,17 @@ class ExportService(Service):
         await gatherResults([site.drain() for site in self._sites])
         if late.active():
             late.cancel()
-        await gatherResults([*self._closing, self._disk.stop(), self._cpu.stop()])
-        self._jail.close()
-        self._log.info("stopped")
+        self._jail.interrupt()
+        threads = gatherResults([*self._closing, *(pool.stop() for pool in self._pools)])
+        try:
+            await threads.addTimeout(THREADS_GRACE, self._reactor)
+        except TimeoutError:
+            # The root stays open: a thread may be about to use its descriptor.
+            self.abandoned = True
+            self._log.warn("stopped while a thread was still at work")
+        else:
+            self._jail.close()
+            self._log.info("stopped")
 
     def _break_all(self) -> None:
         for site in self._sites:
@@ -196,7 +219,7 @@ class ExportService(Service):
         self._say("transfer: not in this version")
         for line in _who_may_what(self._prepared, any(site.local for site in self._sites)):
             self._say(line)
-        for warning in self._prepared.tokens.warnings:
+        for warning in (*self._prepared.tokens.warnings, *exported_secrets(self._prepared)):
             self._say(f"warning: {warning}")
 
     def _record(self, request: Request) -> None:
@@ -227,8 +250,14 @@ def _jail(settings: Settings) -> Jail:
     return Jail(settings.root, durable=durable)
 
 
-def _policy(settings: Settings) -> Policy:
-    return Policy(settings.anonymous, os.geteuid(), is_public(settings.root), settings.hidden)
+def _policy(settings: Settings, jail: Jail) -> Policy:
+    reachable = is_public(settings.root)
+
+    def root_is_public() -> bool:
+        # The root's own mode is asked each time: whoever closes it means at once.
+        return reachable and jail.root_stat.st_mode & 0o005 == 0o005
+
+    return Policy(settings.anonymous, os.geteuid(), root_is_public, settings.hidden)
 
 
 def _surroundings(settings: Settings, stop: Callable[[], None]) -> Surroundings:

@@ -74,8 +74,9 @@ class PeerGone(ConnectionError):
 
 
 def sentence_of(kind: type[BaseException]) -> str:
-    """The first line of the exception's docstring."""
-    return (kind.__doc__ or kind.__name__).strip().splitlines()[0]
+    """The first line of the exception's docstring, as it stands behind ``ERROR - `` or ``Error: ``."""
+    sentence = (kind.__doc__ or kind.__name__).strip().splitlines()[0].removesuffix(".")
+    return sentence[0].lower() + sentence[1:]
 
 
 class ErrorRow(NamedTuple):

@@ -25,7 +25,7 @@ from fileexport.gate import Gate, GatedFactory, ip_of
 #: Port 0 on two addresses: how often the second may find the first one's number taken.
 _ATTEMPTS = 8
 _REASONS = {
-    errno.EADDRINUSE: "the address is in use (is another fileexport running?)",
+    errno.EADDRINUSE: "the address is in use (is another fileexport running? -p PORT takes another port)",
     errno.EADDRNOTAVAIL: "this machine has no such address",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import Any, ClassVar, NoReturn, TextIO, cast
 
 from twisted.application.service import IService, IServiceCollection
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import (
     FilteringLogObserver,
@@ -34,11 +36,16 @@ from fileexport.assembly import ExportService
 from fileexport.config import OPTIONS, describe
 from fileexport.errors import ConfigurationError, ListenError, row_for
 from fileexport.logs import LogSink, observer
+from fileexport.notify import Notifier
 from fileexport.options import shown
 from fileexport.startup import Prepared, is_inside, prepare
 
 #: The exit status for mistakes in the options, and for a listener that cannot be opened.
 MISTAKE = 1
+#: The signals that end the daemon.
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+#: Descriptors for each connection that may be open: its own, its file's, and room for all the rest.
+DESCRIPTORS = 3
 _ALIASES = {f"--{alias}": f"--{option.name}" for option in OPTIONS for alias in option.aliases}
 
 
@@ -140,15 +147,20 @@ def run(prepared: Prepared, ready: Callable[[], None] = lambda: None) -> None:
 
 
 class Daemon(ExportService):
-    """`ExportService` as the process's own: it takes the signals, writes the log and sets the exit status."""
+    """`ExportService` as the process's own: it takes the signals, writes the log and sets the exit status.
+
+    It also tells the service manager, where there is one, how it is.
+    """
 
     def __init__(self, reactor: Any, prepared: Prepared, *, own_log: bool, mistake: int = MISTAKE) -> None:
         self._core = reactor
         self._mistake = mistake
         self._own_log = own_log
+        self._notifier = Notifier(os.environ)
         sink = open_log(prepared, mistake) if own_log else LogSink.to_stream(cast("TextIO", _TwistedLog()))
         self.observer = _quiet(observer(sink, prepared.settings.log_format.value))
         self._elsewhere = prepared.settings.log_file is not None
+        allow_descriptors(DESCRIPTORS * prepared.settings.max_concurrent)
         super().__init__(
             reactor, prepared, sink, stop=lambda: reactor.callLater(0, self._end), say=self._tell
         )
@@ -162,6 +174,8 @@ class Daemon(ExportService):
 
     def privilegedStartService(self) -> None:
         """Open the listeners, or end the process with one line."""
+        # From here until the reactor runs a stop waits: it would end the process in the middle of a start.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             super().privilegedStartService()
         except ConfigurationError as error:
@@ -171,8 +185,30 @@ class Daemon(ExportService):
 
     def startService(self) -> None:
         """Begin to serve; the signals are ours as soon as the reactor runs."""
-        super().startService()
+        # Before the banner: who has read it may send a signal.
         self._core.callWhenRunning(self._take_signals)
+        self._core.addSystemEventTrigger("after", "shutdown", self._leave)
+        super().startService()
+        self._core.callWhenRunning(self._tell_ready)
+
+    def reload(self) -> None:
+        """Read files again, and say when that begins and ends."""
+        self._notifier.reloading()
+        try:
+            super().reload()
+        finally:
+            self._notifier.ready()
+
+    def stopService(self) -> Deferred[None]:
+        """Finish what is in flight, and say so."""
+        self._notifier.stopping()
+        return super().stopService()
+
+    def _tell_ready(self) -> None:
+        urls = [url for listener in self._listeners for url in listener.urls]
+        self._notifier.ready(f"exporting {self._settings.root} on {' '.join(urls)}")
+        # Until the process ends: a stop that hangs is the watchdog's business too.
+        self._notifier.watch(self._core)
 
     def _tell(self, line: str) -> None:
         """Say a line of the banner: in the log, and on the terminal where the log is elsewhere."""
@@ -187,12 +223,13 @@ class Daemon(ExportService):
         Installed when the reactor runs: its own handlers, which it has just set, end the process with the
         signal's status.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, lambda number, frame: self._from_signal(self.reload))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        for either in (signal.SIGTERM, signal.SIGINT):
+        for either in STOPPING:
             signal.signal(either, lambda number, frame: os._exit(128 + number))
         self._from_signal(self._end)
 
@@ -201,8 +238,22 @@ class Daemon(ExportService):
         with suppress(ReactorNotRunning):
             self._core.stop()
 
+    def _leave(self) -> None:
+        """End the process although a thread is still at work: it only reads, and nobody waits for it."""
+        if self.abandoned:
+            self._sink.close()
+            os._exit(0)
+
     def _from_signal(self, function: Callable[[], object]) -> None:
         self._core.callFromThread(function)
+
+
+def allow_descriptors(count: int) -> None:
+    """Raise the soft limit of open descriptors to `count`, or as near as the hard limit lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _show_token(prepared: Prepared) -> None:
@@ -213,9 +264,10 @@ def _show_token(prepared: Prepared) -> None:
 
 
 def _quiet(inner: ILogObserver) -> ILogObserver:
-    """Leave out twistd's two lines on its own start: the banner says what runs, an error stands alone."""
+    """Leave out what Twisted says of its own start and end: the banner says it, an error stands alone."""
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.debug)
-    levels.setLogLevelForNamespace("twisted.scripts._twistd_unix", LogLevel.warn)
+    for namespace in ("twisted.scripts._twistd_unix", "twisted.internet", "log_legacy"):
+        levels.setLogLevelForNamespace(namespace, LogLevel.warn)
     return FilteringLogObserver(inner, [levels])
 
 

@@ -32,7 +32,7 @@ _TOKEN_FILE = "token"
 class Prepared:
     """All that was read. `token_path` names the tokens' file, `generated` says that we made it.
 
-    `tls` is `--private-key`'s.
+    `credential`: systemd handed it over. `tls` is `--private-key`'s.
     """
 
     settings: Settings
@@ -40,6 +40,7 @@ class Prepared:
     tokens: TokenTable
     token_path: Path
     generated: bool
+    credential: bool
     tls: TlsContext | None
 
 
@@ -71,26 +72,28 @@ def prepare(flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str
     if settings.http_off:
         problems.append("--http: none leaves nothing to listen: this version has no transfer side yet")
     tls = _tls(settings, problems)
-    if settings.token_file is not None:
-        tokens = _tokens(Path(settings.token_file), "--token-file", problems)
-    else:
-        tokens = TokenTable()
+    credential = None if settings.token_file else _credential(environ)
+    given = settings.token_file or credential
+    tokens = TokenTable()
+    if given is not None:
+        source = "the credential 'token'" if credential else "--token-file"
+        tokens = _tokens(Path(given), source, problems, credential=credential is not None)
     if problems:
         raise ConfigurationError(*problems)
     state = _state_directory(settings, environ)
-    path = Path(settings.token_file or state / _TOKEN_FILE).absolute()
-    if settings.token_file is None:
+    path = Path(given or state / _TOKEN_FILE).absolute()
+    if given is None:
         _generate(path)
         tokens = _tokens(path, "the generated token", problems)
     if problems:
         raise ConfigurationError(*problems)
-    return Prepared(_absolute(settings), state, tokens, path, settings.token_file is None, tls)
+    return Prepared(_absolute(settings), state, tokens, path, given is None, credential is not None, tls)
 
 
-def read_tokens(path: Path) -> TokenTable:
-    """Read a token file again. Raises `ConfigurationError`."""
+def read_tokens(path: Path, *, credential: bool = False) -> TokenTable:
+    """Read a token file again; `credential`: it is systemd's. Raises `ConfigurationError`."""
     problems: list[str] = []
-    tokens = _tokens(path, "the token file", problems)
+    tokens = _tokens(path, "the token file", problems, credential=credential)
     if problems:
         raise ConfigurationError(*problems)
     return tokens
@@ -117,6 +120,19 @@ def is_inside(path: Path, root: str) -> bool:
     return path.resolve().is_relative_to(Path(root).resolve())
 
 
+def exported_secrets(prepared: Prepared) -> list[str]:
+    """A line for each secret of the daemon's that lies where it is exported."""
+    settings = prepared.settings
+    secrets = {"the token file": prepared.token_path, "the state directory": prepared.state}
+    if settings.private_key is not None:
+        secrets["the private key"] = Path(settings.private_key)
+    return [
+        f"{name} {path} lies in the exported root: move it out"
+        for name, path in secrets.items()
+        if is_inside(path, settings.root)
+    ]
+
+
 def _absolute(settings: Settings) -> Settings:
     """Paths as they are after a daemon has changed its directory."""
     # Not abspath: of `link/..` it makes another directory than the one that was checked.
@@ -128,7 +144,10 @@ def _absolute(settings: Settings) -> Settings:
 
 
 def _read(path: Path) -> str:
-    with path.open("rb") as file:
+    # A FIFO must not hold up the daemon, which reads again while it serves.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise OSError(errno.EFBIG, f"larger than {MAX_FILE} bytes")
@@ -167,14 +186,22 @@ def _why(error: OSError | UnicodeDecodeError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else "not UTF-8"
 
 
-def _tokens(path: Path, option: str, problems: list[str]) -> TokenTable:
+def _credential(environ: Mapping[str, str]) -> str | None:
+    """The token file that systemd hands over (`LoadCredential=token`), or None where it has none."""
+    path = os.path.join(environ.get("CREDENTIALS_DIRECTORY", ""), _TOKEN_FILE)
+    return path if os.path.isabs(path) and os.path.lexists(path) else None
+
+
+def _tokens(path: Path, option: str, problems: list[str], *, credential: bool = False) -> TokenTable:
     # Somebody may have given the token itself in the place of its file.
     shown = "this value" if "fex1_" in path.name else str(path)
+    # systemd lets the daemon read a credential by an ACL, whose mask stands where the group's bits are.
+    others = 0o037 if credential else 0o077
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             problems.append(f"{option}: {shown}: not a regular file")
-        elif mode & 0o077:
+        elif mode & others:
             problems.append(f"{option}: {shown}: others can read it; run: chmod 600 {shown}")
         else:
             return parse_token_file(_read(path), shown)

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import select
 import signal
+import stat
 import sys
 import traceback
 from contextlib import suppress
 from dataclasses import replace
 from io import RawIOBase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fileexport.errors import FileExportError
-from fileexport.startup import Prepared
+
+if TYPE_CHECKING:
+    from fileexport.startup import Prepared
 
 #: Seconds that `stop` waits: longer than the daemon's own grace.
 PATIENCE = 30.0
 _READY = b"ready"
+#: Never through a link, and a FIFO must not hold us up.
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Bytes of a pid file: Linux' largest number has seven digits.
+MAX_PIDFILE = 16
+_PID = re.compile(rb"(?:[1-9][0-9]{0,6})?\s*")
 
 
 class NotRunning(FileExportError):
@@ -59,11 +69,15 @@ def start(prepared: Prepared, pidfile: Path, log: str) -> None:
 
 
 def _take(pidfile: Path) -> int:
-    """Open, lock and empty the pid file."""
+    """Open, lock and empty the pid file; what is something else stays as it is."""
     while True:
-        lock = os.open(pidfile, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(pidfile, _OPEN | os.O_CREAT, 0o644)
         try:
+            _check(lock, pidfile)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except NotRunning:
+            os.close(lock)
+            raise
         except BlockingIOError:
             os.close(lock)
             raise AlreadyRunning(f"it runs already, as process {pid_of(pidfile)} ({pidfile})") from None
@@ -72,6 +86,15 @@ def _take(pidfile: Path) -> int:
             os.ftruncate(lock, 0)
             return lock
         os.close(lock)  # its daemon has just ended, and taken the name away
+
+
+def _check(descriptor: int, pidfile: Path) -> None:
+    """Raise `NotRunning` where the open file is no pid file: a regular file, empty or with one number."""
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        content = os.pread(descriptor, MAX_PIDFILE + 1, 0)
+        if _PID.fullmatch(content):
+            return
+    raise NotRunning(f"{pidfile} is no pid file; name another with --pidfile")
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -134,10 +157,11 @@ def stop(pidfile: Path) -> None:
     `PermissionError` where it is another user's.
     """
     try:
-        lock = os.open(pidfile, os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(pidfile, _OPEN)
     except FileNotFoundError:
         raise NotRunning(f"no daemon runs: there is no pid file {pidfile}") from None
     try:
+        _check(lock, pidfile)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         _end(pid_of(pidfile), pidfile)

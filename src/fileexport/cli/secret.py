@@ -23,7 +23,7 @@ def generate_token() -> None:
 @click.command()
 def hash_token() -> None:
     """Read a token from standard input, print the form that a token file may hold instead."""
-    token = sys.stdin.readline(MAX_TOKEN + 2).strip()
+    token = sys.stdin.buffer.readline(MAX_TOKEN + 2).decode("ascii", "replace").strip()
     try:
         check_token(token)
     except ValueError as error:
@@ -43,7 +43,12 @@ def generate_keys(out: str) -> None:
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        click.echo(f"Error: {out}: {error.strerror}", err=True)
+        why = (
+            "it exists already; name another with --out"
+            if isinstance(error, FileExistsError)
+            else error.strerror
+        )
+        click.echo(f"Error: {out}: {why}", err=True)
         raise SystemExit(6 if isinstance(error, FileExistsError | PermissionError) else 1) from None
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(private_key)
