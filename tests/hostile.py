@@ -9,6 +9,9 @@ caller may not see:
 
 Beside them lie files whose *names* hold the marker, which no vector spells: a listing that leaks shows it.
 What may be seen holds `OPEN`.
+
+Of the machine itself only what cannot be removed is named (`/proc`): a jail that fails a test must not take
+the machine's files with it.
 """
 
 from __future__ import annotations
@@ -86,14 +89,14 @@ _DOTDOT_URLS = (
 
 _PLAIN = {
     "absolute": """
-        /etc/passwd //etc/passwd ///etc/passwd /etc/./passwd /./etc/passwd /.//etc/passwd /etc/shadow
-        /root/.ssh/id_rsa /proc/self/environ /proc/self/cmdline /proc/self/maps /proc/self/root/etc/passwd
+        /proc/version //proc/version ///proc/version /proc/./version /./proc/version /.//proc/version
+        proc/version /proc/self/environ /proc/self/cmdline /proc/self/maps /proc/self/root/proc/version
         /proc/self/cwd/secret.txt /proc/self/fd/0 /proc/self/fd/3 /proc/self/fd/4/../outside/secret.txt
-        /proc/self/exe /proc/thread-self/root/etc/passwd /proc/1/root/etc/passwd /dev/null /dev/zero /dev/tty
-        /dev/mem /dev/fd/3 /dev/stdin /sys/kernel/notes /outside/secret.txt //outside/secret.txt
-        //localhost/etc/passwd file:///etc/passwd file:/etc/passwd C:/Windows/win.ini C:\\Windows\\win.ini
-        C:secret.txt \\\\server\\share \\etc\\passwd //?/C:/secret.txt CON NUL a/NUL.txt file.txt::$DATA
-        file.txt: a/file.txt/ a//file.txt/.
+        /proc/self/exe /proc/thread-self/root/proc/version /proc/1/environ /proc/self/fd/1
+        /proc/sys/kernel/hostname /sys/kernel/notes /outside/secret.txt //outside/secret.txt
+        //localhost/proc/version file:///proc/version file:/proc/version C:/Windows/win.ini
+        C:\\Windows\\win.ini C:secret.txt \\\\server\\share \\proc\\version //?/C:/secret.txt CON NUL
+        a/NUL.txt file.txt::$DATA file.txt: a/file.txt/ a//file.txt/.
     """,
     "ours": """
         .fileexport .fileexport/ /.fileexport .fileexport/new-secret .fileexport//new-secret ./.fileexport
@@ -160,7 +163,7 @@ LINKS: tuple[tuple[str, str], ...] = (
     ("absolute-inside", "{root}/file.txt"),
     ("absolute-slashes", "//{abs}/secret.txt"),
     ("absolute-dots", "{root}/../outside/secret.txt"),
-    ("absolute-passwd", "/etc/passwd"),
+    ("absolute-proc", "/proc/version"),
     ("proc-root", "/proc/self/root{abs}/secret.txt"),
     ("proc-cwd", "/proc/self/cwd"),
     ("proc-fd", "/proc/self/fd"),
@@ -215,8 +218,8 @@ _LONG = {
     "64 names": "d/" * 64,
     "65 names": "d/" * 65,
     "1,000 names": "d/" * 1000,
-    "1,000 times up": "../" * 1000 + "etc/passwd",
-    "1,000 slashes": "/" * 1000 + "etc/passwd",
+    "1,000 times up": "../" * 1000 + "proc/version",
+    "1,000 slashes": "/" * 1000 + "proc/version",
     "1,000 dots": "." * 1000,
     "64 names and up": "a/deep/er/" * 20 + "../" * 61 + "outside/secret.txt",
     "1,000 times here": "./" * 1000 + "../outside/secret.txt",
@@ -251,13 +254,13 @@ def _raw_urls() -> Iterator[bytes]:
     yield from b"""
         //outside/secret.txt ///outside/secret.txt /%2foutside/secret.txt /%2e%2e%2foutside%2fsecret.txt
         /a%2f..%2fab%2fsecret.txt /a/%2e%2e/%2e%2e/outside/secret.txt /a%2f%2e%2e%2f%2e%2e/outside/secret.txt
-        /%2fetc%2fpasswd //%2fetc/passwd /%00/etc/passwd /etc%00/passwd /file.txt%00.png
+        /%2fproc%2fversion //%2fproc/version /%00/proc/version /proc%00/version /file.txt%00.png
         /file.txt%00/../../outside/secret.txt /%2efileexport/new-secret /.fileexpor%74/new-secret
         /%2e%66ileexport/new-secret /%252efileexport/new-secret /.fileexport%2fnew-secret
         /.fileexport%00/new-secret /a/%2Efileexport/new-secret /-/files/%2efileexport/new-secret
         /-/files/.fileexport/new-secret /-/files//.fileexport/new-secret
         /-/files/-/files/../../../outside/secret.txt /-/files /-/files/ /-/files// /-/files/%2e%2e
-        /-/../.fileexport/new-secret /-/%2e%2e/%2e%2e/outside/secret.txt /-/static/../../../../../etc/passwd
+        /-/../.fileexport/new-secret /-/%2e%2e/%2e%2e/outside/secret.txt /-/static/../../../../../proc/version
         /-/static/%2e%2e/%2e%2e/paths.py /-/static/..%2f..%2fpaths.py /%2eenv /%2ehidden/secret.txt /.%65nv
         /a/%2eenv /-/files/%2eenv /links/outside%2ddir/secret.txt /links/outside-dir%2fsecret.txt
         /links%2foutside-dir/secret.txt /%6cinks/outside-file /links/outside-file%00

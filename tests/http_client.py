@@ -288,7 +288,7 @@ class HttpHarness:
         self._jail = Jail(os.fspath(root), calls=calls, durable=False)
         keeper = Doorkeeper(
             parse_token_file(tokens, "tokens"),
-            Policy(anonymous, OWN_UID, root_is_public=public, hidden=hidden),
+            Policy(anonymous, OWN_UID, root_is_public=lambda: public, hidden=hidden),
         )
         around = Surroundings(
             owner=self._owner_of,
@@ -299,7 +299,7 @@ class HttpHarness:
         )
         exports = Exports(self._jail, tuple(map(RelPath.parse, dirs)))
         worker = worker or Immediate()
-        self.door = HttpDoor(self.clock, exports, keeper, worker, Bodies(self.clock, worker), around)
+        self.door = HttpDoor(self.clock, exports, keeper, worker, Bodies(self.clock, worker, worker), around)
         self.site = Site(self.clock, self.door.serve, record=self._record, now=self._now)
         self.site.local = local
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from functools import partial
 from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -90,7 +91,7 @@ class AnonymousTests(SynchronousTestCase):
 
     def granted(self, mode: Anonymous, kind: str, *, public: bool) -> Right:
         """All rights that the keeper grants, each asked for by itself."""
-        keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), Policy(mode, OWN_UID, public))
+        keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), Policy(mode, OWN_UID, lambda: public))
         local, forwarded, uid = CALLERS[kind]
         caller = Caller(local, forwarded, lambda: uid)
         rights = NOTHING
@@ -130,7 +131,8 @@ class AnonymousTests(SynchronousTestCase):
 
             local, forwarded, uid = CALLERS[kind]
             caller = Caller(local, forwarded, owner)
-            keeper = Doorkeeper(parse_token_file("", "tokens"), Policy(mode, OWN_UID, public))
+            policy = Policy(mode, OWN_UID, partial(bool, public))
+            keeper = Doorkeeper(parse_token_file("", "tokens"), policy)
             keeper.identify(None, caller, right=right, safe=True, now=NOW)
 
         ask("own user", Anonymous.AUTO, Right.READ)
@@ -147,7 +149,7 @@ class AnonymousTests(SynchronousTestCase):
         """Names with a leading dot are seen with a token, and without one where the daemon says so."""
         caller = Caller(True, False, lambda: OWN_UID)
         for hidden in (True, False):
-            policy = Policy(Anonymous.AUTO, OWN_UID, root_is_public=True, hidden=hidden)
+            policy = Policy(Anonymous.AUTO, OWN_UID, root_is_public=lambda: True, hidden=hidden)
             keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), policy)
             who = keeper.identify(None, caller, right=Right.DELETE, safe=True, now=NOW)
             self.assertEqual(who.sees_hidden, hidden)
@@ -159,7 +161,9 @@ class TokenTests(SynchronousTestCase):
     """What a caller with a token may do."""
 
     def setUp(self) -> None:
-        self.keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), Policy(Anonymous.ALL, OWN_UID, True))
+        self.keeper = Doorkeeper(
+            parse_token_file(TOKENS, "tokens"), Policy(Anonymous.ALL, OWN_UID, lambda: True)
+        )
 
     def who(
         self, token: str, *, basic: bool = False, right: Right = Right.READ, safe: bool = True

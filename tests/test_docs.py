@@ -84,11 +84,11 @@ def routes(root: str) -> Routes[Answer]:
         stop=lambda: None,
         names=Names(frozenset()),
     )
-    keeper = Doorkeeper(TokenTable(), Policy(Anonymous.NONE, uid=0, root_is_public=False))
+    keeper = Doorkeeper(TokenTable(), Policy(Anonymous.NONE, uid=0, root_is_public=lambda: False))
     jail = Jail(root)
     try:
         clock, worker = Clock(), Immediate()
-        return HttpDoor(clock, Exports(jail), keeper, worker, Bodies(clock, worker), around).routes
+        return HttpDoor(clock, Exports(jail), keeper, worker, Bodies(clock, worker, worker), around).routes
     finally:
         jail.close()
 

@@ -18,7 +18,7 @@ from fileexport.exports import Exports
 from fileexport.paths import MAX_DEPTH, RESERVED, RelPath
 from fileexport.tokens import Principal, Right
 from tests.hostile import HIDDEN, NEIGHBOUR, SECRET, UNDER, VECTORS, build
-from tests.watched import WatchedCalls, unprivileged
+from tests.watched import WatchedCalls, forbid, unprivileged
 
 P = RelPath.parse
 ROOT = RelPath()
@@ -272,8 +272,7 @@ class FilesTests(ExportsCase):
     def test_unlistable_below(self) -> None:
         """A directory below that may not be listed costs the listing nothing but itself."""
         self.write("a", "lost+found/x", "z/y")
-        (self.root / "lost+found").chmod(0)
-        self.addCleanup((self.root / "lost+found").chmod, 0o755)
+        forbid(self, self.root / "lost+found", 0)
         with unprivileged():
             self.assertEqual(self.names("", recursive=True), ["a", "z/y"])
             self.refuses(PermissionError, self.exports.files, ALL, P("lost+found"))
@@ -309,6 +308,8 @@ class FilesTests(ExportsCase):
         self.patch(exports_module, "MAX_LISTED", 2)
         self.assertEqual(self.names("d", recursive=True), ["c"])
         self.refuses(BadRequestError, lambda: self.exports.files(ALL, ROOT, recursive=True))
+        self.refuses(BadRequestError, self.exports.browse, ALL, ROOT)
+        self.assertEqual(len(self.exports.browse(ALL, P("d"))), 1)
 
 
 class RemoveTests(ExportsCase):

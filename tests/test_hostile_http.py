@@ -21,7 +21,7 @@ from tests.http_client import HttpCase, HttpHarness, Response
 #: No vector may be refused for want of a right: then it would not have reached the disk.
 _TOKEN = "token-of-a-part"
 #: What may be answered at all: what there is, a redirect, and refusals; never a failure.
-_EXPECTED = {200, 301, 400, 403, 404, 409}
+_EXPECTED = {200, 301, 400, 403, 404, 409, 414}
 
 
 class WrittenDown(Calls):
@@ -107,7 +107,7 @@ class HostileCase:
             everything = body.decode("latin-1") + repr(answer.headers) + answer.reason
             wrong += [f"{target!r} shows {marker}" for marker in self.forbidden if marker in everything]
             if answer.status not in _EXPECTED:
-                wrong.append(f"{target!r} is {answer.status}")
+                wrong.append(f"{target[:80]!r}… is {answer.status}")
             seen += OPEN in everything or "file.txt" in body.decode("latin-1")
         self.assertEqual(wrong, [])
         return seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from fileexport.disk.jail import Entry, Jail, Opened, View
 from fileexport.errors import OverloadedError
@@ -116,8 +117,12 @@ class DiskErrorTests(HttpCase):
         def fail_to_list(jail: Jail, view: View, path: RelPath) -> list[Entry]:
             raise error
 
+        def fail_to_choose(jail: Jail, view: View, path: RelPath, choose: Callable[[Entry], bool]) -> int:
+            raise error
+
         self.patch(Jail, "open", fail)
         self.patch(Jail, "entries", fail_to_list)
+        self.patch(Jail, "remove_chosen", fail_to_choose)
         return self.harness()
 
     def answers(self, error: Exception) -> list[Response]:

@@ -14,12 +14,12 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from fileexport.disk.calls import Calls
-from fileexport.disk.jail import Jail, View, kind_of
+from fileexport.disk.jail import Entry, Jail, View, kind_of
 from fileexport.disk.resolve import Openat2, Resolver, Walk
 from fileexport.errors import FileNameError
 from fileexport.paths import RESERVED, RelPath
 from tests.hostile import HIDDEN, NEIGHBOUR, OPEN, SECRET, UNDER, VECTORS, build
-from tests.watched import FailAt, WatchedCalls, open_descriptors, unprivileged
+from tests.watched import FailAt, WatchedCalls, forbid, open_descriptors, unprivileged
 
 ALL = View()
 PLAIN = View(hidden=False)
@@ -116,7 +116,7 @@ class OpenTests(JailCase):
     def test_pass_without_the_right_to_list(self) -> None:
         """What lies in a directory that may be entered but not listed can be opened."""
         self.write("a/b").chmod(0o644)
-        (self.root / "a").chmod(0o711)
+        forbid(self, self.root / "a", 0o311)
         with unprivileged():
             self.jail.open(ALL, P("a/b")).close()
             self.refuses(errno.EACCES, list, self.jail.entries(ALL, P("a")))
@@ -182,12 +182,12 @@ class EntriesTests(JailCase):
         self.write("file", "12345")
         os.utime(self.root / "file", ns=(0, 1_700_000_000_123_456_789))
         self.write("directory/x")
-        (self.root / "link").symlink_to("/etc/passwd")
+        (self.root / "link").symlink_to("/proc/version")
         os.mkfifo(self.root / "fifo")
         found = {entry.name: entry for entry in self.jail.entries(ALL, P(""))}
         self.assertEqual(
             {name: (entry.kind, entry.size) for name, entry in found.items()},
-            {"file": ("file", 5), "directory": ("directory", 0), "link": ("link", 11), "fifo": ("other", 0)},
+            {"file": ("file", 5), "directory": ("directory", 0), "link": ("link", 13), "fifo": ("other", 0)},
         )
         self.assertEqual(found["file"].mtime_ns, 1_700_000_000_123_456_789)
         self.assertTrue(stat.S_ISREG(found["file"].mode))
@@ -238,6 +238,15 @@ class EntriesTests(JailCase):
         next(entries)
         del entries
 
+    def test_interrupted(self) -> None:
+        """A listing fails at its next entry once the jail is interrupted, and leaves nothing open."""
+        self.write("a")
+        self.write("b")
+        entries = self.jail.entries(ALL, P(""))
+        next(entries)
+        self.jail.interrupt()
+        self.assertRaises(OSError, next, entries)
+
     def test_twice(self) -> None:
         """A directory that was listed can be listed again through the same jail."""
         self.write("a")
@@ -255,11 +264,37 @@ class RemoveTests(JailCase):
         self.assertEqual(self.names("d"), {"c"})
         self.assertEqual(self.jail.remove(ALL, P("d"), []), 0)
 
+    def test_chosen(self) -> None:
+        """What is chosen from a directory's entries is removed; what the caller may not see is no choice."""
+        for path in ("d/a", "d/ab", "d/b", "d/.a", f"d/{RESERVED}/a"):
+            self.write(path)
+        offered: list[str] = []
+
+        def choose(entry: Entry) -> bool:
+            offered.append(entry.name)
+            return entry.name.startswith("a")
+
+        self.assertEqual(self.jail.remove_chosen(PLAIN, P("d"), choose), 2)
+        self.assertEqual((sorted(offered), self.names("d")), (["a", "ab", "b"], {".a", "b"}))
+
+    def test_exchanged_while_choosing(self) -> None:
+        """A directory that takes the place of the listed one meanwhile loses nothing."""
+        self.write("d/a")
+        self.write("other/a")
+
+        def choose(entry: Entry) -> bool:
+            (self.root / "d").rename(self.root / "moved")
+            (self.root / "other").rename(self.root / "d")
+            return True
+
+        self.assertEqual(self.jail.remove_chosen(ALL, P("d"), choose), 1)
+        self.assertEqual((self.names("d"), self.names("moved")), ({"a"}, set()))
+
     def test_link_itself(self) -> None:
         """A link is removed, never what it leads to; one that leads to a directory too."""
         self.write("file")
         (self.root / "directory").mkdir()
-        for target in ("file", "directory", "missing", "/etc/passwd"):
+        for target in ("file", "directory", "missing", "/proc/version"):
             (self.root / "link").symlink_to(target)
             self.assertEqual(self.jail.remove(ALL, P(""), ["link"]), 1)
         self.assertEqual(self.names(""), {"file", "directory"})
@@ -275,7 +310,7 @@ class RemoveTests(JailCase):
         """Whatever is no name is refused before anything is touched at its place."""
         self.write("a/b")
         self.write("c")
-        for name in ("..", "../c", "b/../../c", "/etc/passwd", "", ".", "a\0", "./b"):
+        for name in ("..", "../c", "b/../../c", "/proc/version", "", ".", "a\0", "./b"):
             self.assertRaises(FileNameError, self.jail.remove, ALL, P("a"), [name])
         self.assertEqual((self.names(""), self.names("a")), ({"a", "c"}, {"b"}))
 

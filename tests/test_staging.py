@@ -19,7 +19,7 @@ from fileexport.disk.jail import Jail, View
 from fileexport.disk.staging import Staged, stage
 from fileexport.errors import FileNameError
 from fileexport.paths import RESERVED, RelPath
-from tests.watched import NAMES, FailAt, Later, Watch, WatchedCalls, open_descriptors, unprivileged
+from tests.watched import NAMES, FailAt, Later, Watch, WatchedCalls, forbid, open_descriptors, unprivileged
 
 ALL = View()
 ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS, errno.EINTR, errno.EACCES)
@@ -284,7 +284,7 @@ class PlaceTests(StagingCase):
         """Directories on the way up need no right to be listed."""
         (self.root / "d/e").mkdir()
         (self.root / "d/e").chmod(0o777)
-        (self.root / "d").chmod(0o711)
+        forbid(self, self.root / "d", 0o311)
         self.root.chmod(0o777)
         with unprivileged():
             self.staged("d/e/x").commit()
@@ -292,7 +292,7 @@ class PlaceTests(StagingCase):
 
     def test_read_only_root(self) -> None:
         """Where the root cannot be written, beginning fails and nothing is made."""
-        self.root.chmod(0o755)
+        forbid(self, self.root, 0o555)
         with unprivileged():
             self.fails(errno.EACCES, self.jail.stage, ALL, P("d/x"))
         self.assertFalse(self.staging.exists())
@@ -300,6 +300,7 @@ class PlaceTests(StagingCase):
     def test_read_only_directory(self) -> None:
         """Where only the directory cannot be written, the commit fails, and nothing is left."""
         self.root.chmod(0o777)
+        forbid(self, self.root / "d", 0o555)
         with unprivileged():
             self.fails(errno.EACCES, self.staged().commit)
             self.fails(errno.EACCES, self.staged("d/x").commit, replace=False)

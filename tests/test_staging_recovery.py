@@ -121,8 +121,11 @@ class RecoverTests(RecoveryCase):
     def test_read_only(self) -> None:
         """What cannot be removed is passed over."""
         self.die_writing()
+        self.staging.chmod(0o500)
         with unprivileged():
-            self.assertEqual(self.jail.recover([P("")]), 0)
+            removed = self.jail.recover([P("")])
+        self.staging.chmod(0o700)
+        self.assertEqual(removed, 0)
         self.assertEqual(self.jail.recover([P("")]), 1)
 
 

@@ -6,7 +6,10 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.disk.calls import Calls
 
@@ -87,9 +90,18 @@ def in_child(function: Callable[[], object]) -> int:
         os._exit(1)
 
 
+def forbid(test: SynchronousTestCase, directory: Path, mode: int) -> None:
+    """Give a directory a mode for the length of a test: afterwards it can be removed again."""
+    directory.chmod(mode)
+    test.addCleanup(directory.chmod, 0o755)
+
+
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Go without root's rights, which would make every mode meaningless."""
+    """Go without root's rights, which would make every mode meaningless.
+
+    Whoever is not root stays the owner: a mode that is to be in the way must be in the owner's, too.
+    """
     if os.geteuid() != 0:
         yield
         return

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 
 from fileexport.disk.jail import Entry, Opened, View
@@ -22,6 +23,7 @@ from fileexport.tokens import Principal, Right
 
 #: Entries of one listing, over all its directories: bounds the memory that one request can take.
 MAX_LISTED = 1_000_000
+_TOO_MANY = f"more than {MAX_LISTED} entries: list a smaller directory"
 
 
 class Files(Protocol):
@@ -31,6 +33,7 @@ class Files(Protocol):
     def stat(self, view: View, path: RelPath) -> os.stat_result: ...
     def entries(self, view: View, path: RelPath) -> Iterator[Entry]: ...
     def remove(self, view: View, directory: RelPath, names: Iterable[str]) -> int: ...
+    def remove_chosen(self, view: View, directory: RelPath, choose: Callable[[Entry], bool]) -> int: ...
 
 
 class Exports:
@@ -72,9 +75,11 @@ class Exports:
         if self._is_virtual(who, path):
             return [self._base_entry(who, base, rest) for base, rest in self._bases_below(who, path)]
         view, rest = self._place(who, path)
-        return sorted(
-            self._tree.entries(view, rest), key=lambda entry: (entry.kind != "directory", entry.name)
-        )
+        found = list(islice(self._tree.entries(view, rest), MAX_LISTED + 1))
+        if len(found) > MAX_LISTED:
+            raise BadRequestError(_TOO_MANY)
+        found.sort(key=lambda entry: (entry.kind != "directory", entry.name))
+        return found
 
     def files(self, who: Principal, path: RelPath, *, recursive: bool = False) -> list[Entry]:
         """The regular files of a directory, by name; links that lead to one count, with its size and time.
@@ -98,7 +103,7 @@ class Exports:
                 elif (file := self._as_file(view, rest + below, entry)) is not None:
                     found.append(file._replace(name="/".join((*below.parts, entry.name))))
                 if len(found) + len(todo) > MAX_LISTED:
-                    raise BadRequestError(f"more than {MAX_LISTED} files: list a smaller directory")
+                    raise BadRequestError(_TOO_MANY)
         found.sort()
         return found
 
@@ -161,14 +166,12 @@ class Exports:
         """
         self._require(who, Right.DELETE)
         view, rest = self._place(who, path)
-        names = [
-            entry.name
-            for entry in self._tree.entries(view, rest)
-            if entry.name.startswith(prefix)
-            and entry.name.endswith(suffix)
-            and self._as_file(view, rest, entry) is not None
-        ]
-        return self._tree.remove(view, rest, names)
+
+        def choose(entry: Entry) -> bool:
+            named = entry.name.startswith(prefix) and entry.name.endswith(suffix)
+            return named and self._as_file(view, rest, entry) is not None
+
+        return self._tree.remove_chosen(view, rest, choose)
 
     # -- who sees what
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import ParamSpec, TypeVar
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from fileexport.disk.archive import SMALL, Form, compressed
 from fileexport.disk.jail import Opened
 from fileexport.disk.sender import SLICE, TruncatedFile, Valve, pump, send_span
-from fileexport.errors import OverloadedError
+from fileexport.errors import OverloadedError, PeerGone
 from fileexport.pools import Steps, Worker
 from fileexport.web.failures import HttpError
 from fileexport.web.media import inline_headers
@@ -26,8 +28,13 @@ from fileexport.web.names import attachment
 from fileexport.web.ranges import FileState, Plan, Span, decide, strong_etag
 from fileexport.web.request import Header, Request
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 #: Streams compressed at once; one more is asked to come back.
 MAX_STREAMS = 8
+#: Bytes of large bodies in memory that slow readers have not taken yet: one more is asked to come back.
+MAX_HELD = 256 << 20
 
 _FRESH: tuple[Header, ...] = ((b"Cache-Control", b"no-cache"),)
 #: A stream has no offsets that another request could ask for.
@@ -35,12 +42,14 @@ _UNRANGED: tuple[Header, ...] = ((b"Accept-Ranges", b"none"), *_FRESH)
 
 
 class Bodies:
-    """Sends files. `cpu` is the pool in which compression runs."""
+    """Sends bodies. Compression runs in `cpu`, and what makes whole bodies in `makers`."""
 
-    def __init__(self, reactor: IReactorTime, cpu: Worker) -> None:
+    def __init__(self, reactor: IReactorTime, cpu: Worker, makers: Worker) -> None:
         self._reactor = reactor
         self._cpu = cpu
+        self._makers = makers
         self._streams = 0
+        self._held = 0
 
     async def inline(self, request: Request, opened: Opened, name: str) -> None:
         """Send a file for looking at, by its type, so that it cannot script this origin."""
@@ -78,6 +87,51 @@ class Bodies:
                     await valve.write(part)
         request.end()
 
+    async def made(
+        self,
+        request: Request,
+        content_type: bytes,
+        headers: Iterable[Header],
+        make: Callable[P, bytes],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Make a body in a thread and send it. What nobody waits for any more is not begun.
+
+        Raises what `make` does, and `OverloadedError`.
+        """
+        body = await self.away(request, make, *args, **kwargs)
+        await self._whole(request, body, content_type, headers)
+
+    async def away(
+        self, request: Request, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call a function in a thread for one request. Raises `PeerGone` when its peer leaves meanwhile."""
+        work = self._makers.run(function, *args, **kwargs)
+        request.notifyFinish().addErrback(lambda failure: work.cancel())
+        try:
+            return await work
+        except CancelledError:
+            raise PeerGone from None
+
+    async def _whole(
+        self, request: Request, body: bytes, content_type: bytes, headers: Iterable[Header]
+    ) -> None:
+        """Send a body that is in memory: a large one as its reader takes it, and not too many at once."""
+        if len(body) <= SLICE or request.method == b"HEAD":
+            return request.answer(HTTPStatus.OK, body, content_type, headers)
+        if self._held and self._held + len(body) > MAX_HELD:
+            raise OverloadedError
+        self._held += len(body)
+        try:
+            length = (b"Content-Length", b"%d" % len(body))
+            request.begin(HTTPStatus.OK, ((b"Content-Type", content_type), length, *headers))
+            with self._valve(request) as valve:
+                await valve.write(body)
+            request.end()
+        finally:
+            self._held -= len(body)
+
     async def compressed(self, request: Request, opened: Opened, name: str, form: Form) -> None:
         """Send a file compressed while it is read, as `name` with the form's suffix.
 
@@ -93,7 +147,7 @@ class Bodies:
         with self._place():
             whole = await self._cpu.run(b"".join, pieces)
         headers = (_disposition(name), *_UNRANGED)
-        request.answer(HTTPStatus.OK, whole, form.content_type.encode("ascii"), headers)
+        await self._whole(request, whole, form.content_type.encode("ascii"), headers)
 
     async def stream(
         self,

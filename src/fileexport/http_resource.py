@@ -203,8 +203,10 @@ class HttpDoor:
     async def _list(self, request: Request, who: Principal, below: bytes) -> None:
         query = request.parameters()
         directory = _directory(query)
-        body = await self._disk.run(files_json, self._exports, who, directory, query, self._around.prefix)
-        request.answer(HTTPStatus.OK, body, _JSON, _FRESH)
+        prefix = self._around.prefix
+        await self._bodies.made(
+            request, _JSON, _FRESH, files_json, self._exports, who, directory, query, prefix
+        )
 
     async def _get(self, request: Request, who: Principal, below: bytes) -> None:
         query = request.parameters()
@@ -260,16 +262,15 @@ class HttpDoor:
         if "archive" in query:
             return await self._archive(request, who, path, query["archive"])
         make, kind = (directory_json, _JSON) if "json" in query else (directory_page, _HTML)
-        body = await self._disk.run(make, self._exports, who, path, self._around.prefix)
-        policy = () if "json" in query else pages.PAGE_POLICY
-        request.answer(HTTPStatus.OK, body, kind, (*_FRESH, *policy))
+        headers = _FRESH if "json" in query else (*_FRESH, *pages.PAGE_POLICY)
+        await self._bodies.made(request, kind, headers, make, self._exports, who, path, self._around.prefix)
 
     async def _archive(self, request: Request, who: Principal, path: RelPath, form: str) -> None:
         try:
             kind = TreeForm(form)
         except ValueError:
             raise BadRequestError("archive is one of tar, tar.gz, tar.zst, zip") from None
-        name, length, pieces = await self._disk.run(self._exports.archive, who, path, kind)
+        name, length, pieces = await self._bodies.away(request, self._exports.archive, who, path, kind)
         await self._bodies.stream(request, name, kind.content_type, length, pieces)
 
     async def _file(self, request: Request, opened: Opened, path: RelPath, below: bytes) -> None:

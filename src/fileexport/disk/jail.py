@@ -120,6 +120,7 @@ class Jail:
         self._calls = calls or Calls()
         self._durable = durable
         self._may_be_new = may_be_new
+        self._interrupted = False
         self._root = self._calls.open(root, _DIRECTORY, dir_fd=None)
         try:
             if resolver is None:
@@ -130,10 +131,17 @@ class Jail:
             raise
 
     def close(self) -> None:
-        """Close the root; every verb fails from then on. A second time does nothing."""
+        """Close the root; every verb fails from then on. A second time does nothing.
+
+        Not while a verb runs: the number of its descriptor may be given to something else.
+        """
         root, self._root = self._root, -1
         if root >= 0:
             self._calls.close(root)
+
+    def interrupt(self) -> None:
+        """Make every verb that walks fail at its next entry, so that `close` need not wait for long."""
+        self._interrupted = True
 
     @property
     def root_stat(self) -> os.stat_result:
@@ -172,14 +180,19 @@ class Jail:
         An entry that goes away meanwhile is left out.
         """
         with self._directory(view, path, _DIRECTORY) as descriptor:
-            for found in self._calls.scan(descriptor):
-                if not view.admits(found.name):
-                    continue
-                try:
-                    status = found.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                yield Entry.of(found.name, status)
+            yield from self._scan(view, descriptor)
+
+    def _scan(self, view: View, descriptor: int) -> Iterator[Entry]:
+        for found in self._calls.scan(descriptor):
+            if self._interrupted:
+                raise OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
+            if not view.admits(found.name):
+                continue
+            try:
+                status = found.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield Entry.of(found.name, status)
 
     # -- changing
 
@@ -190,15 +203,27 @@ class Jail:
         is no name (`FileNameError`). When an error is raised, those before the failing one are gone and
         flushed.
         """
-        removed = 0
         with self._directory(view, directory, _DIRECTORY) as descriptor:
-            try:
-                for name in names:
-                    RelPath((name,))
-                    removed += self._unlink(view, name, descriptor)
-            finally:
-                if removed and self._durable:
-                    self._calls.fsync(descriptor)
+            return self._unlink_all(view, names, descriptor)
+
+    def remove_chosen(self, view: View, directory: RelPath, choose: Callable[[Entry], bool]) -> int:
+        """Unlink the entries of one directory that `choose` takes; otherwise as `remove`.
+
+        Listed and removed through one descriptor: a directory that is exchanged meanwhile loses nothing.
+        """
+        with self._directory(view, directory, _DIRECTORY) as descriptor:
+            names = [entry.name for entry in self._scan(view, descriptor) if choose(entry)]
+            return self._unlink_all(view, names, descriptor)
+
+    def _unlink_all(self, view: View, names: Iterable[str], descriptor: int) -> int:
+        removed = 0
+        try:
+            for name in names:
+                RelPath((name,))
+                removed += self._unlink(view, name, descriptor)
+        finally:
+            if removed and self._durable:
+                self._calls.fsync(descriptor)
         return removed
 
     def _unlink(self, view: View, name: str, descriptor: int) -> bool:

@@ -66,7 +66,7 @@ class Lender(Protocol):
         """
 
     def reclaim(self, sent: int) -> None:
-        """Take the transport back; `sent` bytes went onto it meanwhile."""
+        """Take the transport back, which may be dead; `sent` bytes went onto it meanwhile."""
 
 
 class Pieces(Protocol):
@@ -164,9 +164,13 @@ class Valve:
             direct.begin()
             await direct.done
             return direct.offset
+        except PeerGone:
+            # The transport is dead before anybody else hears of it.
+            self._gone = True
+            raise
         finally:
             direct_now, self._direct = self._direct, None
-            if transport is not None and not self._gone:
+            if transport is not None:
                 self._lender.reclaim(direct_now.offset - start if direct_now else 0)
 
     def pauseProducing(self) -> None:

@@ -55,11 +55,14 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What holds for callers without a token. `uid` is the daemon's own user."""
+    """What holds for callers without a token.
+
+    `uid` is the daemon's own user; `root_is_public` says whether every local user can read the root now.
+    """
 
     anonymous: Anonymous
     uid: int
-    root_is_public: bool
+    root_is_public: Callable[[], bool]
     hidden: bool = False
 
 
@@ -120,9 +123,9 @@ class Doorkeeper:
             return Right.READ
         if policy.anonymous is Anonymous.NONE or not caller.is_local:
             return Right(0)
-        if right is Right.READ and policy.root_is_public:
+        if right is Right.READ and policy.root_is_public():
             return Right.READ
         # The question costs a system call: it is put only where the answer matters.
         if caller.owner() == policy.uid:
             return Right.ALL
-        return Right.READ if policy.root_is_public else Right(0)
+        return Right.READ if policy.root_is_public() else Right(0)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from fileexport.web.head import BadRequest
+from fileexport.web.head import TOKEN, BadRequest
 
 #: Bytes of a chunk's size line with its extensions, and of all trailer fields.
 MAX_CHUNK_LINE = 256
 MAX_TRAILER = 4096
 
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*;[ \t]*%s(?:[ \t]*=[ \t]*(?:%s|%s))?" % (TOKEN, TOKEN, _QUOTED)
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:%s)*" % _EXTENSION)
+_TRAILER = re.compile(rb"%s:[\t -~\x80-\xff]*" % TOKEN)
 
 
 class Body(Protocol):

@@ -83,6 +83,7 @@ class Connection(TwistedProtocol):
         self._closing = False
         self._last = False
         self._unread = False
+        self._asks_head = False
         self._idle = False
         self._advancing = False
 
@@ -164,13 +165,14 @@ class Connection(TwistedProtocol):
         while self._buffer.startswith(b"\r\n") and self._empty < MAX_EMPTY_LINES:
             self._buffer = self._buffer[2:]
             self._empty += 1
+        self._asks_head = self._buffer.startswith(b"HEAD ")
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
             check_beginning(self._buffer)
             return False
         block, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
         self._empty = 0
-        self._begin(parse_head(block))
+        self._begin(parse_head(block, secure=self.secure))
         return True
 
     def _begin(self, head: Head) -> None:
@@ -228,10 +230,12 @@ class Connection(TwistedProtocol):
     def _refuse(self, error: BadRequest) -> None:
         """Answer what cannot be read, and close: where the next request begins is not known."""
         text = str(error).encode("ascii", "replace")
-        head = Head(b"-", b"-", 1)
+        # An answer to HEAD has no body, whatever else is wrong (RFC 9110, section 9.3.2).
+        head = Head(b"HEAD" if self._asks_head else b"-", b"-", 1)
         now = self._reactor.seconds()
         request = Request(self, head, started=now, now=self.factory.now(), close=True)
         self._request = request
+        self._unread = True
         request.answer(error.status, text, b"text/plain; charset=utf-8")
 
     # -- what a request calls (`web.request.Wire`)
@@ -278,7 +282,8 @@ class Connection(TwistedProtocol):
         """Be the transport's producer again."""
         transport: Any = self.transport
         self._paused = False
-        transport.registerProducer(self, True)
+        if transport.connected:
+            transport.registerProducer(self, True)
 
     def finished(self) -> None:
         """The answer was handed over: the next request, or the end."""
@@ -287,7 +292,7 @@ class Connection(TwistedProtocol):
             return
         self.factory.record(request)
         if request.closes:
-            self._close(linger=self._unread)
+            self._close(linger=self._unread or bool(self._buffer))
             return
         self._rest()
         self._advance()
@@ -310,7 +315,7 @@ class Connection(TwistedProtocol):
         self._last = True
         if self._request is not None:
             self._request.last()
-        elif not (self._buffer or self._awaited):
+        elif not (self._closing or self._buffer or self._awaited):
             self._close(linger=False)
 
     def expire(self) -> None:
@@ -322,12 +327,17 @@ class Connection(TwistedProtocol):
             self._refuse(BadRequest("the request took too long", HTTPStatus.REQUEST_TIMEOUT))
         else:
             self._close(linger=False)
+            self._set_deadline(LINGER_TIME)
 
     def _close(self, *, linger: bool) -> None:
+        """Close when all that was written has left, for which the peer has its time.
+
+        With `linger` only our side is closed, and what the peer still sends is dropped for a while.
+        """
         transport: Any = self.transport
         self._closing = True
         self._buffer = b""
-        self._set_deadline(LINGER_TIME)
+        self._set_deadline(LINGER_TIME if linger and not self._paused else STALL_TIME)
         if self._stopped_reading:
             self._stopped_reading = False
             transport.resumeProducing()

@@ -34,13 +34,20 @@ def fail(request: Request, error: BaseException, *, plain: bool, prefix: str) ->
     if request.accepts(b"json"):
         problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": sentence}
         request.answer(status, msgspec.json.encode(problem), b"application/problem+json", headers)
-    elif request.accepts(b"text/html") or not plain:
-        page = pages.error_page(status, sentence, prefix=prefix)
+    elif (request.accepts(b"text/html") or not plain) and (page := _page(status, sentence, prefix)):
         request.answer(status, page, b"text/html; charset=utf-8", (*pages.PAGE_POLICY, *headers))
     else:
         line = f"ERROR - {sentence}".replace("\r", " ").replace("\n", " ")
         text = line.encode("utf-8", "replace")
         request.answer(status, text, b"text/plain; charset=utf-8", headers, reason=_reason(line))
+
+
+def _page(status: HTTPStatus, sentence: str, prefix: str) -> bytes | None:
+    """The error as a page; None where its template cannot be read, for want of a descriptor say."""
+    try:
+        return pages.error_page(status, sentence, prefix=prefix)
+    except OSError:
+        return None
 
 
 def _reason(line: str) -> bytes | None:

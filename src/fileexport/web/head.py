@@ -2,7 +2,8 @@
 
 Pure: bytes in, a `Head` or a `BadRequest` out. Where the RFCs let a server choose between guessing and
 refusing, it refuses: what two parsers may read differently is how requests are smuggled. One thing is
-accepted that the grammar does not have: bytes above 0x7F in the target, which curl sends as they are typed.
+accepted that the grammar does not have: bytes above 0x7F, and such as ``|``, in the target, which curl sends
+as they are typed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from fileexport.errors import FileExportError
 MAX_LINE = 8 * 1024
 MAX_FIELDS_SIZE = 16 * 1024
 MAX_FIELDS = 100
-#: The longest head that can be read at all: a connection stops collecting here.
-MAX_HEAD = MAX_LINE + MAX_FIELDS_SIZE + 4
+#: The longest head that can be read at all, its line ends counted: a connection stops collecting here.
+MAX_HEAD = MAX_LINE + 2 + MAX_FIELDS_SIZE + 4
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST_LINE = re.compile(rb"(%s) ([!\"$-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % _TOKEN)
-_FIELD = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)" % _TOKEN)
-_ABSOLUTE = re.compile(rb"https?://([^/?#@]*)([^#]*)", re.IGNORECASE)
+#: RFC 9110, section 5.6.2.
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE = re.compile(rb"(%s) ([!\"$-~\x80-\xff]+) HTTP/([0-9])\.([0-9])" % TOKEN)
+_FIELD = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)" % TOKEN)
+#: Without the user information that RFC 9110 wants refused (section 4.2.4).
+_ABSOLUTE = re.compile(rb"(https?)://([^/?@]+)((?:[/?].*)?)", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]+")
 #: What a longer number counts as: more than any disk holds.
 _HUGE = 10**18
@@ -68,14 +71,15 @@ class Head:
         return self.minor >= 1 and self.length != 0 and bool(self.all(b"expect"))
 
 
-def parse_head(block: bytes) -> Head:
+def parse_head(block: bytes, *, secure: bool = False) -> Head:
     """Read a head: everything before the empty line, without the CRLF that ends the last field.
 
-    Raises `BadRequest` with the status that says what is wrong.
+    `secure` says whether it came over TLS. Raises `BadRequest` with the status that says what is wrong.
     """
     line, _, rest = block.partition(b"\r\n")
     if len(line) > MAX_LINE:
         raise BadRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
+    _check_line_ends(block)
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         raise BadRequest("this is no HTTP request")
@@ -84,7 +88,7 @@ def parse_head(block: bytes) -> Head:
         raise BadRequest("only HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     fields = _fields(rest)
     named = Head(method, target, min(int(minor), 1), fields)
-    target, host = _target(named)
+    target, host = _target(named, secure=secure)
     _check_expectation(named)
     return Head(method, target, named.minor, fields, host, _length(named))
 
@@ -106,8 +110,10 @@ def _fields(block: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _target(head: Head) -> tuple[bytes, bytes | None]:
+def _target(head: Head, *, secure: bool) -> tuple[bytes, bytes | None]:
     """The target as path and query, and whom the request is for (RFC 9112, sections 3.2 and 3.3)."""
+    if head.method == b"CONNECT":
+        raise BadRequest("this is no proxy", HTTPStatus.NOT_IMPLEMENTED)
     hosts = head.all(b"host")
     if len(hosts) > 1 or (head.minor >= 1 and not hosts):
         raise BadRequest("a request carries exactly one Host")
@@ -115,12 +121,15 @@ def _target(head: Head) -> tuple[bytes, bytes | None]:
     if head.target.startswith(b"/") or (head.target == b"*" and head.method == b"OPTIONS"):
         return head.target, host
     match = _ABSOLUTE.fullmatch(head.target)
-    if match is None or not match[1]:
+    if match is None:
         raise BadRequest("the target of the request cannot be read")
-    if host is not None and host.lower() != match[1].lower():
+    scheme, authority, path = match.groups()
+    if host is not None and host.lower() != authority.lower():
         raise BadRequest("the target and Host name different hosts")
-    path = match[2]
-    return path if path.startswith(b"/") else b"/" + path, match[1]
+    if scheme.lower() == b"https" and not secure:
+        # RFC 9110, section 7.4: https is served over TLS only.
+        raise BadRequest("this connection is not encrypted", HTTPStatus.MISDIRECTED_REQUEST)
+    return path if path.startswith(b"/") else b"/" + path, authority
 
 
 def _length(head: Head) -> int | None:
@@ -141,7 +150,7 @@ def _length(head: Head) -> int | None:
 
 def _check_chunked(codings: list[bytes]) -> None:
     names = [name.strip(b" \t").lower() for name in b",".join(codings).split(b",")]
-    if names[-1] != b"chunked" or b"chunked" in names[:-1]:
+    if names[-1] != b"chunked" or b"chunked" in names[:-1] or b"" in names:
         raise BadRequest("the last transfer coding is not chunked")
     if len(names) > 1:
         raise BadRequest("only the chunked transfer coding is known", HTTPStatus.NOT_IMPLEMENTED)
@@ -154,10 +163,15 @@ def _check_expectation(head: Head) -> None:
 
 def check_beginning(buffer: bytes) -> None:
     """Refuse the beginning of a head that can never become one. Raises `BadRequest`."""
-    end = buffer.find(b"\n", 0, MAX_LINE + 2)
-    if end < 0 and len(buffer) > MAX_LINE + 1:
+    if len(buffer) > MAX_LINE + 1 and buffer.find(b"\n", 0, MAX_LINE + 2) < 0:
         raise BadRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
-    if end >= 0 and buffer[end - 1 : end] != b"\r":
-        raise BadRequest("a line of the header ends without CRLF")
+    _check_line_ends(buffer)
     if len(buffer) >= MAX_HEAD:
         raise BadRequest("the header is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+
+def _check_line_ends(lines: bytes) -> None:
+    """Refuse CR or LF alone, at once: its sender may wait for an answer. The last byte may be a CR."""
+    ends = lines.count(b"\r\n")
+    if lines.count(b"\n") != ends or lines.count(b"\r") - lines.endswith(b"\r") != ends:
+        raise BadRequest("a line of the header ends without CRLF")
