@@ -288,7 +288,7 @@ class HttpHarness:
         self._jail = Jail(os.fspath(root), calls=calls, durable=False)
         keeper = Doorkeeper(
             parse_token_file(tokens, "tokens"),
-            Policy(anonymous, OWN_UID, root_is_public=lambda: public, hidden=hidden),
+            Policy(anonymous, lambda: OWN_UID, root_is_public=lambda: public, hidden=hidden),
         )
         around = Surroundings(
             owner=self._owner_of,

@@ -91,7 +91,7 @@ class AnonymousTests(SynchronousTestCase):
 
     def granted(self, mode: Anonymous, kind: str, *, public: bool) -> Right:
         """All rights that the keeper grants, each asked for by itself."""
-        keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), Policy(mode, OWN_UID, lambda: public))
+        keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), Policy(mode, lambda: OWN_UID, lambda: public))
         local, forwarded, uid = CALLERS[kind]
         caller = Caller(local, forwarded, lambda: uid)
         rights = NOTHING
@@ -131,7 +131,7 @@ class AnonymousTests(SynchronousTestCase):
 
             local, forwarded, uid = CALLERS[kind]
             caller = Caller(local, forwarded, owner)
-            policy = Policy(mode, OWN_UID, partial(bool, public))
+            policy = Policy(mode, lambda: OWN_UID, partial(bool, public))
             keeper = Doorkeeper(parse_token_file("", "tokens"), policy)
             keeper.identify(None, caller, right=right, safe=True, now=NOW)
 
@@ -149,7 +149,7 @@ class AnonymousTests(SynchronousTestCase):
         """Names with a leading dot are seen with a token, and without one where the daemon says so."""
         caller = Caller(True, False, lambda: OWN_UID)
         for hidden in (True, False):
-            policy = Policy(Anonymous.AUTO, OWN_UID, root_is_public=lambda: True, hidden=hidden)
+            policy = Policy(Anonymous.AUTO, lambda: OWN_UID, root_is_public=lambda: True, hidden=hidden)
             keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), policy)
             who = keeper.identify(None, caller, right=Right.DELETE, safe=True, now=NOW)
             self.assertEqual(who.sees_hidden, hidden)
@@ -162,7 +162,7 @@ class TokenTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.keeper = Doorkeeper(
-            parse_token_file(TOKENS, "tokens"), Policy(Anonymous.ALL, OWN_UID, lambda: True)
+            parse_token_file(TOKENS, "tokens"), Policy(Anonymous.ALL, lambda: OWN_UID, lambda: True)
         )
 
     def who(

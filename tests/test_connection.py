@@ -303,10 +303,15 @@ class AheadTests(ConnectionCase):
 
     def test_closing(self) -> None:
         """A connection that closes reads again, so that it learns of its end."""
-        self.connection.send(b"x" * (MAX_AHEAD + 1))
+        last = self.web.connect()
+        last.send(encode("GET", "/list?dir=/", {"Connection": "close"}, b""))
+        for connection in (self.connection, last):
+            connection.send(b"x" * (MAX_AHEAD + 1))
+            self.assertFalse(connection.wire.reading)
         self.worker.work()
-        self.assertEqual([self.connection.receive().status for _ in range(2)], [200, 414])
-        self.assertTrue(self.connection.wire.reading)
+        for connection, statuses in ((self.connection, [200, 414]), (last, [200])):
+            self.assertEqual([connection.receive().status for _ in statuses], statuses)
+            self.assertTrue(connection.wire.reading)
 
     def test_not_begun(self) -> None:
         """Whoever leaves meanwhile has asked for nothing that came behind."""

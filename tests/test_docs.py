@@ -84,7 +84,7 @@ def routes(root: str) -> Routes[Answer]:
         stop=lambda: None,
         names=Names(frozenset()),
     )
-    keeper = Doorkeeper(TokenTable(), Policy(Anonymous.NONE, uid=0, root_is_public=lambda: False))
+    keeper = Doorkeeper(TokenTable(), Policy(Anonymous.NONE, uid=lambda: 0, root_is_public=lambda: False))
     jail = Jail(root)
     try:
         clock, worker = Clock(), Immediate()

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport import exports as exports_module
 from fileexport.disk.jail import Jail
 from fileexport.errors import BadRequestError, FileNameError
-from fileexport.exports import Exports
+from fileexport.exports import ANY, Exports, Pattern
 from fileexport.paths import MAX_DEPTH, RESERVED, RelPath
 from fileexport.tokens import Principal, Right
 from tests.hostile import HIDDEN, NEIGHBOUR, SECRET, UNDER, VECTORS, build
@@ -85,7 +85,7 @@ class RightsTests(ExportsCase):
             (Right.READ, lambda who: self.exports.open(who, P("missing"))),
             (Right.DELETE, lambda who: self.exports.remove_file(who, P("a"))),
             (Right.DELETE, lambda who: self.exports.remove_file(who, P("missing"))),
-            (Right.DELETE, lambda who: self.exports.remove_matching(who, ROOT, "", "")),
+            (Right.DELETE, lambda who: self.exports.remove_matching(who, ROOT, ANY)),
         )
         self.calls.clear()
         for right, verb in verbs:
@@ -102,7 +102,7 @@ class RightsTests(ExportsCase):
         self.assertEqual(self.read(self.exports, reader, "a"), "a")
         self.assertEqual(len(self.exports.browse(reader, ROOT)), 2)
         self.exports.remove_file(remover, P("a"))
-        self.assertEqual(self.exports.remove_matching(remover, ROOT, "", ""), 1)
+        self.assertEqual(self.exports.remove_matching(remover, ROOT, ANY), 1)
 
 
 class BasesTests(ExportsCase):
@@ -175,7 +175,7 @@ class BasesTests(ExportsCase):
         self.write("a/f", "f")
         exports = self.exporting("a")
         self.assertEqual(exports.files(ALL, ROOT), [])
-        self.refuses(FileNotFoundError, exports.remove_matching, ALL, ROOT, "", "")
+        self.refuses(FileNotFoundError, exports.remove_matching, ALL, ROOT, ANY)
         self.refuses(FileNotFoundError, exports.remove_file, ALL, P("f"))
         self.refuses(FileNotFoundError, exports.remove_file, ALL, ROOT)
         self.assertTrue((self.root / "f").exists())
@@ -316,7 +316,7 @@ class RemoveTests(ExportsCase):
     """Removing."""
 
     def matching(self, prefix: str, suffix: str, who: Principal = ALL) -> int:
-        return self.exports.remove_matching(who, ROOT, prefix, suffix)
+        return self.exports.remove_matching(who, ROOT, Pattern(prefix, suffix))
 
     def test_file(self) -> None:
         """One file is removed by its path, a link itself; what is missing is an error."""
@@ -365,7 +365,7 @@ class RemoveTests(ExportsCase):
         self.calls.clear()
         self.assertEqual(self.matching("x", ""), 0)
         self.assertNotIn("fsync", self.calls)
-        self.refuses(FileNotFoundError, self.exports.remove_matching, ALL, P("missing"), "", "")
+        self.refuses(FileNotFoundError, self.exports.remove_matching, ALL, P("missing"), ANY)
 
 
 class HostileTests(SynchronousTestCase):

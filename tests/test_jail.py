@@ -16,7 +16,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Entry, Jail, View, kind_of
 from fileexport.disk.resolve import Openat2, Resolver, Walk
-from fileexport.errors import FileNameError
+from fileexport.errors import FileNameError, OverloadedError
 from fileexport.paths import RESERVED, RelPath
 from tests.hostile import HIDDEN, NEIGHBOUR, OPEN, SECRET, UNDER, VECTORS, build
 from tests.watched import FailAt, WatchedCalls, forbid, open_descriptors, unprivileged
@@ -245,7 +245,7 @@ class EntriesTests(JailCase):
         entries = self.jail.entries(ALL, P(""))
         next(entries)
         self.jail.interrupt()
-        self.assertRaises(OSError, next, entries)
+        self.assertRaises(OverloadedError, next, entries)
 
     def test_twice(self) -> None:
         """A directory that was listed can be listed again through the same jail."""

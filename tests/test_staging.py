@@ -236,12 +236,12 @@ class PlaceTests(StagingCase):
     """Where a file is staged, and what happens when that moves."""
 
     def test_topmost(self) -> None:
-        """Staging lies in the caller's base, however deep the file is, and nowhere else."""
+        """Staging lies in the exported directory, however deep the caller's part is, and nowhere else."""
         (self.root / "d/e/f").mkdir(parents=True)
         with self.staged("d/e/f/x"):
             self.assertEqual(list(self.root.rglob(RESERVED)), [self.staging])
         self.staging.rmdir()
-        with self.jail.stage(View(P("d/e")), P("f/x")) as staged:
+        with self.jail.stage(View(P("d/e/f")), P("x"), exported=P("d/e")) as staged:
             self.assertEqual(list(self.root.rglob(RESERVED)), [self.root / "d/e" / RESERVED])
             staged.commit()
         self.assertTrue((self.root / "d/e/f/x").exists())

@@ -22,6 +22,7 @@ _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
 P = RelPath.parse
+ROOT = RelPath()
 
 
 class RecoveryCase(SynchronousTestCase):
@@ -44,11 +45,11 @@ class RecoveryCase(SynchronousTestCase):
             staged.write(b"new")
             staged.commit(mode=0o644, mtime_ns=1)
 
-    def die_writing(self, path: str = "d/file", view: View = ALL) -> None:
+    def die_writing(self, path: str = "d/file", view: View = ALL, exported: RelPath = ROOT) -> None:
         """Begin a file in a process that ends as if killed."""
 
         def write() -> None:
-            staged = self.jail.stage(view, P(path))
+            staged = self.jail.stage(view, P(path), exported=exported)
             staged.write(b"half")
 
         self.assertEqual(in_child(write), 0)
@@ -90,7 +91,7 @@ class RecoverTests(RecoveryCase):
 
     def test_directories(self) -> None:
         """Only the directories that are named are looked at, each of them once."""
-        self.die_writing("file", View(P("d")))
+        self.die_writing("file", View(P("d")), P("d"))
         self.assertEqual(self.jail.recover([P("")]), 0)
         self.assertEqual(self.jail.recover([P("d"), P("d"), P("")]), 1)
 

@@ -217,13 +217,14 @@ class SourceTests(Case):
             self.file(name, "a wrong one")
         key = self.file("elsewhere/key", generate_keys()[1])
         here = os.path.relpath(self.base)
+        exported = self.directory("elsewhere/exported")
         found = self.prepare(
-            root=[f"{here}/link/.."],
+            root=[f"{here}/link/../exported"],
             token_file=[f"{here}/link/../tokens"],
             private_key=[f"{here}/link/../key"],
             log_file=["log"],
         ).settings
-        self.assertEqual(found.root, str(elsewhere.parent))
+        self.assertEqual(found.root, str(exported))
         for path, wanted in ((found.token_file, tokens), (found.private_key, key)):
             assert path is not None
             self.assertTrue(os.path.isabs(path))
@@ -239,11 +240,31 @@ class StateTests(Case):
         return self.prepare(**given).state
 
     def test_given(self) -> None:
-        """The option is obeyed, also where it names a directory inside the root."""
+        """The option is obeyed."""
         self.environ["STATE_DIRECTORY"] = str(self.base / "systemd")
-        wanted = self.root / "state"
+        wanted = self.base / "state"
         self.assertEqual(self.state(state=[str(wanted)]), wanted)
         self.assertEqual(stat.S_IMODE(wanted.stat().st_mode), 0o700)
+
+    def test_secrets_that_would_be_exported(self) -> None:
+        """State, tokens and key may not lie in what is exported; beside the exported directories they may."""
+        inside = {
+            "state": [str(self.root / "state")],
+            "token_file": [self.file("root/tokens", TOKEN)],
+            "private_key": [self.file("root/key", generate_keys()[1])],
+        }
+        with self.assertRaises(ConfigurationError) as caught:
+            self.prepare(**inside)
+        self.assertEqual(
+            [line.partition(":")[0] for line in caught.exception.problems],
+            [
+                "--state",
+                "--token-file",
+                "--private-key",
+            ],
+        )
+        self.directory("root/d")
+        self.assertEqual(self.prepare(dir=["d"], **inside).state, self.root / "state")
 
     def test_systemd(self) -> None:
         """systemd's directory is taken as it is, the first where there are several."""
@@ -298,8 +319,8 @@ class StateTests(Case):
     def test_cannot_be_made(self) -> None:
         """A state directory that cannot be made is one line."""
         file = self.file("file", "")
-        self.assertEqual(self.mistake(state=[file]), f"--state: {file}: File exists")
-        self.assertEqual(self.mistake(state=[f"{file}/x"]), f"--state: {file}/x: Not a directory")
+        self.assertEqual(self.mistake(state=[file]), f"--state: {file}: File exists; give --state DIR")
+        self.assertEqual(self.mistake(state=[f"{file}/x"]), f"--state: {file}/x: Not a directory; give --state DIR")
 
     def test_of_another_user(self) -> None:
         """A state directory of another user is refused: they could replace what is in it."""
@@ -307,7 +328,9 @@ class StateTests(Case):
         if os.geteuid() == 0:
             place = str(self.directory("state"))
             os.chown(place, 12345, -1)
-        self.assertEqual(self.mistake(state=[place]), f"--state: {place}: belongs to another user")
+        self.assertEqual(
+            self.mistake(state=[place]), f"--state: {place}: belongs to another user; give --state DIR"
+        )
 
 
 class GeneratedTokenTests(Case):

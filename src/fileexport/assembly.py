@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,7 +29,7 @@ from fileexport.logs import Access, AccessLog, LogSink
 from fileexport.paths import RelPath
 from fileexport.peers import owner_of
 from fileexport.pools import Pool
-from fileexport.startup import Prepared, exported_secrets, is_public, read_tokens, reload_key
+from fileexport.startup import Prepared, is_public, read_tokens, reload_key
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.connection import Site
 from fileexport.web.origin import Names, allowed_names
@@ -72,6 +72,7 @@ class ExportService(Service):
         say: Callable[[str], None],
     ) -> None:
         self._reactor = reactor
+        self._ask_to_stop = stop
         self._prepared = prepared
         self._settings = settings = prepared.settings
         self._sink = sink
@@ -102,6 +103,7 @@ class ExportService(Service):
         self._pools = (self._disk, self._cpu, self._makers)
         #: Whether a stop had to leave a thread behind, which keeps the process from ending by itself.
         self.abandoned = False
+        self._listening: Deferred[None] | None = None
         self._listeners: list[Listener] = []
         self._closing: list[Deferred[None]] = []
         self._sites: list[Site] = []
@@ -111,14 +113,15 @@ class ExportService(Service):
     def privilegedStartService(self) -> None:
         """Open the listeners: under twistd this comes before it gives its privileges up."""
         super().privilegedStartService()
-        outcome: list[object] = []
-        Deferred.fromCoroutine(self._listen()).addBoth(outcome.append)
-        if outcome and isinstance(outcome[0], Failure):
-            outcome[0].raiseException()
+        self._listening = Deferred.fromCoroutine(self._listen())
+        outcome = self._listening.result if self._listening.called else None
+        if isinstance(outcome, Failure):
+            self._listening.addErrback(lambda _: None)
+            outcome.raiseException()
 
     def startService(self) -> None:
         """Begin to serve."""
-        if not self._listeners:
+        if self._listening is None:
             # `twist` starts a service in one step.
             self.privilegedStartService()
         super().startService()
@@ -127,7 +130,14 @@ class ExportService(Service):
         directories = self._settings.dirs or (RelPath(),)
         recovering = self._disk.run(self._jail.recover, directories)
         recovering.addCallbacks(self._recovered, lambda f: self._log.failure("recovery failed", f))
-        self._reactor.callWhenRunning(self._announce)
+        # All of Twisted's own endpoints have opened by now; a plugin's may take its time.
+        listening = self._listening or succeed(None)
+        listening.addCallbacks(lambda _: self._reactor.callWhenRunning(self._announce), self.listening_failed)
+
+    def listening_failed(self, failure: Failure) -> None:
+        """A listener could not be opened, and it took a while to learn that."""
+        self._log.failure("a listener failed", failure)
+        self._ask_to_stop()
 
     async def _listen(self) -> None:
         settings, reactor = self._settings, self._reactor
@@ -219,7 +229,7 @@ class ExportService(Service):
         self._say("transfer: not in this version")
         for line in _who_may_what(self._prepared, any(site.local for site in self._sites)):
             self._say(line)
-        for warning in (*self._prepared.tokens.warnings, *exported_secrets(self._prepared)):
+        for warning in self._prepared.tokens.warnings:
             self._say(f"warning: {warning}")
 
     def _record(self, request: Request) -> None:
@@ -257,7 +267,8 @@ def _policy(settings: Settings, jail: Jail) -> Policy:
         # The root's own mode is asked each time: whoever closes it means at once.
         return reachable and jail.root_stat.st_mode & 0o005 == 0o005
 
-    return Policy(settings.anonymous, os.geteuid(), root_is_public, settings.hidden)
+    # Asked when it matters: twistd may have changed its user since.
+    return Policy(settings.anonymous, os.geteuid, root_is_public, settings.hidden)
 
 
 def _surroundings(settings: Settings, stop: Callable[[], None]) -> Surroundings:

@@ -13,12 +13,12 @@ import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fileexport.disk.jail import Entry, Opened, View
-from fileexport.disk.trees import Tree, TreeForm, archived
+from fileexport.disk.trees import Source, Tree, TreeForm, archived
 from fileexport.errors import BadRequestError, FileNameError
-from fileexport.paths import MAX_NAME, RelPath
+from fileexport.paths import RelPath
 from fileexport.tokens import Principal, Right
 
 #: Entries of one listing, over all its directories: bounds the memory that one request can take.
@@ -26,12 +26,23 @@ MAX_LISTED = 1_000_000
 _TOO_MANY = f"more than {MAX_LISTED} entries: list a smaller directory"
 
 
-class Files(Protocol):
+class Pattern(NamedTuple):
+    """Which files of a directory are meant: those whose names have both ends."""
+
+    prefix: str = ""
+    suffix: str = ""
+
+    def matches(self, name: str) -> bool:
+        """Whether a name has both ends; they may overlap."""
+        return name.startswith(self.prefix) and name.endswith(self.suffix)
+
+
+ANY = Pattern()
+
+
+class Files(Source, Protocol):
     """Where the exported bytes live: what `exports` asks of the disk."""
 
-    def open(self, view: View, path: RelPath) -> Opened: ...
-    def stat(self, view: View, path: RelPath) -> os.stat_result: ...
-    def entries(self, view: View, path: RelPath) -> Iterator[Entry]: ...
     def remove(self, view: View, directory: RelPath, names: Iterable[str]) -> int: ...
     def remove_chosen(self, view: View, directory: RelPath, choose: Callable[[Entry], bool]) -> int: ...
 
@@ -81,11 +92,14 @@ class Exports:
         found.sort(key=lambda entry: (entry.kind != "directory", entry.name))
         return found
 
-    def files(self, who: Principal, path: RelPath, *, recursive: bool = False) -> list[Entry]:
-        """The regular files of a directory, by name; links that lead to one count, with its size and time.
+    def files(
+        self, who: Principal, path: RelPath, pattern: Pattern = ANY, *, recursive: bool = False
+    ) -> list[Entry]:
+        """The regular files of a directory that match, by name.
 
-        With `recursive` also those of the directories below, named by their path; links to directories
-        are not entered, nor are directories so deep that no path could name what lies in them.
+        Links that lead to a file count, with its size and time. With `recursive` also those of the
+        directories below, named by their path; links to directories are not entered, nor are directories
+        so deep that no path can name what lies in them.
         """
         self._require(who, Right.READ)
         if self._is_virtual(who, path):
@@ -98,9 +112,12 @@ class Exports:
             for entry in self._entries_below(view, rest, below):
                 if recursive and entry.kind == "directory":
                     with suppress(FileNameError):
-                        (path + (below / entry.name)) / ("n" * MAX_NAME)
+                        RelPath((*path, *below, entry.name, "n"))
                         todo.append(below / entry.name)
-                elif (file := self._as_file(view, rest + below, entry)) is not None:
+                elif (
+                    pattern.matches(entry.name)
+                    and (file := self._as_file(view, rest + below, entry)) is not None
+                ):
                     found.append(file._replace(name="/".join((*below.parts, entry.name))))
                 if len(found) + len(todo) > MAX_LISTED:
                     raise BadRequestError(_TOO_MANY)
@@ -159,8 +176,8 @@ class Exports:
         if not self._tree.remove(view, rest.parent, [rest.name]):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    def remove_matching(self, who: Principal, path: RelPath, prefix: str, suffix: str) -> int:
-        """Remove the files of one directory whose names match both ends; count what is gone.
+    def remove_matching(self, who: Principal, path: RelPath, pattern: Pattern) -> int:
+        """Remove the files of one directory that match; count what is gone.
 
         What counts as a file is what `files` lists. Never a directory, never below it.
         """
@@ -168,8 +185,7 @@ class Exports:
         view, rest = self._place(who, path)
 
         def choose(entry: Entry) -> bool:
-            named = entry.name.startswith(prefix) and entry.name.endswith(suffix)
-            return named and self._as_file(view, rest, entry) is not None
+            return pattern.matches(entry.name) and self._as_file(view, rest, entry) is not None
 
         return self._tree.remove_chosen(view, rest, choose)
 

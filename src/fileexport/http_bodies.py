@@ -22,6 +22,7 @@ from fileexport.disk.jail import Opened
 from fileexport.disk.sender import SLICE, TruncatedFile, Valve, pump, send_span
 from fileexport.errors import OverloadedError, PeerGone
 from fileexport.pools import Steps, Worker
+from fileexport.web import pages
 from fileexport.web.failures import HttpError
 from fileexport.web.media import inline_headers
 from fileexport.web.names import attachment
@@ -30,6 +31,8 @@ from fileexport.web.request import Header, Request
 
 P = ParamSpec("P")
 T = TypeVar("T")
+#: A file name, a length where it is known, the bytes.
+Archive = tuple[str, int | None, Generator[bytes, None, None]]
 
 #: Streams compressed at once; one more is asked to come back.
 MAX_STREAMS = 8
@@ -71,7 +74,7 @@ class Bodies:
             FileState(status.st_size, status.st_mtime_ns, strong_etag(status)),
             content_type=content_type,
             now=request.now,
-            boundary=secrets.token_hex(16).encode("ascii"),
+            boundary=_boundary(),
         )
         _refuse(plan)
         request.begin(plan.status, (*plan.headers, *_FRESH, *headers))
@@ -142,14 +145,46 @@ class Bodies:
             opened.descriptor, name=name, size=status.st_size, mtime=status.st_mtime, form=form
         )
         name += form.suffix
-        if status.st_size > SMALL or request.method == b"HEAD":
-            return await self.stream(request, name, form.content_type, None, pieces)
         with self._place():
+            if status.st_size > SMALL or request.method == b"HEAD":
+                return await self._stream(request, name, form.content_type, None, pieces)
             whole = await self._cpu.run(b"".join, pieces)
         headers = (_disposition(name), *_UNRANGED)
         await self._whole(request, whole, form.content_type.encode("ascii"), headers)
 
-    async def stream(
+    async def archive(
+        self,
+        request: Request,
+        content_type: str,
+        make: Callable[P, Archive],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Send an archive while it is made; finding out its length, where that is promised, counts as well.
+
+        Raises `HttpError` (503) when `MAX_STREAMS` others run, and what `make` does.
+        """
+        with self._place():
+            name, length, pieces = await self.away(request, make, *args, **kwargs)
+            await self._stream(request, name, content_type, length, pieces)
+
+    def static(self, request: Request, file: pages.StaticFile, headers: Iterable[Header]) -> None:
+        """Send a file of our own pages, on the conditions of the request."""
+        plan = decide(
+            request.method,
+            request.fields,
+            FileState(len(file.data), 0, file.etag),
+            content_type=file.content_type,
+            now=request.now,
+            boundary=_boundary(),
+        )
+        _refuse(plan)
+        request.begin(plan.status, (*plan.headers, *headers))
+        parts = (file.data[part.start : part.stop] if isinstance(part, Span) else part for part in plan.parts)
+        request.write(b"".join(parts))
+        request.end()
+
+    async def _stream(
         self,
         request: Request,
         name: str,
@@ -157,15 +192,13 @@ class Bodies:
         length: int | None,
         pieces: Generator[bytes, None, None],
     ) -> None:
-        """Send what is made while it is sent, as a file called `name`. Raises as `compressed` does."""
-        with self._place():
-            sized = () if length is None else ((b"Content-Length", b"%d" % length),)
-            kind = (b"Content-Type", content_type.encode("ascii"))
-            request.begin(HTTPStatus.OK, (kind, *sized, _disposition(name), *_UNRANGED))
-            if request.method != b"HEAD":
-                with self._valve(request) as valve:
-                    await pump(valve, Steps(self._cpu, pieces))
-            request.end()
+        sized = () if length is None else ((b"Content-Length", b"%d" % length),)
+        kind = (b"Content-Type", content_type.encode("ascii"))
+        request.begin(HTTPStatus.OK, (kind, *sized, _disposition(name), *_UNRANGED))
+        if request.method != b"HEAD":
+            with self._valve(request) as valve:
+                await pump(valve, Steps(self._cpu, pieces))
+        request.end()
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -191,6 +224,10 @@ def _read(descriptor: int, part: bytes | Span) -> bytes:
     if len(data) < part.stop - part.start:
         raise TruncatedFile(f"the file ended before {part.stop}")
     return data
+
+
+def _boundary() -> bytes:
+    return secrets.token_hex(16).encode("ascii")
 
 
 def _disposition(name: str) -> Header:

@@ -5,13 +5,14 @@ Plain functions for a pool: each reads a directory and encodes it in one go.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from fileexport.disk.jail import Entry
-from fileexport.errors import BadRequestError
-from fileexport.exports import Exports
+from fileexport.errors import BadRequestError, FileNameError
+from fileexport.exports import Exports, Pattern
 from fileexport.paths import RelPath, printable
 from fileexport.tokens import Principal
 from fileexport.web import pages
@@ -19,7 +20,8 @@ from fileexport.web.routes import OWN_NAMES
 
 _TRUE, _FALSE = ("1", "true", "yes", ""), ("0", "false", "no")
 _SORTS = {
-    "name": lambda entry: entry.name,
+    # They come so.
+    "name": None,
     "size": lambda entry: (entry.size, entry.name),
     "mtime": lambda entry: (entry.mtime_ns, entry.name),
 }
@@ -31,13 +33,12 @@ def files_json(
     """The regular files of a directory as `/list` answers them. Raises `BadRequestError`, `OSError`."""
     recursive, details = _flag(query, "recursive"), _flag(query, "details")
     key, descending = _order(query)
-    starts, ends = query.get("prefix", ""), query.get("suffix", "")
-    chosen = [
-        entry
-        for entry in exports.files(who, directory, recursive=recursive)
-        if (name := entry.name.rpartition("/")[2]).startswith(starts) and name.endswith(ends)
-    ]
-    chosen.sort(key=key, reverse=descending)
+    pattern = Pattern(query.get("prefix", ""), query.get("suffix", ""))
+    chosen = exports.files(who, directory, pattern, recursive=recursive)
+    if key is not None:
+        chosen.sort(key=key)
+    if descending:
+        chosen.reverse()
     return msgspec.json.encode([_listed(entry, directory, prefix, details=details) for entry in chosen])
 
 
@@ -45,8 +46,9 @@ def _listed(entry: Entry, directory: RelPath, prefix: str, *, details: bool) -> 
     name = printable(entry.name)
     found = _described(entry) if details else {"name": name, "size": entry.size}
     if details or name != entry.name:
-        # What is not UTF-8 cannot be asked for by its name in JSON.
-        found["url"] = pages.url_of(directory + RelPath.parse(entry.name), prefix, OWN_NAMES)
+        # What is not UTF-8 cannot be asked for by its name in JSON; what lies too deep has no address.
+        with suppress(FileNameError):
+            found["url"] = pages.url_of(directory + RelPath.parse(entry.name), prefix, OWN_NAMES)
     return found
 
 

@@ -22,7 +22,7 @@ from fileexport.disk.archive import Form
 from fileexport.disk.jail import Opened
 from fileexport.disk.trees import TreeForm
 from fileexport.errors import AuthenticationError, BadRequestError, PeerGone, UnexpectedError, row_for
-from fileexport.exports import Exports
+from fileexport.exports import ANY, Exports, Pattern
 from fileexport.http_bodies import Bodies
 from fileexport.http_listings import directory_json, directory_page, files_json
 from fileexport.paths import RelPath, printable
@@ -228,17 +228,22 @@ class HttpDoor:
         if not all(query.get(name) for name in ("host", "port", "path")):
             target = request.head.target.decode("latin-1")
             raise BadRequestError(f"CALLBACK PARAMETERS ARE MISSING: {target}")
+        if not (query["port"].isdecimal() and 0 < int(query["port"][:6]) <= 65535):
+            raise BadRequestError("port is a number from 1 to 65535")
+        if query.get("format", "tar.gz") not in ("tar.gz", "tar.zst", "zip"):
+            raise BadRequestError("format is one of tar.gz, tar.zst, zip")
+        if (opened := self._exports.open(who, _directory(query) / _required(query, "name"))) is not None:
+            opened.close()
         raise HttpError(HTTPStatus.NOT_IMPLEMENTED, "this version has no compression jobs")
 
     async def _delete(self, request: Request, who: Principal, below: bytes) -> None:
         query = request.parameters()
-        directory = _directory(query)
-        prefix, suffix, name = _selection(query)
-        if name is not None:
-            await self._disk.run(self._exports.remove_file, who, directory / name)
-            count = 1
+        directory, chosen = _directory(query), _selection(query)
+        if isinstance(chosen, Pattern):
+            count = await self._disk.run(self._exports.remove_matching, who, directory, chosen)
         else:
-            count = await self._disk.run(self._exports.remove_matching, who, directory, prefix, suffix)
+            await self._disk.run(self._exports.remove_file, who, directory / chosen)
+            count = 1
         text = f"deleted {count} file" + ("" if count == 1 else "s")
         request.answer(HTTPStatus.OK, text.encode("ascii"), _TEXT, _FRESH)
 
@@ -270,8 +275,7 @@ class HttpDoor:
             kind = TreeForm(form)
         except ValueError:
             raise BadRequestError("archive is one of tar, tar.gz, tar.zst, zip") from None
-        name, length, pieces = await self._bodies.away(request, self._exports.archive, who, path, kind)
-        await self._bodies.stream(request, name, kind.content_type, length, pieces)
+        await self._bodies.archive(request, kind.content_type, self._exports.archive, who, path, kind)
 
     async def _file(self, request: Request, opened: Opened, path: RelPath, below: bytes) -> None:
         if below.endswith(b"/"):
@@ -302,11 +306,8 @@ class HttpDoor:
         file = pages.STATIC.get(below[1:].decode("latin-1"))
         if file is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        headers = ((b"ETag", file.etag), (b"Cache-Control", b"public, max-age=3600"))
-        if file.etag in request.fields(b"if-none-match"):
-            request.begin(HTTPStatus.NOT_MODIFIED, headers)
-            return request.end()
-        request.answer(HTTPStatus.OK, file.data, file.content_type, headers)
+        headers = ((b"Cache-Control", b"public, max-age=3600"), *pages.PAGE_POLICY)
+        self._bodies.static(request, file, headers)
 
 
 # -- parameters
@@ -331,8 +332,8 @@ def _form(query: dict[str, str]) -> Form | None:
         raise BadRequestError("compress is one of zip, gz, zst") from None
 
 
-def _selection(query: dict[str, str]) -> tuple[str, str, str | None]:
-    """What /delete is to remove: prefix and suffix, or one name. Raises `BadRequestError`.
+def _selection(query: dict[str, str]) -> Pattern | str:
+    """What /delete is to remove: a pattern, or one name. Raises `BadRequestError`.
 
     A parameter that we do not know is refused: a misspelt suffix must not widen what is removed.
     """
@@ -344,11 +345,11 @@ def _selection(query: dict[str, str]) -> tuple[str, str, str | None]:
     if "name" in chosen:
         if len(chosen) > 1:
             raise BadRequestError("name stands alone: without prefix and suffix")
-        return "", "", chosen["name"]
+        return chosen["name"]
     stars = [value == "*" for value in chosen.values()]
     if any(stars) and not (all(stars) and len(stars) == 2):
         raise BadRequestError("every file is prefix=* and suffix=* together; one * alone is refused")
-    return ("", "", None) if all(stars) else (chosen.get("prefix", ""), chosen.get("suffix", ""), None)
+    return ANY if all(stars) else Pattern(**chosen)
 
 
 def _unauthorized(sentence: str) -> HttpError:

@@ -259,8 +259,7 @@ def allow_descriptors(count: int) -> None:
 def _show_token(prepared: Prepared) -> None:
     # Never in the log, where others may read it later.
     if prepared.generated and sys.stderr.isatty():
-        token = prepared.token_path.read_text("ascii").split()[0]
-        print(f"the generated token: {token}", file=sys.stderr, flush=True)
+        print(f"the generated token: {prepared.token()}", file=sys.stderr, flush=True)
 
 
 def _quiet(inner: ILogObserver) -> ILogObserver:

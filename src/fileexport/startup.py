@@ -43,6 +43,11 @@ class Prepared:
     credential: bool
     tls: TlsContext | None
 
+    def token(self) -> str:
+        """The generated token itself, for a person at a terminal."""
+        words = _read(self.token_path).split()
+        return words[0] if words else "(its file is empty: remove it, and a new one is made)"
+
 
 def read_settings(
     flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str]
@@ -80,7 +85,11 @@ def prepare(flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str
         tokens = _tokens(Path(given), source, problems, credential=credential is not None)
     if problems:
         raise ConfigurationError(*problems)
-    state = _state_directory(settings, environ)
+    state = _state_path(settings, environ)
+    _check_secrets(settings, state, problems)
+    if problems:
+        raise ConfigurationError(*problems)
+    _make_state(state)
     path = Path(given or state / _TOKEN_FILE).absolute()
     if given is None:
         _generate(path)
@@ -120,17 +129,17 @@ def is_inside(path: Path, root: str) -> bool:
     return path.resolve().is_relative_to(Path(root).resolve())
 
 
-def exported_secrets(prepared: Prepared) -> list[str]:
-    """A line for each secret of the daemon's that lies where it is exported."""
-    settings = prepared.settings
-    secrets = {"the token file": prepared.token_path, "the state directory": prepared.state}
-    if settings.private_key is not None:
-        secrets["the private key"] = Path(settings.private_key)
-    return [
-        f"{name} {path} lies in the exported root: move it out"
-        for name, path in secrets.items()
-        if is_inside(path, settings.root)
-    ]
+def _check_secrets(settings: Settings, state: Path, problems: list[str]) -> None:
+    """Refuse secrets of the daemon's that lie where it exports: every reader could take them."""
+    secrets = {
+        "--state": str(state),
+        "--token-file": settings.token_file,
+        "--private-key": settings.private_key,
+    }
+    exported = [os.path.join(settings.root, *directory) for directory in settings.dirs] or [settings.root]
+    for option, path in secrets.items():
+        if path and any(is_inside(Path(path), directory) for directory in exported):
+            problems.append(f"{option}: {path} lies in what is exported: move it, or choose with --dir")
 
 
 def _absolute(settings: Settings) -> Settings:
@@ -215,17 +224,15 @@ def _tokens(path: Path, option: str, problems: list[str], *, credential: bool = 
 # -- the state directory
 
 
-def _state_directory(settings: Settings, environ: Mapping[str, str]) -> Path:
+def _make_state(path: Path) -> None:
     """Make the state directory, mode 0700. Raises `ConfigurationError`."""
-    path = _state_path(settings, environ)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = path.stat().st_uid
     except OSError as error:
-        raise ConfigurationError(f"--state: {path}: {error.strerror}") from None
+        raise ConfigurationError(f"--state: {path}: {error.strerror}; give --state DIR") from None
     if owner != os.geteuid():
-        raise ConfigurationError(f"--state: {path}: belongs to another user")
-    return path
+        raise ConfigurationError(f"--state: {path}: belongs to another user; give --state DIR")
 
 
 def _state_path(settings: Settings, environ: Mapping[str, str]) -> Path:

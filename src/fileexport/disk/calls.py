@@ -126,6 +126,10 @@ class Calls:
                     return int(line[7:])
         raise OSError(errno.ENOSYS, "no mnt_id in fdinfo")
 
+    def path_of(self, descriptor: int) -> str:
+        """The path of the machine that a descriptor has now."""
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+
     def mount_points(self) -> list[str]:
         """Where something is mounted, as paths of the machine (proc_pid_mountinfo(5): octal escapes)."""
         with open("/proc/self/mountinfo", "rb") as lines:

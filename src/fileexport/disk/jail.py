@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 from fileexport.disk.calls import Calls
 from fileexport.disk.resolve import Openat2, Resolver, Walk
 from fileexport.disk.staging import Staged, recover, stage
-from fileexport.errors import FileNameError
+from fileexport.errors import FileNameError, OverloadedError
 from fileexport.paths import RESERVED, RelPath, is_file_name_valid
 
 Kind = Literal["file", "directory", "link", "other"]
@@ -27,6 +27,9 @@ Kind = Literal["file", "directory", "link", "other"]
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
+
+
+_ROOT = RelPath()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +188,11 @@ class Jail:
     def _scan(self, view: View, descriptor: int) -> Iterator[Entry]:
         for found in self._calls.scan(descriptor):
             if self._interrupted:
-                raise OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
+                raise OverloadedError("the server is stopping")
             if not view.admits(found.name):
                 continue
             try:
-                status = found.stat(follow_symlinks=False)
+                status = self._calls.lstat(found.name, dir_fd=descriptor)
             except FileNotFoundError:
                 continue
             yield Entry.of(found.name, status)
@@ -238,10 +241,11 @@ class Jail:
             return False
         return True
 
-    def stage(self, view: View, path: RelPath) -> Staged:
+    def stage(self, view: View, path: RelPath, *, exported: RelPath = _ROOT) -> Staged:
         """Begin a file that appears at `path` only when it is committed.
 
-        The directory must exist; the last name is never followed. Raises `FileNameError` for a name that may
+        It is written in the staging of `exported`, the exported directory that holds the view's base. The
+        directory must exist; the last name is never followed. Raises `FileNameError` for a name that may
         not be created, else `OSError`; nothing is left then.
         """
         if path and not self._may_be_new(path.name):
@@ -250,7 +254,7 @@ class Jail:
             raise PermissionError(errno.EACCES, "this name cannot be written")
         target = self._open(view, path.parent, _DIRECTORY)
         try:
-            with self._base(view) as base:
+            with self._base(View(exported)) as base:
                 return stage(self._calls, base, target, path.name, durable=self._durable)
         except BaseException:
             self._calls.close(target)
@@ -271,7 +275,7 @@ class Jail:
         return removed
 
     def _mounts(self) -> Iterator[RelPath]:
-        root = os.readlink(f"/proc/self/fd/{self._root}")
+        root = self._calls.path_of(self._root)
         for point in self._calls.mount_points():
             if point.startswith(root.rstrip("/") + "/"):
                 with suppress(FileNameError):

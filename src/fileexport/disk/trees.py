@@ -129,7 +129,7 @@ def archived(tree: Tree, form: TreeForm) -> tuple[int | None, Generator[bytes, N
     then is no complete archive, and its receiver must learn that.
     """
     if form is TreeForm.TAR_GZ:
-        return None, regrouped(gz(_stream(tree, _Tar()), tree.name + ".tar", 0))
+        return None, regrouped(gz(_stream(tree, _Tar()), harmless(printable(tree.name)) + ".tar", 0))
     if form is TreeForm.TAR_ZST:
         return None, regrouped(zst(_stream(tree, _Tar())))
     kind = _Tar if form is TreeForm.TAR else _Zip

@@ -61,7 +61,7 @@ class Policy:
     """
 
     anonymous: Anonymous
-    uid: int
+    uid: Callable[[], int]
     root_is_public: Callable[[], bool]
     hidden: bool = False
 
@@ -126,6 +126,6 @@ class Doorkeeper:
         if right is Right.READ and policy.root_is_public():
             return Right.READ
         # The question costs a system call: it is put only where the answer matters.
-        if caller.owner() == policy.uid:
+        if caller.owner() == policy.uid():
             return Right.ALL
         return Right.READ if policy.root_is_public() else Right(0)

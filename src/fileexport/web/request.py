@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IAddress, IPushProducer
 
 from fileexport.errors import BadRequestError, PeerGone
@@ -259,6 +259,8 @@ class Request:
 
     def notifyFinish(self) -> Deferred[None]:
         """Fires when the answer has ended; fails with `PeerGone` when the connection did before."""
+        if self.gone:
+            return fail(PeerGone())
         finished: Deferred[None] = Deferred()
         self._lost.append(finished)
         return finished
