@@ -18,7 +18,8 @@ from typing import IO
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.disk.archive import SMALL, ChangedWhileRead, Form, compressed
+from fileexport.disk.archive import SMALL, Form, compressed
+from fileexport.errors import ChangedWhileRead
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -42,6 +42,7 @@ class TableTests(SynchronousTestCase):
             **{9: "BadRequestError", 10: "AuthenticationError", 11: "BusyError", 12: "OverloadedError"},
             **{13: "CorruptedResponse", 14: "TimeoutError", 15: "ConnectionError", 16: "ValueError"},
             **{17: "UnexpectedError", 18: "ConfigurationError", 19: "ListenError", 20: "OSError"},
+            21: "ChangedWhileRead",
         }
         self.assertEqual({row.wire: row.name for row in ROWS}, codes)
         self.assertEqual(len(ROWS), len(codes))

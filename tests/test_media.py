@@ -45,11 +45,6 @@ class Policies(SynchronousTestCase):
         ):
             self.assertEqual(inline_headers(name)[2], PASSIVE_POLICY, name)
 
-    def test_every_file_is_taken_at_its_type(self) -> None:
-        """No browser may guess another type than ours."""
-        for policy in (SANDBOX_POLICY, PASSIVE_POLICY):
-            self.assertEqual(dict(policy)[b"X-Content-Type-Options"], b"nosniff")
-
 
 class Types(SynchronousTestCase):
     """The type of a file by its name."""

@@ -81,8 +81,8 @@ def row(name: str, kind: str = "file", size: int = 1, mtime: float = 0.0) -> Row
 ROOT = RelPath()
 
 
-def shown(where: RelPath, rows: Sequence[Row], *, prefix: str = "", notes: Sequence[str] = ()) -> Page:
-    return Page(directory_page(where, rows, prefix=prefix, notes=notes, own_names=OWN_NAMES))
+def shown(where: RelPath, rows: Sequence[Row], *, prefix: str = "") -> Page:
+    return Page(directory_page(where, rows, prefix=prefix, own_names=OWN_NAMES))
 
 
 class HostileNames(SynchronousTestCase):
@@ -113,9 +113,9 @@ class HostileNames(SynchronousTestCase):
 
     def test_no_name_adds_markup(self) -> None:
         """A page has the same elements whatever its names are: a name is only text and an address."""
-        plain = shown(RelPath(("d", "e")), [row("f")], notes=["g"]).tags
+        plain = shown(RelPath(("d", "e")), [row("f")]).tags
         for name in ODD_NAMES:
-            page = shown(RelPath((name, "e")), [row(name)], notes=[name])
+            page = shown(RelPath((name, "e")), [row(name)])
             self.assertEqual(page.tags, plain, name)
             self.assertFalse([a for a, _ in page.attributes if a.startswith("on") or a == "style"], name)
 
@@ -147,7 +147,7 @@ class HostileNames(SynchronousTestCase):
     def test_the_page_is_clean_utf8(self) -> None:
         """A page is valid UTF-8 and holds no control but the newline, nor anything that reorders text."""
         rows = [row(name, kind) for name in ODD_NAMES for kind in ("file", "directory", "link", "other")]
-        text = directory_page(RelPath(ODD_NAMES[5:9]), rows, notes=ODD_NAMES).decode("utf-8")
+        text = directory_page(RelPath(ODD_NAMES[5:9]), rows).decode("utf-8")
         for character in text.replace("\n", ""):
             self.assertFalse(character < " " or "\x7f" <= character <= "\x9f", repr(character))
             self.assertNotIn(character, "\u200b\u200e\u200f\u2028\u202a\u202e\u2066\u2069\ufeff")
@@ -223,10 +223,6 @@ class Directories(SynchronousTestCase):
         self.assertIn("This directory is empty.", page.text)
         self.assertNotIn("table", page.tags)
 
-    def test_notes_are_shown(self) -> None:
-        """Sentences for the reader stand on the page."""
-        self.assertIn("3 names were left out.", shown(ROOT, [], notes=["3 names were left out."]).text)
-
     def test_other_kinds_are_no_links(self) -> None:
         """A socket, a device or a dangling link is named, but nothing leads to it."""
         page = shown(ROOT, [row("socket", "other")])
@@ -263,7 +259,7 @@ class Directories(SynchronousTestCase):
 
     def test_nothing_that_the_policy_forbids(self) -> None:
         """A page has no script, no inline style and no element that loads from elsewhere."""
-        page = shown(RelPath(("a",)), [row("f")], notes=["n"])
+        page = shown(RelPath(("a",)), [row("f")])
         self.assertFalse({"script", "style", "iframe", "img", "base", "object"} & set(page.tags))
         self.assertIn(("href", "/-/static/style.css"), page.attributes)
         self.assertIn(("href", "/-/static/icon.svg"), page.attributes)
@@ -300,7 +296,6 @@ class Policies(SynchronousTestCase):
             self.assertIn(directive, directives)
         self.assertIn(b"base-uri 'none'", directives)
         self.assertIn(b"frame-ancestors 'none'", directives)
-        self.assertEqual(policy[b"X-Content-Type-Options"], b"nosniff")
         self.assertEqual(policy[b"Referrer-Policy"], b"same-origin")
 
 

@@ -107,12 +107,8 @@ class RelPathTests(SynchronousTestCase):
         """What is joined to a base is beneath it, as the same path."""
         self.assertEqual((base + rest).beneath(base), rest)
 
-    def test_hidden(self) -> None:
-        """A path is hidden when any of its names begins with a dot, reserved when one is ours."""
-        for text in (".env", "a/.git", ".git/config", "...", "a/.b/c"):
-            self.assertTrue(RelPath.parse(text).is_hidden, text)
-        for text in ("", "a.b", "a/b.", "a/b..c"):
-            self.assertFalse(RelPath.parse(text).is_hidden, text)
+    def test_reserved(self) -> None:
+        """A path is reserved when one of its names is ours."""
         for text in (RESERVED, f"a/{RESERVED}", f"{RESERVED}/b"):
             self.assertTrue(RelPath.parse(text).is_reserved, text)
         for text in ("", f"{RESERVED}s", RESERVED.upper(), f"a{RESERVED}", f"{RESERVED} "):

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from fileexport.disk.sender import SLICE, STALL, Stalled, TruncatedFile, Valve, pump, send_span
-from fileexport.errors import PeerGone
+from fileexport.disk.sender import SLICE, STALL, Stalled, Valve, pump, send_span
+from fileexport.errors import ChangedWhileRead, PeerGone
 from fileexport.pools import Steps
 from tests.helpers import Immediate, SlowTransport
 
@@ -135,7 +135,7 @@ class SpanTests(SenderCase):
         sending = self.start(self.span(descriptor, 0, 4 * SLICE))
         os.ftruncate(descriptor, 2 * SLICE + 5)
         self.settle()
-        self.failureResultOf(sending, TruncatedFile)
+        self.failureResultOf(sending, ChangedWhileRead)
         self.assertEqual(self.peer.value(), content[: 2 * SLICE + 5])
         self.assertIsNone(self.peer.producer)
 

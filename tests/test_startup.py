@@ -320,7 +320,8 @@ class StateTests(Case):
         """A state directory that cannot be made is one line."""
         file = self.file("file", "")
         self.assertEqual(self.mistake(state=[file]), f"--state: {file}: File exists; give --state DIR")
-        self.assertEqual(self.mistake(state=[f"{file}/x"]), f"--state: {file}/x: Not a directory; give --state DIR")
+        mistake = f"--state: {file}/x: Not a directory; give --state DIR"
+        self.assertEqual(self.mistake(state=[f"{file}/x"]), mistake)
 
     def test_of_another_user(self) -> None:
         """A state directory of another user is refused: they could replace what is in it."""

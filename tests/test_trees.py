@@ -16,10 +16,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.disk.archive import ChangedWhileRead
 from fileexport.disk.jail import Entry, Jail, Opened, View
 from fileexport.disk.trees import Tree, TreeForm, archived
-from fileexport.errors import FileNameError
+from fileexport.errors import ChangedWhileRead, FileNameError
 from fileexport.paths import MAX_DEPTH, RelPath
 
 if sys.version_info >= (3, 14):

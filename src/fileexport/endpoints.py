@@ -151,6 +151,8 @@ def _read_tcp(
         os.stat(arguments.get("path", ""))  # Twisted takes a missing directory for an empty one
         parts: Any = serverFromString(reactor, description)
         return Endpoint(partial(_listen, parts.endpoint), parts.connectionCreator, local)
+    if "backlog" not in arguments:
+        description += f":backlog={BACKLOG}"
     return Endpoint(partial(_listen, serverFromString(reactor, description)), tls, local)
 
 

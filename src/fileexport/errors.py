@@ -69,6 +69,10 @@ class ListenError(FileExportError):
     """A listener could not be opened: is another program using the address?"""
 
 
+class ChangedWhileRead(FileExportError):
+    """The file changed while it was read: try again."""
+
+
 class PeerGone(ConnectionError):
     """The other side closed the connection."""
 
@@ -121,6 +125,8 @@ ERRORS: tuple[ErrorRow, ...] = (
     _row(UnexpectedError, 17, HTTPStatus.INTERNAL_SERVER_ERROR, 1),
     _row(ConfigurationError, 18, HTTPStatus.INTERNAL_SERVER_ERROR, 2),
     _row(ListenError, 19, HTTPStatus.INTERNAL_SERVER_ERROR, 1),
+    # 20 is `FULL_DISK`.
+    _row(ChangedWhileRead, 21, HTTPStatus.SERVICE_UNAVAILABLE, 5),
 )
 
 #: No exception of Python's own says "the disk is full": one row answers for ENOSPC and EDQUOT.

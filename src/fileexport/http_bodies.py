@@ -19,8 +19,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from fileexport.disk.archive import SMALL, Form, compressed
 from fileexport.disk.jail import Opened
-from fileexport.disk.sender import SLICE, TruncatedFile, Valve, pump, send_span
-from fileexport.errors import OverloadedError, PeerGone
+from fileexport.disk.sender import SLICE, Valve, pump, send_span
+from fileexport.errors import ChangedWhileRead, OverloadedError, PeerGone
 from fileexport.pools import Steps, Worker
 from fileexport.web import pages
 from fileexport.web.failures import HttpError
@@ -222,7 +222,7 @@ def _read(descriptor: int, part: bytes | Span) -> bytes:
         return part
     data = os.pread(descriptor, part.stop - part.start, part.start)
     if len(data) < part.stop - part.start:
-        raise TruncatedFile(f"the file ended before {part.stop}")
+        raise ChangedWhileRead(f"the file ended before {part.stop}")
     return data
 
 

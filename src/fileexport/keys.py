@@ -1,7 +1,6 @@
 """The key and the certificate of the daemon, and the pin by which a client knows them again.
 
-Pure: no files. cryptography is imported where it is used, because every client command imports this module
-and few of them need it.
+Pure: no files. cryptography is imported where it is used: it costs more than all the rest of a command.
 """
 
 from __future__ import annotations

@@ -145,11 +145,6 @@ class RelPath:
         return RelPath(self.parts[len(base.parts) :])
 
     @property
-    def is_hidden(self) -> bool:
-        """Whether any name in it begins with a dot."""
-        return any(name.startswith(".") for name in self.parts)
-
-    @property
     def is_reserved(self) -> bool:
         """Whether any name in it is `RESERVED`."""
         return RESERVED in self.parts

@@ -92,5 +92,9 @@ def stop(pidfile: str) -> None:
 
 
 def _fail(error: Exception, status: int) -> NoReturn:
-    click.echo(f"Error: {error}", err=True)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {where}{error.strerror}", err=True)
+    else:
+        click.echo(f"Error: {error}", err=True)
     raise SystemExit(status)

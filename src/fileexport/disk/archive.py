@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterable, Iterator
 import zipstream  # type: ignore[import-untyped]  # the library carries no annotations
 from isal import isal_zlib
 
+from fileexport.errors import ChangedWhileRead
 from fileexport.paths import printable
 
 if sys.version_info >= (3, 14):
@@ -42,10 +43,6 @@ _ZST_LEVEL = 3
 _OS_UNIX = 3
 _HAS_NAME = 8
 _UINT32 = (1 << 32) - 1
-
-
-class ChangedWhileRead(OSError):
-    """The file changed while it was read."""
 
 
 class Form(enum.Enum):

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IPullProducer, IPushProduc
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from fileexport.errors import PeerGone
+from fileexport.errors import ChangedWhileRead, PeerGone
 
 #: Seconds that a peer may take nothing before its connection is given up: nginx' `send_timeout`, long enough
 #: for a laptop that changes its network, short enough that dead readers do not fill the connection table.
@@ -40,10 +40,6 @@ _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 class Stalled(TimeoutError):
     """The other side took nothing for too long."""
-
-
-class TruncatedFile(OSError):
-    """The file became shorter while it was sent."""
 
 
 class Outlet(Protocol):
@@ -252,7 +248,7 @@ async def send_span(valve: Valve, descriptor: int, start: int, stop: int) -> int
     """Send the bytes from `start` up to, not including, `stop` of a regular file; returns how many that were.
 
     The descriptor is neither moved nor closed, and must stay open until this has ended. The reactor gets a
-    turn after each piece, so that one fast reader does not keep it from the others. Raises `TruncatedFile`
+    turn after each piece, so that one fast reader does not keep it from the others. Raises `ChangedWhileRead`
     when the file ends before `stop`, `PeerGone`, `Stalled`, and `OSError` as reading does.
     """
     await valve.flowing()
@@ -262,7 +258,7 @@ async def send_span(valve: Valve, descriptor: int, start: int, stop: int) -> int
     while offset < stop:
         data = os.pread(descriptor, min(SLICE, stop - offset), offset)
         if not data:
-            raise TruncatedFile(f"the file ended at {offset}, {stop} was promised")
+            raise ChangedWhileRead(f"the file ended at {offset}, {stop} was promised")
         await valve.write(data)
         offset += len(data)
         if offset < stop:
@@ -318,7 +314,7 @@ class _Direct:
             self._end(error)
             return
         if sent == 0:
-            self._end(TruncatedFile(f"the file ended at {self.offset}, {self._stop} was promised"))
+            self._end(ChangedWhileRead(f"the file ended at {self.offset}, {self._stop} was promised"))
             return
         self.offset += max(sent, 0)
         if self.offset < self._stop:

@@ -22,9 +22,9 @@ from typing import NamedTuple, Protocol
 
 from isal import isal_zlib
 
-from fileexport.disk.archive import ChangedWhileRead, dos_time, gz, harmless, read, regrouped, zst
+from fileexport.disk.archive import dos_time, gz, harmless, read, regrouped, zst
 from fileexport.disk.jail import Entry, Opened, View
-from fileexport.errors import FileNameError
+from fileexport.errors import ChangedWhileRead, FileNameError
 from fileexport.paths import RelPath, printable
 
 #: Blocks of a tar archive, and the two empty ones at its end (POSIX pax).

@@ -9,18 +9,14 @@ from functools import lru_cache
 
 from fileexport.web.names import disposition
 
-#: Every answer is taken at the type that we say.
-NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
-
 #: The headers of a file that a browser might run: sandboxed it has an origin of its own, no scripts and no
 #: forms, and it loads nothing from anywhere, so that opening it cannot ask this server for anything.
 SANDBOX_POLICY: tuple[tuple[bytes, bytes], ...] = (
     (b"Content-Security-Policy", b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
-    NOSNIFF,
 )
 
 #: The headers of a file that is only looked at. No sandbox: Chromium's PDF viewer and players need none.
-PASSIVE_POLICY: tuple[tuple[bytes, bytes], ...] = (NOSNIFF,)
+PASSIVE_POLICY: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,6 @@ from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple
 
 from fileexport.paths import MAX_DEPTH, MAX_PATH, RelPath, quote_name
-from fileexport.web.media import NOSNIFF
 from fileexport.web.names import visible
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ PAGE_POLICY: tuple[tuple[bytes, bytes], ...] = (
         b"default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
         b"frame-ancestors 'none'",
     ),
-    NOSNIFF,
     (b"Referrer-Policy", b"same-origin"),
 )
 
@@ -67,14 +65,12 @@ def directory_page(
     rows: Sequence[Row],
     *,
     prefix: str = "",
-    notes: Sequence[str] = (),
     own_names: frozenset[str] = frozenset(),
 ) -> bytes:
     """Write the page of a directory as UTF-8 HTML: directories first, then by name.
 
     `prefix` is what a reverse proxy puts before our paths, without a slash at its end. What lies at or below
-    a name of `own_names` in the root (our own routes) is reached through `FILES_ROUTE`. `notes` are
-    sentences for the reader, shown above the entries.
+    a name of `own_names` in the root (our own routes) is reached through `FILES_ROUTE`.
     """
     links = _Links(where, prefix, own_names)
     ordered = sorted(rows, key=lambda row: (row.kind != "directory", row.name))
@@ -89,7 +85,6 @@ def directory_page(
             (visible(name), links.directory(RelPath(where.parts[: depth + 1])))
             for depth, name in enumerate(where.parent)
         ],
-        notes=[visible(note) for note in notes],
         entries=[_entry(row, links) for row in ordered],
         count="1 entry" if len(rows) == 1 else f"{len(rows):,} entries",
         total=human_size(total),

@@ -32,7 +32,6 @@ Header = tuple[bytes, bytes]
 _ALWAYS = (
     b"Server: fileexport\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
 )
-_ALWAYS_NAMES = frozenset({b"server", b"x-content-type-options", b"cross-origin-resource-policy"})
 _STATUS_LINES = {
     status: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus
 }
@@ -172,10 +171,8 @@ class Request:
         ]
         sized = status in _WITHOUT_BODY or self.method == b"HEAD"
         for name, value in headers:
-            lowered = name.lower()
-            sized = sized or lowered == b"content-length"
-            if lowered not in _ALWAYS_NAMES:
-                lines.append(b"%s: %s\r\n" % (name, value))
+            sized = sized or name == b"Content-Length"
+            lines.append(b"%s: %s\r\n" % (name, value))
         if not sized:
             self._chunked = self.head.minor >= 1
             self._close = self._close or not self._chunked
