@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,7 @@ class HttpHarness:
         local: bool = True,
         owner: int | None = OWN_UID,
         proxies: Sequence[str] = (),
+        banned: Sequence[str] = (),
         hosts: Sequence[str] = (),
         public_origin: str | None = None,
         prefix: str = "",
@@ -285,6 +287,9 @@ class HttpHarness:
         #: How often the owner of a peer's socket was asked for.
         self.asked = 0
         self._owner = owner
+        self._banned = banned
+        #: Requests of clients behind a proxy that are under way, by address.
+        self.inside: Counter[str] = Counter()
         self._jail = Jail(os.fspath(root), calls=calls, durable=False)
         keeper = Doorkeeper(
             parse_token_file(tokens, "tokens"),
@@ -293,6 +298,7 @@ class HttpHarness:
         around = Surroundings(
             owner=self._owner_of,
             is_proxy=lambda host: host in proxies,
+            enter=self._enter,
             stop=self._stop,
             names=Names(allowed_names("box", hosts, None), public_origin),
             prefix=prefix,
@@ -348,6 +354,12 @@ class HttpHarness:
     def _owner_of(self, transport: object) -> int | None:
         self.asked += 1
         return self._owner
+
+    def _enter(self, client: str) -> Callable[[], None] | None:
+        if client in self._banned:
+            return None
+        self.inside[client] += 1
+        return lambda: self.inside.subtract([client])
 
     def _stop(self) -> None:
         self.stops += 1

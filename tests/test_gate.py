@@ -338,3 +338,35 @@ class GatedFactoryTests(SynchronousTestCase):
         self.assertEqual(events, ["start"])
         factory.doStop()
         self.assertEqual(events, ["start", "stop"])
+
+
+class ProxyTests(SynchronousTestCase):
+    """Trusted reverse proxies, and the clients that they speak for."""
+
+    def test_the_proxy_itself_is_not_held_back(self) -> None:
+        """Neither filters nor the limit for an address count for a trusted proxy's connections."""
+        gate = Gate(
+            filters=[ip_network("192.0.2.0/24")],
+            trusted=[ip_network("10.0.0.1")],
+            per_address=1,
+            on_exhausted=lambda: None,
+        )
+        self.assertTrue(all(gate.admit(tcp("10.0.0.1")) for _ in range(3)))
+        self.assertIsNone(gate.admit(tcp("10.0.0.2")))
+
+    def test_its_clients_are(self) -> None:
+        """They count for the addresses that it names, and a place that was given back is free again."""
+        gate = Gate(
+            filters=[ip_network("192.0.2.0/24")],
+            trusted=[ip_network("10.0.0.1")],
+            per_address=2,
+            on_exhausted=lambda: None,
+        )
+        slots = [gate.enter(read_ip("192.0.2.7")) for _ in range(3)]
+        self.assertEqual([slot is not None for slot in slots], [True, True, False])
+        self.assertIsNone(gate.enter(read_ip("198.51.100.1")))
+        for slot in slots[:2]:
+            assert slot is not None
+            slot.release()
+        self.assertIsNotNone(gate.enter(read_ip("192.0.2.7")))
+        self.assertEqual(gate.open, 0)

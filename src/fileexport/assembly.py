@@ -9,19 +9,18 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from fileexport.config import Anonymous, Durability, NameRule, Network, Settings
+from fileexport.config import Anonymous, Durability, NameRule, Settings
 from fileexport.disk.jail import Jail
 from fileexport.endpoints import Reactor
 from fileexport.errors import ConfigurationError
 from fileexport.exports import Exports
-from fileexport.gate import Gate
+from fileexport.gate import Gate, read_ip
 from fileexport.http_bodies import Bodies
 from fileexport.http_resource import HttpDoor, Surroundings
 from fileexport.listening import Listener, default_listener, open_listeners, parse_listener
@@ -82,6 +81,14 @@ class ExportService(Service):
         cores = os.cpu_count() or 1
         self._cpu = Pool(reactor, "cpu", cores, CPU_WAITING)
         self._makers = Pool(reactor, "makers", cores, MAKERS_WAITING)
+        self._gate = Gate(
+            filters=settings.address_filter,
+            trusted=settings.trusted_proxy,
+            max_concurrent=settings.max_concurrent,
+            max_total=settings.max_connections,
+            on_full=self._stop_listening,
+            on_exhausted=stop,
+        )
         self._keeper = Doorkeeper(prepared.tokens, _policy(settings, self._jail))
         self._door = HttpDoor(
             reactor,
@@ -89,14 +96,7 @@ class ExportService(Service):
             self._keeper,
             self._disk,
             Bodies(reactor, self._cpu, self._makers),
-            _surroundings(settings, stop),
-        )
-        self._gate = Gate(
-            filters=settings.address_filter,
-            max_concurrent=settings.max_concurrent,
-            max_total=settings.max_connections,
-            on_full=self._stop_listening,
-            on_exhausted=stop,
+            _surroundings(settings, self._gate, stop),
         )
         self._tls = prepared.tls
         self._access = AccessLog(sink, settings.log_format.value, now=time.time)
@@ -235,7 +235,7 @@ class ExportService(Service):
     def _record(self, request: Request) -> None:
         self._access.record(
             Access(
-                peer=getattr(request.wire.peer, "host", "unix"),
+                peer=request.client or "unix",
                 who=request.who.name if request.who else "-",
                 method=request.method,
                 target=request.head.target,
@@ -271,11 +271,17 @@ def _policy(settings: Settings, jail: Jail) -> Policy:
     return Policy(settings.anonymous, os.geteuid, root_is_public, settings.hidden)
 
 
-def _surroundings(settings: Settings, stop: Callable[[], None]) -> Surroundings:
+def _surroundings(settings: Settings, gate: Gate, stop: Callable[[], None]) -> Surroundings:
     public = settings.public_url
+
+    def enter(client: str) -> Callable[[], None] | None:
+        slot = gate.enter(read_ip(client))
+        return slot.release if slot else None
+
     return Surroundings(
         owner=owner_of,
-        is_proxy=lambda host: _is_among(host, settings.trusted_proxy),
+        is_proxy=lambda host: bool(settings.trusted_proxy) and gate.is_trusted(read_ip(host)),
+        enter=enter,
         stop=stop,
         names=Names(
             allowed_names(socket.gethostname(), settings.allow_host, public.host if public else None),
@@ -283,14 +289,6 @@ def _surroundings(settings: Settings, stop: Callable[[], None]) -> Surroundings:
         ),
         prefix=public.prefix if public else "",
     )
-
-
-def _is_among(host: str, networks: tuple[Network, ...]) -> bool:
-    if not networks:
-        return False
-    address = ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in network for network in networks)
 
 
 def _who_may_what(prepared: Prepared, local: bool) -> list[str]:

@@ -52,6 +52,8 @@ class Gate:
     """Decides who may come in, and counts who is in.
 
     - `filters`: networks whose addresses may come in; empty: all. A UNIX socket has no address and passes.
+    - `trusted`: networks of reverse proxies, which neither filters nor the limit for an address hold back:
+      those count for the clients that they speak for (`enter`).
     - `max_concurrent`: connections at a time, of all kinds together.
     - `per_address`: connections at a time from one IP address; UNIX sockets are not bound by it.
     - `max_total`: connections in the gate's whole life, at least 1, refused ones not counted; None: no end.
@@ -63,6 +65,7 @@ class Gate:
         self,
         *,
         filters: Sequence[Network] = (),
+        trusted: Sequence[Network] = (),
         max_concurrent: int = 10_000,
         per_address: int = 1024,
         max_total: int | None = None,
@@ -70,6 +73,7 @@ class Gate:
         on_exhausted: Callable[[], None],
     ) -> None:
         self._filters = tuple(filters)
+        self._trusted = tuple(trusted)
         self._max_concurrent = max_concurrent
         self._per_address = per_address
         self._left = max_total
@@ -97,19 +101,36 @@ class Gate:
                 self._on_full()
         return Slot(lambda: self._leave(ip))
 
+    def is_trusted(self, ip: Address) -> bool:
+        """Whether this is the address of a proxy that speaks for others."""
+        return any(ip in network for network in self._trusted)
+
+    def enter(self, ip: Address) -> Slot | None:
+        """Give one request of a client behind a trusted proxy a place, or None: it is to be refused.
+
+        Filters and the limit for an address count for it as if it had come by itself.
+        """
+        if not self._welcome(ip):
+            return None
+        self._by_address[ip] += 1
+        return Slot(lambda: self._leave_address(ip))
+
     def _welcome(self, ip: Address | None) -> bool:
-        if ip is None:
+        if ip is None or self.is_trusted(ip):
             return True
         if self._filters and not any(ip in network for network in self._filters):
             return False
         return self._by_address[ip] < self._per_address
 
+    def _leave_address(self, ip: Address) -> None:
+        self._by_address[ip] -= 1
+        if not self._by_address[ip]:
+            del self._by_address[ip]  # addresses come and go without end; only those present are kept
+
     def _leave(self, ip: Address | None) -> None:
         self._open -= 1
         if ip is not None:
-            self._by_address[ip] -= 1
-            if not self._by_address[ip]:
-                del self._by_address[ip]  # addresses come and go without end; only those present are kept
+            self._leave_address(ip)
         if self._left == 0 and self._open == 0:
             self._on_exhausted()
 

@@ -31,6 +31,7 @@ from fileexport.tokens import Principal, Right
 from fileexport.web import pages
 from fileexport.web.access import FORWARDING, Caller, Doorkeeper, parse_credentials
 from fileexport.web.failures import HttpError, fail
+from fileexport.web.forwarded import client_of
 from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
 from fileexport.web.request import Request
 from fileexport.web.routes import OWN_NAMES, Open, Route, Routes, acting, reading
@@ -52,12 +53,14 @@ Answer = Callable[[Request, Principal, bytes], Awaitable[None]]
 class Surroundings:
     """What the door needs of the daemon around it.
 
-    `owner` tells the uid behind a connection, `is_proxy` whether a peer is a trusted one, `stop` begins the
-    daemon's graceful stop. `prefix` stands before our paths where a reverse proxy puts one.
+    `owner` tells the uid behind a connection, `is_proxy` whether an address is a trusted proxy's. `enter`
+    lets one request of an address behind it in (what it returns lets it out again) or says None. `stop`
+    begins the daemon's graceful stop. `prefix` stands before our paths where a reverse proxy puts one.
     """
 
     owner: Callable[[object], int | None]
     is_proxy: Callable[[str], bool]
+    enter: Callable[[str], Callable[[], None] | None]
     stop: Callable[[], None]
     names: Names
     prefix: str = ""
@@ -113,6 +116,7 @@ class HttpDoor:
         try:
             route, below = self._route(request)
             plain = route.plain
+            self._let_in(request)
             request.who = await self._admit(request, route)
             await route.answer(request, request.who, below)
         except PeerGone:
@@ -156,6 +160,18 @@ class HttpDoor:
             raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "this path takes no body of that size")
         return who
 
+    def _let_in(self, request: Request) -> None:
+        """Behind a trusted proxy the client's own address decides, as at the gate."""
+        peer = request.client
+        request.client = client_of(peer, request.fields, self._around.is_proxy)
+        if request.client is None or request.client == peer:
+            return
+        leave = self._around.enter(request.client)
+        if leave is None:
+            request.last()
+            raise HttpError(HTTPStatus.FORBIDDEN, "this address is not let in")
+        request.notifyFinish().addBoth(lambda _: leave())
+
     def _check_host(self, request: Request) -> None:
         host = request.head.host
         if host is None or self._is_our_host(host):
@@ -175,11 +191,11 @@ class HttpDoor:
 
     def _caller(self, request: Request) -> Caller:
         forwarded = any(request.fields(name) for name in FORWARDING)
-        host = getattr(request.wire.peer, "host", None)
+        peer = getattr(request.wire.peer, "host", None)
         transport = request.wire.transport
         return Caller(
             local=request.wire.local,
-            forwarded=forwarded or (host is not None and self._around.is_proxy(host)),
+            forwarded=forwarded or (peer is not None and self._around.is_proxy(peer)),
             owner=lambda: self._around.owner(transport),
         )
 

@@ -65,6 +65,8 @@ class Request:
     """A request that is to be answered.
 
     - `who`: who asked, once that is known; the access log names them.
+    - `client`: the address that it came from; behind a trusted proxy the one that the proxy names. None on
+      a UNIX socket.
     - `started`: when its head was complete, in the reactor's seconds.
     - `gone`: whether the peer is gone; nothing may be written then.
     - `began`, `status`, `sent`: what of the answer has left so far: whether any, its status, bytes of body.
@@ -73,6 +75,7 @@ class Request:
 
     __slots__ = (
         "_chunked",
+        "client",
         "_close",
         "_fields",
         "_lost",
@@ -99,6 +102,7 @@ class Request:
         self.path, _, self.query = head.target.partition(b"?")
         self.started = started
         self.who: Principal | None = None
+        self.client: str | None = getattr(wire.peer, "host", None)
         self.gone = False
         self.began = False
         self.status = HTTPStatus.OK
