@@ -1,32 +1,39 @@
-"""Measure: `python -m benchmarks [case…] [--json] [--rounds N]`.
+"""Measure: `python -m benchmarks [case…] [--peers a,b] [--rounds N] [--full] [--json]`.
 
 Ours and the peers run alternately in one go, because only ratios from one run can be compared. A peer that is
-missing is named in the table.
+missing is named in the table. A case is chosen by its name or a part of it: `http.bulk`, `http`, `small`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from benchmarks import CASES, Case, Missing
+from benchmarks import Case, Contender, Measure, Missing
+from benchmarks.http_cases import http_cases
+from benchmarks.start import START
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender's figures in `unit`; `ratio` is our median divided by its own.
+    """One contender's figures of one metric in `unit`; `ratio` is our median divided by its own.
 
     `missing` says why there are none.
     """
 
     case: str
     contender: str
+    metric: str
     unit: str
+    better: str
     rounds: int
     median: float | None = None
     low: float | None = None
@@ -35,53 +42,104 @@ class Row:
     missing: str | None = None
 
 
-def measure(case: Case, rounds: int) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Run the contenders in turn; return each one's figures, and why those that cannot run do not.
+@dataclass
+class Result:
+    """What one contender showed: the figures of each round, or why there are none."""
+
+    rounds: list[Sequence[float]] = field(default_factory=list)
+    missing: str | None = None
+
+
+def measure(case: Case, directory: Path, rounds: int) -> list[Result]:
+    """Run the contenders in turn; a result for each.
 
     One more round comes first and does not count: it fills caches.
     """
-    figures: dict[str, list[float]] = {contender.name: [] for contender in case.contenders}
-    missing: dict[str, str] = {}
-    for number in range(rounds + 1):
-        for contender in case.contenders:
-            if contender.name in missing:
-                continue
-            with tempfile.TemporaryDirectory() as directory:
-                try:
-                    figure = contender.measure(Path(directory))
-                except Missing as reason:
-                    missing[contender.name] = str(reason)
+    results = [Result() for _ in case.contenders]
+    with ExitStack() as stack:
+        measures: list[Measure | None] = [
+            _entered(stack, contender, directory, result)
+            for contender, result in zip(case.contenders, results, strict=True)
+        ]
+        for number in range(rounds + 1):
+            for once, result in zip(measures, results, strict=True):
+                if once is None or result.missing is not None:
                     continue
-            if number:
-                figures[contender.name].append(figure)
-    return figures, missing
+                try:
+                    figures = once()
+                except Missing as reason:
+                    result.missing = str(reason)
+                    continue
+                if number:
+                    result.rounds.append(figures)
+    return results
 
 
-def rows(name: str, case: Case, rounds: int) -> list[Row]:
-    """Measure one case: one row for each contender, ours first."""
-    figures, missing = measure(case, rounds)
+def _entered(stack: ExitStack, contender: Contender, directory: Path, result: Result) -> Measure | None:
+    try:
+        return stack.enter_context(contender.enter(directory))
+    except Missing as reason:
+        result.missing = str(reason)
+        return None
+
+
+def rows(name: str, case: Case, rounds: int) -> tuple[str, list[Row]]:
+    """Measure one case: what it is about, and a row for each contender and metric, ours first."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
+        directory = Path(temporary)
+        # As exported directories are: every local user may read them.
+        directory.chmod(0o755)
+        about = case.prepare(directory)
+        results = measure(case, directory, rounds)
     made = []
-    ours = figures[case.contenders[0].name]
-    for contender, values in figures.items():
-        if contender in missing:
-            made.append(Row(name, contender, case.unit, rounds, missing=missing[contender]))
-            continue
-        median = statistics.median(values)
-        ratio = statistics.median(ours) / median if len(ours) == rounds else None
-        made.append(Row(name, contender, case.unit, rounds, median, min(values), max(values), ratio))
-    return made
+    for number, metric in enumerate(case.metrics):
+        ours = None
+        for contender, result in zip(case.contenders, results, strict=True):
+            row = Row(name, contender.name, metric.name, metric.unit, metric.better, rounds)
+            if result.missing is not None:
+                made.append(replace(row, missing=result.missing))
+                continue
+            values = [figures[number] for figures in result.rounds]
+            median = statistics.median(values)
+            ours = median if contender is case.contenders[0] else ours
+            ratio = ours / median if ours is not None and median else None
+            made.append(replace(row, median=median, low=min(values), high=max(values), ratio=ratio))
+    return about, made
 
 
-def show(case: Case, table: list[Row]) -> None:
+def show(about: str, table: list[Row]) -> None:
     """Print one case for people."""
-    print(f"{table[0].case}: {case.about} ({table[0].rounds} rounds, {case.unit}; ratio = ours / theirs)")
-    print(f"  {'':<24}{'median':>10}{'min':>10}{'max':>10}{'ratio':>8}")
+    print(f"{table[0].case}: {about} ({table[0].rounds} rounds; ratio = ours / theirs)")
+    metric = ""
     for row in table:
-        if row.missing is not None:
-            print(f"  {row.contender:<24}missing: {row.missing}")
+        if row.metric != metric:
+            metric = row.metric
+            title = f"{metric}, {row.unit}, {row.better} is better"
+            print(f"  {title:<44}{'median':>10}{'min':>10}{'max':>10}{'ratio':>8}")
+        if row.median is None or row.low is None or row.high is None:
+            print(f"    {row.contender:<42}missing: {row.missing}")
             continue
+        figures = "".join(f"{_rounded(value):>10}" for value in (row.median, row.low, row.high))
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        print(f"  {row.contender:<24}{row.median:>10.1f}{row.low:>10.1f}{row.high:>10.1f}{ratio:>8}")
+        print(f"    {row.contender:<42}{figures}{ratio:>8}")
+
+
+def _rounded(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _chosen(words: Sequence[str], cases: Sequence[str]) -> list[str]:
+    """The cases that a word names, wholly or by some of its parts: `http`, `small`, `http.small.1k`."""
+    return [name for name in cases if not words or any(f".{word}." in f".{name}." for word in words)]
+
+
+def _among(case: Case, peers: Sequence[str] | None) -> Case:
+    """The case with ours and these peers alone."""
+    if peers is None:
+        return case
+    kept = tuple(one for one in case.contenders if not one.peer or one.peer in peers)
+    return replace(case, contenders=kept)
 
 
 def _at_least_one(text: str) -> int:
@@ -90,23 +148,37 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("case", nargs="*", help="all by default, else names or parts of names")
+    parser.add_argument("--peers", type=lambda text: text.split(","), metavar="A,B", help="all by default")
+    parser.add_argument("--rounds", type=_at_least_one, default=5, metavar="N", help="5 by default")
+    parser.add_argument("--full", action="store_true", help="10,000 idle connections instead of 2,000")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line for each figure")
+    return parser
+
+
 def main() -> int:
     """Measure the cases that the command line names; 1 where a contender was missing."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
-    parser.add_argument("case", nargs="*", help=f"all by default: {', '.join(CASES)}")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line for each contender")
-    parser.add_argument("--rounds", type=_at_least_one, default=5, metavar="N", help="5 by default")
+    parser = _parser()
     options = parser.parse_args()
-    if unknown := [name for name in options.case if name not in CASES]:
-        parser.error(f"no such case: {', '.join(unknown)}; there are: {', '.join(CASES)}")
+    cases = {**http_cases(full=options.full), "http.start": START}
+    if unknown := [word for word in options.case if not _chosen([word], list(cases))]:
+        parser.error(f"no such case: {', '.join(unknown)}; there are: {', '.join(cases)}")
+    known = {one.peer for case in cases.values() for one in case.contenders if one.peer}
+    if options.peers and (strange := sorted(set(options.peers) - known)):
+        parser.error(f"no such peer: {', '.join(strange)}; there are: {', '.join(sorted(known))}")
+    # A plain SIGTERM would leave servers and files behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     incomplete = False
-    for name in options.case or CASES:
-        table = rows(name, CASES[name], options.rounds)
+    for name in _chosen(options.case, list(cases)):
+        about, table = rows(name, _among(cases[name], options.peers), options.rounds)
         incomplete |= any(row.missing is not None for row in table)
         if options.json:
             print(*(json.dumps(asdict(row)) for row in table), sep="\n", flush=True)
         else:
-            show(CASES[name], table)
+            show(about, table)
+            sys.stdout.flush()
     return 1 if incomplete else 0
 
 
