@@ -52,10 +52,12 @@ class Exports:
 
     def __init__(self, tree: Files, directories: tuple[RelPath, ...] = ()) -> None:
         self._tree = tree
-        self._directories = directories or (RelPath(),)
+        self._directories = tuple(dict.fromkeys(directories)) or (RelPath(),)
 
     def bases(self, who: Principal) -> tuple[RelPath, ...]:
         """The highest directories that `who` may see: the exported ones, cut to the token's own part."""
+        if not who.under:
+            return self._directories
         found = []
         for directory in self._directories:
             if directory.beneath(who.under) is not None:
@@ -72,9 +74,10 @@ class Exports:
         Raises `PermissionError`, or `OSError` as the disk says.
         """
         self._require(who, Right.READ)
-        if self._is_virtual(who, path):
+        place = self._find(who, path)
+        if place is None and self._is_virtual(who, path):
             return None
-        view, rest = self._place(who, path)
+        view, rest = place or self._place(who, path)
         return self._tree.open(view, rest)
 
     def browse(self, who: Principal, path: RelPath) -> list[Entry]:
@@ -208,10 +211,15 @@ class Exports:
 
     def _place(self, who: Principal, path: RelPath) -> tuple[View, RelPath]:
         """The view that holds `path`, and the path as seen from its base."""
+        if (place := self._find(who, path)) is not None:
+            return place
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _find(self, who: Principal, path: RelPath) -> tuple[View, RelPath] | None:
         for base in self.bases(who):
             if (rest := path.beneath(base)) is not None:
                 return View(base, hidden=who.sees_hidden), rest
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return None
 
     def _base_entry(self, who: Principal, base: RelPath, rest: RelPath) -> Entry:
         name = "/".join(rest)

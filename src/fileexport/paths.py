@@ -84,6 +84,13 @@ class RelPath:
         object.__setattr__(self, "parts", names)
 
     @classmethod
+    def _part_of(cls, names: tuple[str, ...]) -> RelPath:
+        """A path of names that were in a path before: nothing is left to be checked."""
+        path = cls.__new__(cls)
+        object.__setattr__(path, "parts", names)
+        return path
+
+    @classmethod
     def parse(cls, text: str) -> RelPath:
         """Read ``a/b``, ``/a/b`` or ``a/b/``; the root is ``/``, ``.`` or empty."""
         if text in ("", ".", "/"):
@@ -136,13 +143,15 @@ class RelPath:
     @property
     def parent(self) -> RelPath:
         """The path without its last name; the root's parent is the root."""
-        return RelPath(self.parts[:-1])
+        return self._part_of(self.parts[:-1])
 
     def beneath(self, base: RelPath) -> RelPath | None:
         """This path as seen from `base`, or None where it is not `base` or below it."""
+        if not base.parts:
+            return self
         if self.parts[: len(base.parts)] != base.parts:
             return None
-        return RelPath(self.parts[len(base.parts) :])
+        return self._part_of(self.parts[len(base.parts) :])
 
     @property
     def is_reserved(self) -> bool:

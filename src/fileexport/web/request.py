@@ -78,6 +78,7 @@ class Request:
         "client",
         "_close",
         "_fields",
+        "_index",
         "_lost",
         "_now",
         "began",
@@ -108,6 +109,9 @@ class Request:
         self.status = HTTPStatus.OK
         self.sent = 0
         self.oversized = False
+        self._index: dict[bytes, list[bytes]] = {}
+        for name, value in head.fields:
+            self._index.setdefault(name, []).append(value)
         self._now = now
         self._close = close or not head.keeps_alive
         self._chunked = False
@@ -123,7 +127,7 @@ class Request:
 
     def fields(self, name: bytes) -> Sequence[bytes]:
         """All field lines of a name, in order; empty where there is none."""
-        return self.head.all(name.lower())
+        return self._index.get(name.lower(), ())
 
     def accepts(self, kind: bytes) -> bool:
         """Whether the Accept header names this media type."""
