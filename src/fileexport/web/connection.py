@@ -63,10 +63,13 @@ class Recorder(Protocol):
 class Connection(TwistedProtocol):
     """One connection. What is read and who has the turn: head → (body) → answer → head …
 
-    `deadline` is when the present step must be done, in the reactor's seconds; None: never.
+    - `deadline`: when the present step must be done, in the reactor's seconds; None: never.
+    - `peer`, `secure`: the address of the other end, and whether the connection is encrypted.
     """
 
     factory: Site
+    peer: IAddress
+    secure: bool
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
@@ -95,6 +98,8 @@ class Connection(TwistedProtocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
+        self.peer = transport.getPeer()
+        self.secure = ISSLTransport.providedBy(transport)
         self._set_deadline(HEAD_TIME)
         self.factory.joined(self)
 
@@ -239,18 +244,6 @@ class Connection(TwistedProtocol):
         request.answer(error.status, text, b"text/plain; charset=utf-8")
 
     # -- what a request calls (`web.request.Wire`)
-
-    @property
-    def peer(self) -> IAddress:
-        """The address of the other end."""
-        transport: Any = self.transport
-        address: IAddress = transport.getPeer()
-        return address
-
-    @property
-    def secure(self) -> bool:
-        """Whether the connection is encrypted."""
-        return ISSLTransport.providedBy(self.transport)
 
     @property
     def local(self) -> bool:
