@@ -135,11 +135,11 @@ class HttpDoor:
 
     async def _admit(self, request: Request, route: Route[Answer]) -> Principal:
         """Say who asks. Raises where the request must not be answered."""
+        self._check_host(request)
         right = route.rights.get(request.method)
         if right is None:
             allow = (b"Allow", route.allow)
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "this path does not have that method", (allow,))
-        self._check_host(request)
         if isinstance(right, Open):
             return Principal.anonymous(Right(0))
         caller = self._caller(request)
