@@ -1,7 +1,9 @@
 """Bytes onto a connection as fast as its peer takes them: pieces of a stream, a range of a descriptor.
 
-A `Valve` is the one producer of both. It is a push producer, because pull producers of a request or of a
-TLS transport run on the global Cooperator, which stands still under a private reactor.
+A `Valve` is the producer of both. It is a push producer, because pull producers of a request or of a TLS
+transport run on the global Cooperator, which stands still under a private reactor. A large range goes past it
+where the transport is plain TCP: `_Direct` puts it onto the socket by sendfile(2), asked by the transport
+itself.
 
 Whatever `pump` and `send_span` raise, the answer is incomplete: the caller aborts the connection and never
 ends the answer cleanly.
