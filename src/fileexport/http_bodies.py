@@ -11,8 +11,9 @@ import os
 import secrets
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from http import HTTPStatus
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
@@ -26,7 +27,7 @@ from fileexport.web import pages
 from fileexport.web.failures import HttpError
 from fileexport.web.media import inline_headers
 from fileexport.web.names import attachment
-from fileexport.web.ranges import FileState, Plan, Span, decide, strong_etag
+from fileexport.web.ranges import DECISIVE, FileState, Plan, Span, decide, strong_etag
 from fileexport.web.request import Header, Request
 
 P = ParamSpec("P")
@@ -68,14 +69,19 @@ class Bodies:
         self, request: Request, opened: Opened, content_type: bytes, headers: Iterable[Header]
     ) -> None:
         status = opened.stat
-        plan = decide(
-            request.method,
-            request.fields,
-            FileState(status.st_size, status.st_mtime_ns, strong_etag(status)),
-            content_type=content_type,
-            now=request.now,
-            boundary=_boundary(),
-        )
+        if request.is_safe and not request.has_any(DECISIVE):
+            # Last-Modified never lies behind the answer's Date: only then does the plan depend on the time.
+            now = max(request.now, 0) if status.st_mtime > request.now else None
+            plan = _whole(_facts(status), request.method, content_type, now)
+        else:
+            plan = decide(
+                request.method,
+                request.fields,
+                FileState(status.st_size, status.st_mtime_ns, strong_etag(status)),
+                content_type=content_type,
+                now=request.now,
+                boundary=_boundary(),
+            )
         _refuse(plan)
         request.begin(plan.status, (*plan.headers, *_FRESH, *headers))
         if plan.length <= SLICE:
@@ -215,6 +221,33 @@ class Bodies:
 
     def _valve(self, request: Request) -> Valve:
         return Valve(request, self._reactor, request.notifyFinish(), lender=request)
+
+
+class _Facts(NamedTuple):
+    """What an entity tag is made of."""
+
+    st_dev: int
+    st_ino: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
+def _facts(status: os.stat_result) -> _Facts:
+    return _Facts(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _whole(facts: _Facts, method: bytes, content_type: bytes, now: float | None) -> Plan:
+    """The plan of a request without conditions and ranges: the same until the file changes."""
+    return decide(
+        method,
+        lambda name: (),
+        FileState(facts.st_size, facts.st_mtime_ns, strong_etag(facts)),
+        content_type=content_type,
+        now=facts.st_mtime_ns / 1e9 + 1 if now is None else now,
+        boundary=b"",
+    )
 
 
 def _read(descriptor: int, part: bytes | Span) -> bytes:

@@ -190,7 +190,7 @@ class HttpDoor:
             raise HttpError(HTTPStatus.FORBIDDEN, reason)
 
     def _caller(self, request: Request) -> Caller:
-        forwarded = any(request.fields(name) for name in FORWARDING)
+        forwarded = request.has_any(FORWARDING)
         peer = getattr(request.wire.peer, "host", None)
         transport = request.wire.transport
         return Caller(

@@ -9,7 +9,7 @@ as they are typed.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -43,27 +43,32 @@ class BadRequest(FileExportError):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A request's head. Field names are lower case; `host` is the authority that the request is for.
+    """A request's head. `host` is the authority that the request is for.
 
-    `length` is the announced body's in bytes, None for a chunked one. `minor` is the version's: HTTP/1.x.
+    `fields` are all lines as they came, names in lower case, and `by_name` the same by name. `length` is the
+    announced body's in bytes, None for a chunked one. `minor` is the version's: HTTP/1.x.
     """
 
     method: bytes
     target: bytes
     minor: int
-    fields: Sequence[tuple[bytes, bytes]] = field(default_factory=tuple)
+    fields: Sequence[tuple[bytes, bytes]] = ()
+    by_name: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict, repr=False)
     host: bytes | None = None
     length: int | None = 0
 
-    def all(self, name: bytes) -> list[bytes]:
+    def all(self, name: bytes) -> Sequence[bytes]:
         """Every line of a field (its name in lower case), in order."""
-        return [value for key, value in self.fields if key == name]
+        return self.by_name.get(name, ())
 
     @property
     def keeps_alive(self) -> bool:
         """Whether the connection may carry another request (RFC 9112, section 9.3)."""
-        options = b",".join(self.all(b"connection")).lower()
-        return self.minor >= 1 and b"close" not in [option.strip() for option in options.split(b",")]
+        lines = self.all(b"connection")
+        if not lines:
+            return self.minor >= 1
+        options = b",".join(lines).lower().split(b",")
+        return self.minor >= 1 and b"close" not in [option.strip() for option in options]
 
     @property
     def expects_continue(self) -> bool:
@@ -87,10 +92,14 @@ def parse_head(block: bytes, *, secure: bool = False) -> Head:
     if major != b"1":
         raise BadRequest("only HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     fields = _fields(rest)
-    named = Head(method, target, min(int(minor), 1), fields)
-    target, host = _target(named, secure=secure)
-    _check_expectation(named)
-    return Head(method, target, named.minor, fields, host, _length(named))
+    by_name: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        by_name.setdefault(name, []).append(value)
+    version = min(int(minor), 1)
+    target, host = _target(method, target, version, by_name.get(b"host", ()), secure=secure)
+    _check_expectation(by_name.get(b"expect", ()))
+    length = _length(version, by_name.get(b"content-length", ()), by_name.get(b"transfer-encoding", ()))
+    return Head(method, target, version, fields, by_name, host, length)
 
 
 def _fields(block: bytes) -> list[tuple[bytes, bytes]]:
@@ -110,17 +119,18 @@ def _fields(block: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _target(head: Head, *, secure: bool) -> tuple[bytes, bytes | None]:
+def _target(
+    method: bytes, target: bytes, minor: int, hosts: Sequence[bytes], *, secure: bool
+) -> tuple[bytes, bytes | None]:
     """The target as path and query, and whom the request is for (RFC 9112, sections 3.2 and 3.3)."""
-    if head.method == b"CONNECT":
+    if method == b"CONNECT":
         raise BadRequest("this is no proxy", HTTPStatus.NOT_IMPLEMENTED)
-    hosts = head.all(b"host")
-    if len(hosts) > 1 or (head.minor >= 1 and not hosts):
+    if len(hosts) > 1 or (minor >= 1 and not hosts):
         raise BadRequest("a request carries exactly one Host")
     host = hosts[0] if hosts else None
-    if head.target.startswith(b"/") or (head.target == b"*" and head.method == b"OPTIONS"):
-        return head.target, host
-    match = _ABSOLUTE.fullmatch(head.target)
+    if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
+        return target, host
+    match = _ABSOLUTE.fullmatch(target)
     if match is None:
         raise BadRequest("the target of the request cannot be read")
     scheme, authority, path = match.groups()
@@ -132,11 +142,10 @@ def _target(head: Head, *, secure: bool) -> tuple[bytes, bytes | None]:
     return path if path.startswith(b"/") else b"/" + path, authority
 
 
-def _length(head: Head) -> int | None:
+def _length(minor: int, lengths: Sequence[bytes], codings: Sequence[bytes]) -> int | None:
     """How long the body is (RFC 9112, section 6.3); None where it is chunked."""
-    lengths, codings = head.all(b"content-length"), head.all(b"transfer-encoding")
     if codings:
-        if lengths or head.minor == 0:
+        if lengths or minor == 0:
             raise BadRequest("the length of the body is ambiguous")
         _check_chunked(codings)
         return None
@@ -148,7 +157,7 @@ def _length(head: Head) -> int | None:
     return int(digits or b"0") if len(digits) <= 18 else _HUGE
 
 
-def _check_chunked(codings: list[bytes]) -> None:
+def _check_chunked(codings: Sequence[bytes]) -> None:
     names = [name.strip(b" \t").lower() for name in b",".join(codings).split(b",")]
     if names[-1] != b"chunked" or b"chunked" in names[:-1] or b"" in names:
         raise BadRequest("the last transfer coding is not chunked")
@@ -156,8 +165,8 @@ def _check_chunked(codings: list[bytes]) -> None:
         raise BadRequest("only the chunked transfer coding is known", HTTPStatus.NOT_IMPLEMENTED)
 
 
-def _check_expectation(head: Head) -> None:
-    if any(value.lower() != b"100-continue" for value in head.all(b"expect")):
+def _check_expectation(expectations: Sequence[bytes]) -> None:
+    if any(value.lower() != b"100-continue" for value in expectations):
         raise BadRequest("only 100-continue can be expected", HTTPStatus.EXPECTATION_FAILED)
 
 

@@ -34,6 +34,12 @@ _FIRST_SECOND = -62_135_596_800
 _ACCEPT_RANGES = (b"Accept-Ranges", b"bytes")
 
 
+#: The fields that decide, in lower case: a request with none of them is answered with the whole file.
+DECISIVE = frozenset(
+    (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range")
+)
+
+
 class FileStat(Protocol):
     """What we need of `os.stat_result`."""
 

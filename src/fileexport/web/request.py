@@ -78,7 +78,6 @@ class Request:
         "client",
         "_close",
         "_fields",
-        "_index",
         "_lost",
         "_now",
         "began",
@@ -109,9 +108,6 @@ class Request:
         self.status = HTTPStatus.OK
         self.sent = 0
         self.oversized = False
-        self._index: dict[bytes, list[bytes]] = {}
-        for name, value in head.fields:
-            self._index.setdefault(name, []).append(value)
         self._now = now
         self._close = close or not head.keeps_alive
         self._chunked = False
@@ -127,7 +123,11 @@ class Request:
 
     def fields(self, name: bytes) -> Sequence[bytes]:
         """All field lines of a name, in order; empty where there is none."""
-        return self._index.get(name.lower(), ())
+        return self.head.all(name.lower())
+
+    def has_any(self, names: Iterable[bytes]) -> bool:
+        """Whether any of these fields, named in lower case, is there."""
+        return not self.head.by_name.keys().isdisjoint(names)
 
     def accepts(self, kind: bytes) -> bool:
         """Whether the Accept header names this media type."""
