@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import shutil
 import socket
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.proof.daemon import PATIENCE, Daemon
+from tests.proof.nginx import Nginx, program
 from tests.raw_bodies import TABLE
 from tests.raw_requests import Row, Then
 
@@ -30,38 +29,24 @@ from tests.raw_requests import Row, Then
 LANES = 48
 QUIET = 0.5
 
-_CONFIG = """
-daemon off;
-user %(user)s;
-worker_processes 1;
-pid %(base)s/pid;
-events { worker_connections 1024; }
-http {
-  log_format views '$server_port-$remote_port $status $bytes_sent $upstream_addr';
-  access_log %(base)s/access.log views;
-  client_body_temp_path %(base)s/body;
-  proxy_temp_path %(base)s/proxy;
-  fastcgi_temp_path %(base)s/fastcgi;
-  uwsgi_temp_path %(base)s/uwsgi;
-  scgi_temp_path %(base)s/scgi;
-  # Whatever can be told to nginx so that it lets more through.
+#: Whatever can be told to nginx so that it lets more through.
+_SETTINGS = """
   client_max_body_size 0;
   large_client_header_buffers 8 64k;
   ignore_invalid_headers off;
   underscores_in_headers on;
   merge_slashes off;
   proxy_next_upstream off;
-  upstream kept { server %(daemon)s; keepalive 16; }
-  server {
-    listen %(first)s;
+"""
+_SERVERS = (
+    """
     location / {
-      proxy_pass http://%(daemon)s;
+      proxy_pass http://daemon;
       proxy_set_header Host $http_host;
       proxy_set_header Referer $server_port-$remote_port;
     }
-  }
-  server {
-    listen %(second)s;
+    """,
+    """
     location / {
       proxy_pass http://kept;
       proxy_http_version 1.1;
@@ -71,9 +56,8 @@ http {
       proxy_request_buffering off;
       proxy_buffering off;
     }
-  }
-}
-"""
+    """,
+)
 
 
 class View(NamedTuple):
@@ -85,46 +69,10 @@ class View(NamedTuple):
     upstream: str
 
 
-class Nginx:
-    """An nginx in front of `daemon`, for the time of a `with` block; `ports` are those of its two servers.
-
-    It gets its sockets from us, listening already, so that nobody has to wait for its start.
-    """
-
-    def __init__(self, program: str, base: Path, daemon: str) -> None:
-        self._program = program
-        self._base = base
-        self._daemon = daemon
-        self.ports: Sequence[int] = ()
-
-    def __enter__(self) -> Nginx:
-        sockets = [socket.create_server(("127.0.0.1", 0), backlog=LANES * 2) for _ in range(2)]
-        self.ports = [made.getsockname()[1] for made in sockets]
-        first, second = (f"127.0.0.1:{port}" for port in self.ports)
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        places = dict(base=self._base, user=user, daemon=self._daemon, first=first, second=second)
-        (self._base / "nginx.conf").write_text(_CONFIG % places)
-        numbers = [made.fileno() for made in sockets]
-        arguments = ("-p", str(self._base), "-e", "error.log", "-c", str(self._base / "nginx.conf"))
-        self._process = subprocess.Popen(
-            (self._program, *arguments),
-            env={**os.environ, "NGINX": "".join(f"{number};" for number in numbers)},
-            pass_fds=numbers,
-            stdin=subprocess.DEVNULL,
-        )
-        for made in sockets:
-            made.close()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Its worker ends with it; killed outright, it would leave that behind.
-        self._process.terminate()
-        self._process.wait(PATIENCE)
-
-    def views(self) -> list[View]:
-        """What it has logged so far."""
-        lines = (line.split(" ", 3) for line in (self._base / "access.log").read_text().splitlines())
-        return [View(name, int(status), int(sent), upstream) for name, status, sent, upstream in lines]
+def views(nginx: Nginx) -> list[View]:
+    """What it has logged so far."""
+    lines = (line.split(" ", 3) for line in nginx.log.splitlines())
+    return [View(name, int(status), int(sent), upstream) for name, status, sent, upstream in lines]
 
 
 def talk(port: int, data: bytes) -> bytes:
@@ -146,9 +94,7 @@ class ViewTests(SynchronousTestCase):
     """nginx's access log against ours."""
 
     def setUp(self) -> None:
-        program = shutil.which("nginx")
-        if program is None:
-            raise SkipTest("nginx is not installed: nothing is proven about what it sees")
+        program()  # which skips the test where there is none
         root, base = Path(self.mktemp()).absolute(), Path(self.mktemp()).absolute()
         root.mkdir()
         base.mkdir()
@@ -157,7 +103,8 @@ class ViewTests(SynchronousTestCase):
         self.daemon = Daemon(root, "--log-format", "json")
         self.daemon.__enter__()
         self.addCleanup(self.daemon.kill)
-        self.nginx = Nginx(program, base, self.daemon.url.removeprefix("http://").rstrip("/"))
+        authority = urlsplit(self.daemon.url).netloc
+        self.nginx = Nginx(base, authority, _SERVERS, settings=_SETTINGS)
         self.nginx.__enter__()
         self.addCleanup(self.nginx.__exit__)
 
@@ -174,7 +121,7 @@ class ViewTests(SynchronousTestCase):
             self.assertIn(b" 200 OK", talk(port, line.encode("ascii")))
             self.daemon.expect(rf'"event":"access".*{mark}-{port}')
         entries = map(json.loads, self.daemon.output.splitlines())
-        return self.nginx.views(), [entry for entry in entries if entry.get("event") == "access"]
+        return views(self.nginx), [entry for entry in entries if entry.get("event") == "access"]
 
     def assertOneView(self, views: Sequence[View], entries: Sequence[dict[str, Any]]) -> None:
         """We answered no request that nginx did not pass on, on any connection, nor more than that in all."""

@@ -6,6 +6,7 @@ sees (SECURITY: kill points, error injection, the power-loss model).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -97,7 +98,9 @@ class Calls:
                 raise
             # A file system without the flag: a hard link refuses an existing name just as well.
             os.link(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=new_dir_fd, follow_symlinks=False)
-            os.unlink(name, dir_fd=dir_fd)
+            with contextlib.suppress(OSError):
+                # The target has its content: a second name that stays in staging is recovery's business.
+                os.unlink(name, dir_fd=dir_fd)
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         return os.write(descriptor, data)

@@ -275,8 +275,11 @@ class Jail:
         return removed
 
     def _mounts(self) -> Iterator[RelPath]:
-        root = self._calls.path_of(self._root)
-        for point in self._calls.mount_points():
+        try:
+            root, points = self._calls.path_of(self._root), self._calls.mount_points()
+        except OSError:
+            return
+        for point in points:
             if point.startswith(root.rstrip("/") + "/"):
                 with suppress(FileNameError):
                     yield RelPath.parse(point[len(root) :])

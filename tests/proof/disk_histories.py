@@ -1,0 +1,209 @@
+"""What happens to a small tree: uploads, removals, recoveries, by plan or by chance; with a log of it all."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from fileexport.disk.jail import Jail, View
+from fileexport.disk.staging import Staged
+from fileexport.paths import RelPath
+from tests.proof.disk_model import Recording, Version
+from tests.proof.lossy_disk import Crashed, File
+
+P = RelPath.parse
+
+DIRECTORIES = ("", "d", "e")
+#: Which names there are, and which of them at the start.
+NAMES = ("a", "b", "c", "n")
+START = ("a", "d/a", "d/b", "d/c", "e/a")
+#: No file is born with these, whatever the umask.
+_MODES = (0o700, 0o755)
+
+
+class History:
+    """A jail on a tree of its own, whose `calls` keep the log; `close` it."""
+
+    def __init__(
+        self, root: Path, seed: int, kind: type[Recording] = Recording, *, durable: bool = True
+    ) -> None:
+        self.root = root
+        self.random = Random(seed)
+        for directory in DIRECTORIES:
+            (root / directory).mkdir(parents=True, exist_ok=True)
+        for path in START:
+            (root / path).write_bytes(self.random.randbytes(40))
+            (root / path).chmod(0o644)
+        self.calls = kind(root)
+        self._jail = Jail(str(root), calls=self.calls, durable=durable)
+        self.calls.armed = True
+        #: What somebody is at now: nobody else may change it.
+        self._busy: set[str] = set()
+
+    def close(self) -> None:
+        """Close the jail."""
+        self.calls.armed = False
+        self._jail.close()
+
+    # -- single operations
+
+    def stage(self, path: str) -> tuple[Staged, File]:
+        """Stage a new version, in its directory's own staging or in the root's."""
+        directory, _, name = path.rpartition("/")
+        view, beneath = self.random.choice(((View(), path), (View(P(directory)), name)))
+        staged = self._jail.stage(view, P(beneath))
+        pieces = [self.random.randbytes(self.random.randint(1, 30)) for _ in range(self.random.randint(1, 3))]
+        for piece in pieces:
+            staged.write(piece)
+        return staged, (b"".join(pieces), self.random.choice(_MODES))
+
+    def commit(self, path: str, staged: Staged, version: File, *, replace: bool = True) -> None:
+        """Give a staged version its name."""
+        refused = not replace and (self.root / path).exists()
+        self._promise(
+            {} if refused else {path: version}, lambda: self._commit(staged, version, replace, refused)
+        )
+
+    def _commit(self, staged: Staged, version: File, replace: bool, refused: bool) -> None:
+        try:
+            staged.commit(mode=version[1], replace=replace)
+        except FileExistsError:
+            assert refused
+        else:
+            assert not refused
+
+    def _promise(self, changes: dict[str, Version], function: Callable[[], object]) -> None:
+        self._busy |= changes.keys()
+        self.calls.begin(changes)
+        function()
+        self.calls.acknowledge()
+        self._busy -= changes.keys()
+
+    def upload(self, path: str, *, replace: bool = True) -> None:
+        """A new version of a file."""
+        self.commit(path, *self.stage(path), replace=replace)
+
+    def remove(self, directory: str, names: list[str], *, chosen: bool = False) -> None:
+        """Remove those of these files that are there."""
+        prefix = f"{directory}/" if directory else ""
+        there = [f"{prefix}{name}" for name in names if (self.root / prefix / name).exists()]
+
+        def remove() -> None:
+            if chosen:
+                count = self._jail.remove_chosen(View(), P(directory), lambda entry: entry.name in names)
+            else:
+                count = self._jail.remove(View(), P(directory), names)
+            assert count == len(there)
+
+        self._promise(dict.fromkeys(there), remove)
+
+    def discard(self, path: str) -> None:
+        """Throw a new version away."""
+        self.stage(path)[0].discard()
+
+    def abandon(self, path: str) -> None:
+        """Leave a new version in staging, as who is killed does."""
+        self.calls.leaving = True
+        self.discard(path)
+        self.calls.leaving = False
+
+    def recover(self) -> None:
+        """Clean up, as at a start."""
+        self._jail.recover(P(directory) for directory in DIRECTORIES)
+
+    # -- several at once
+
+    def crossed(self, paths: list[str]) -> None:
+        """Stage several files at once, and commit them in the other order."""
+        staged = [(path, *self.stage(path)) for path in paths]
+        for path, file, version in reversed(staged):
+            self.commit(path, file, version)
+
+    def crowd(self, paths: list[str]) -> None:
+        """Commit several files so that all are renamed before the first directory is flushed."""
+        first, *others = paths
+        self.calls.meanwhile = [partial(self.upload, path) for path in others]
+        self.upload(first)
+
+    def by_chance(self, operations: int) -> None:
+        """So many operations, one after the other or one amid another."""
+        for _ in range(operations):
+            self.calls.meanwhile = [self._any_one] * self.random.choice((0, 0, 1, 2, 3))
+            self._any_one()
+
+    def _any_one(self) -> None:
+        paths = [path for path in self._all_paths() if path not in self._busy]
+        some = self.random.sample(paths, self.random.randint(2, 4))
+        directory = self.random.choice(DIRECTORIES)
+        prefix = f"{directory}/" if directory else ""
+        names = [name for name in NAMES if f"{prefix}{name}" in paths and self.random.random() < 0.6]
+        self.random.choices(
+            (
+                lambda: self.upload(some[0], replace=self.random.random() < 0.7),
+                lambda: self.remove(directory, names, chosen=self.random.random() < 0.5),
+                lambda: self.crossed(some),
+                lambda: self.discard(some[0]),
+                lambda: self.abandon(some[0]),
+                self.recover,
+            ),
+            (6, 4, 2, 1, 1, 1),
+        )[0]()
+
+    def _all_paths(self) -> list[str]:
+        return [f"{directory}/{name}" if directory else name for directory in DIRECTORIES for name in NAMES]
+
+    def on_disk(self) -> Crashed:
+        """What is there now."""
+        return on_disk(self.root)
+
+
+def on_disk(root: Path) -> Crashed:
+    """What is there, in the model's words."""
+    paths = {str(path.relative_to(root)): path for path in root.rglob("*")}
+    return Crashed(
+        frozenset(name for name, path in paths.items() if path.is_dir()),
+        {
+            name: (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+            for name, path in paths.items()
+            if not path.is_dir()
+        },
+    )
+
+
+Plan = tuple[Callable[[History], object], ...]
+
+#: Histories by plan, short enough for every state of each to be looked at.
+PLANS: dict[str, Plan] = {
+    "create": (lambda history: history.upload("d/n"),),
+    "create in the root": (lambda history: history.upload("n"),),
+    "overwrite": (lambda history: history.upload("d/a"),),
+    "twice": (lambda history: history.upload("d/n"),) * 2,
+    "create only": (lambda history: history.upload("d/n", replace=False),),
+    "refused": (lambda history: history.upload("d/a", replace=False),),
+    "discard": (lambda history: history.discard("d/a"),),
+    "crossed": (lambda history: history.crossed(["d/a", "d/n", "e/a"]),),
+    "crowd": (lambda history: history.crowd(["d/a", "d/b", "d/n", "e/a"]),),
+    "remove": (lambda history: history.remove("d", ["missing", "a", "b", "c"]),),
+    "remove chosen": (lambda history: history.remove("d", ["a", "b", "c"], chosen=True),),
+    "remove and create": (
+        lambda history: history.remove("d", ["a"]),
+        lambda history: history.upload("d/a"),
+    ),
+    "create and remove": (
+        lambda history: history.upload("d/n"),
+        lambda history: history.remove("d", ["n"]),
+    ),
+    "recover": (
+        lambda history: history.abandon("d/a"),
+        lambda history: history.recover(),
+        lambda history: history.upload("d/a"),
+    ),
+}
+
+
+def by_chance(operations: int) -> Plan:
+    """So many operations, one after the other or one amid another."""
+    return (lambda history: history.by_chance(operations),)

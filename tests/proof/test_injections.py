@@ -1,0 +1,151 @@
+"""Each call that an operation makes of the disk fails in turn, with each error, once or from then on."""
+
+from __future__ import annotations
+
+import errno
+from itertools import count
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fileexport.disk.calls import Calls
+from tests.proof.counts import SOAK, Tally
+from tests.proof.disk_model import ERRNOS, Failing, Fault
+from tests.proof.disk_scenarios import (
+    SCENARIOS,
+    Beside,
+    Create,
+    CreateOnly,
+    CreateRefused,
+    Discard,
+    InPlace,
+    Overwrite,
+    Recover,
+    Remove,
+    RemoveChosen,
+    Scenario,
+    Tree,
+    Upload,
+    left,
+    settings,
+    snapshot,
+)
+from tests.watched import open_descriptors
+
+#: Injections of each scenario, in as many settings as that takes.
+INJECTIONS = 12_000 // len(SCENARIOS) + 1 if SOAK else 0
+
+FAULTS = tuple(Fault(error, lasting) for lasting in (False, True) for error in (*ERRNOS, None))
+
+_TALLY = Tally("injections")
+
+
+class InjectionTests(SynchronousTestCase):
+    """Whatever fails: a typed error, the old version, no acknowledgement, and nothing left for long."""
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp()) / "root"
+        self.root.parent.mkdir(parents=True)
+
+    def check(self, kind: type[Scenario]) -> None:
+        """Every fault at every call, in one setting after the other until there were enough."""
+        done = 0
+        for setting in settings(seed=len(kind.__name__)):
+            scenario = kind(self.root, setting)
+            done += sum(self.check_fault(scenario, fault) for fault in FAULTS)
+            if done >= INJECTIONS:
+                return
+
+    def check_fault(self, scenario: Scenario, fault: Fault) -> int:
+        """One fault, at every call in turn; how many calls it reached."""
+        reached = 0
+        for number in count(1):
+            failing = Failing(number, fault)
+            self.check_injection(scenario, failing, f"{type(scenario).__name__}, call {number}, {fault}")
+            reached += bool(failing.reached)
+            if failing.spared:
+                _TALLY.add(reached, type(scenario).__name__)
+                return reached
+        raise AssertionError("it never ends")
+
+    def check_injection(self, scenario: Scenario, failing: Failing, where: str) -> None:
+        """Do it with one fault, and look; then recover, look again, and do it without."""
+        scenario.prepare()
+        told, before = scenario.told(), open_descriptors()
+        said = self.attempt(scenario, failing, where)
+        self.assertEqual(open_descriptors(), before, where)
+        tree = snapshot(self.root)
+        if said is None:
+            self.assertIn(tree, self.allowed(scenario, failing), where)
+            self.assertEqual(failing.unflushed * scenario.flushes, 0, where)
+        else:
+            self.assertEqual((said, tree), (scenario.truth(told), scenario.after), where)
+        if isinstance(scenario, Upload) and not failing.lasting and failing.reached != "unlink":
+            self.assertEqual(len(left(self.root)), scenario.held, where)
+        scenario.recover()
+        self.assertEqual((len(left(self.root)), snapshot(self.root)), (scenario.held, tree), where)
+        told = scenario.told()
+        self.assertEqual(self.attempt(scenario, Calls(), where), told, where)
+        self.assertEqual(snapshot(self.root), scenario.after, where)
+        scenario.finish()
+
+    def attempt(self, scenario: Scenario, calls: Calls, where: str) -> str | None:
+        """Do it; what its caller is told, or nothing when a typed error came out: the one that was put in."""
+        jail = scenario.jail(calls)
+        try:
+            return scenario.run(jail)
+        except OSError as error:
+            assert isinstance(calls, Failing), where
+            # A system call that is interrupted again and again is given up.
+            given_up = (errno.EAGAIN,) if calls.error == errno.EINTR else ()
+            self.assertIn(error.errno, (calls.error, *given_up), where)
+            return None
+        finally:
+            if isinstance(calls, Failing):
+                calls.armed = False
+            jail.close()
+
+    def allowed(self, scenario: Scenario, failing: Failing) -> tuple[Tree, ...]:
+        """What the disk may hold after an error.
+
+        A file that got its name keeps it, whole, though nobody was told: only its directory's flush, or a
+        close, can have failed.
+        """
+        if failing.renamed:
+            return (scenario.after,)
+        return (scenario.before, *scenario.between, *([scenario.after] if scenario.flushes else []))
+
+    def test_create(self) -> None:
+        """A new file."""
+        self.check(Create)
+
+    def test_overwrite(self) -> None:
+        """A new version."""
+        self.check(Overwrite)
+
+    def test_create_only(self) -> None:
+        """A file that may not replace another, whether there is another or not."""
+        self.check(CreateOnly)
+        self.check(CreateRefused)
+
+    def test_discard(self) -> None:
+        """A version that is thrown away."""
+        self.check(Discard)
+
+    def test_beside(self) -> None:
+        """A new version beside a living writer, who does not notice."""
+        self.check(Beside)
+
+    def test_remove(self) -> None:
+        """Removals: what went before the error is flushed, and the next count is of the rest."""
+        self.check(Remove)
+        self.check(RemoveChosen)
+
+    def test_recover(self) -> None:
+        """A recovery: it counts what is gone, whatever it cannot do."""
+        self.check(Recover)
+
+    def test_control(self) -> None:
+        """A file that is written in place is found out: without that the proof would be void."""
+        error = self.assertRaises(self.failureException, self.check, InPlace)
+        self.assertIn("InPlace, call", str(error))
