@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import Case, Contender, Measure, Metric, Missing
-from benchmarks.http_servers import OURS, PEERS, Kind, make_key
-from benchmarks.idle import hold
+from benchmarks.http_servers import CONNECTIONS, OURS, PEERS, Kind, make_key
+from benchmarks.idle import allow_descriptors, hold
 from benchmarks.processes import Server, program, run
 
 #: Bytes of the file that is downloaded, where memory and disk have room for it, and at least.
@@ -160,6 +160,7 @@ def _listing(path: str) -> Case:
 def _idle(count: int) -> Case:
     def prepare(directory: Path) -> str:
         (directory / _FILES / "1024.bin").write_bytes(os.urandom(1024))
+        allow_descriptors(CONNECTIONS)
         return f"{count} connections that asked for 1 kB once and stay"
 
     def contender(kind: Kind) -> Contender:

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from fileexport.keys import generate_keys
 from tests.proof.asking import any_certificate, ask
-from tests.proof.commands import Command, DaemonCase, eventually
-from tests.proof.process import descriptors
+from tests.proof.commands import Command, DaemonCase
+from tests.proof.process import descriptors, resting
 
 #: Bytes of a file that outlasts every buffer between the daemon and a reader; it cannot be compressed.
 LARGE = 24 << 20
@@ -56,19 +56,7 @@ class PeerCase(DaemonCase):
         for target in DOWNLOADS:  # what is loaded late is loaded now
             self.assertEqual(ask(self.port, target).status, 200)
         self.assertEqual(ask(self.tls_port, "/file", tls=self.tls).status, 200)
-        self.settle()
-        self.before = descriptors(self.daemon.pid)
-
-    def settle(self) -> None:
-        """Wait until the connections that have ended are gone."""
-        seen = [0]
-
-        def still() -> bool:
-            seen.append(descriptors(self.daemon.pid))
-            time.sleep(0.05)
-            return len(seen) > 4 and len(set(seen[-4:])) == 1
-
-        eventually("the number of descriptors rests", still)
+        self.before = resting(self.daemon.pid)
 
     def assert_free(self, seconds: float) -> float:
         """All descriptors come back within these seconds; how long it took."""

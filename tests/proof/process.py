@@ -5,7 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import time
 from pathlib import Path
+
+from tests.proof.daemon import PATIENCE
 
 MIB = 1 << 20
 
@@ -28,6 +31,21 @@ def forget_peak(pid: int) -> None:
 def descriptors(pid: int) -> int:
     """How many descriptors it has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def resting(pid: int) -> int:
+    """How many descriptors it has open when the connections that have ended are closed there too.
+
+    Raises `AssertionError` where the number does not come to rest.
+    """
+    deadline = time.monotonic() + PATIENCE
+    seen = [-1]
+    while len(set(seen[-5:])) > 1 or len(seen) < 5:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the number of descriptors does not rest: {seen[-5:]}")
+        time.sleep(0.05)
+        seen.append(descriptors(pid))
+    return seen[-1]
 
 
 def say(line: str) -> None:

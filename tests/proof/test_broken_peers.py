@@ -1,6 +1,6 @@
 """Connections that break in the middle, by a proxy that misbehaves on purpose, or by the daemon's own doing.
 
-What was opened for them is closed again, nothing that was cut looks complete, and half a request does nothing.
+What was opened for them is closed again, nothing that was cut looks complete, half a request does nothing.
 """
 
 from __future__ import annotations

@@ -127,8 +127,8 @@ class SlowTests(PeerCase):
             answers, archives = client.result(PATIENCE), reader.result(PATIENCE)
         say(
             f"slow peers: {len(self.kinds) * EACH} of {len(self.kinds)} kinds ({held} descriptors) gone "
-            f"{took:.1f} s after the last came (longest deadline {LONGEST:g} s); meanwhile {answers} files and "
-            f"{archives} archives were served"
+            f"{took:.1f} s after the last came (longest deadline {LONGEST:g} s); meanwhile {answers} files "
+            f"and {archives} archives were served"
         )
         self.assertGreater(min(answers, archives), 0)
         self.assert_all_places()
@@ -165,6 +165,7 @@ class SlowTests(PeerCase):
             self.assertEqual(surplus.recv(1), b"", "there was a place too many")
         for end in ends:
             end.close()
+        self.assert_free(MARGIN)
 
 
 class ArchiveTests(PeerCase):
