@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Coroutine, Generator
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from twisted.internet import tcp
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from fileexport.disk.sender import SLICE, STALL, Stalled, Valve, pump, send_span
+from fileexport.disk.sender import PIECE, SLICE, STALL, Stalled, Valve, pump, send_span
 from fileexport.errors import ChangedWhileRead, PeerGone
 from fileexport.pools import Steps
 from tests.helpers import Immediate, SlowTransport
@@ -277,6 +281,67 @@ class ValveTests(SenderCase):
         self.assertIsNone(self.peer.producer)
         producer.resumeProducing()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class DirectTests(SenderCase):
+    """Ranges that go past Python, onto a real socket, whose transport the test calls as a reactor would."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        near, self.far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(self.far.close)
+        near.setblocking(False)
+        reactor: Any = MemoryReactorClock()
+        port: Any = None
+        self.transport = tcp.Server(near, Protocol(), ("127.0.0.1", 1), port, 0, reactor)
+
+    def lend(self) -> object:
+        """What the valve writes to (`Lender`)."""
+        return self.transport
+
+    def reclaim(self, sent: int) -> None:
+        """Nobody wants it back (`Lender`)."""
+
+    def sending(self) -> Deferred[int]:
+        """Send more than the socket holds, and fill it."""
+        size = 50 * PIECE
+        descriptor = os.open(self.mktemp(), os.O_RDWR | os.O_CREAT)
+        self.addCleanup(os.close, descriptor)
+        os.truncate(descriptor, size)
+
+        async def send() -> int:
+            with Valve(self.peer, self.clock, self.lost, lender=self) as valve:
+                return await send_span(valve, descriptor, 0, size)
+
+        started = self.start(send())
+        self.fill()
+        return started
+
+    def fill(self) -> None:
+        """Write until the socket is full."""
+        for _ in range(100):
+            self.transport.doWrite()
+
+    def test_stall(self) -> None:
+        """A reader that takes nothing for the whole deadline is given up, and not before."""
+        sending = self.sending()
+        self.clock.advance(STALL - 0.5)
+        self.assertNoResult(sending)
+        self.clock.advance(0.5)
+        self.failureResultOf(sending, Stalled)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slow_is_not_stalled(self) -> None:
+        """A reader that takes something late in the timer's round has a whole deadline again."""
+        sending = self.sending()
+        self.clock.advance(STALL - 1)
+        self.assertTrue(self.far.recv(PIECE))
+        self.fill()
+        self.clock.advance(STALL - 0.5)
+        self.assertNoResult(sending)
+        self.clock.advance(0.5)
+        self.failureResultOf(sending, Stalled)
 
 
 class PumpTests(SenderCase):

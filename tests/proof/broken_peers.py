@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from urllib.parse import urlsplit
 
 from fileexport.keys import generate_keys
 from tests.proof.asking import any_certificate, ask
 from tests.proof.commands import Command, DaemonCase
+from tests.proof.hasty import COMMAND
 from tests.proof.process import descriptors, resting
 
 #: Bytes of a file that outlasts every buffer between the daemon and a reader; it cannot be compressed.
@@ -42,7 +42,7 @@ class PeerCase(DaemonCase):
         for number in range(3000):
             (self.root / "many" / f"a file with a long name, number {number}").touch()
         pem = self.write("server.pem", generate_keys()[1].encode(), 0o600)
-        words = (sys.executable, "-m", "tests.proof.hasty", "run", str(self.root), "-p", "0")
+        words = (*COMMAND, "run", str(self.root), "-p", "0")
         tls = ("--http", f"ssl:0:privateKey={pem}:interface=127.0.0.1")
         self.daemon = Command(
             self.root, *words, *tls, "--state", str(self.base / "state"), "--hidden", *self.options

@@ -64,6 +64,15 @@ class LoadCase(DaemonCase):
             ask(self.port, target)
         ask(self.tls_port, "/small", tls=self.tls)
 
+    def connect(self, *, tls: bool, buffer: int | None = None) -> socket.socket:
+        """A connection, where it matters with a small buffer."""
+        plain = socket.socket()
+        plain.settimeout(PATIENCE)
+        if buffer is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        plain.connect(("127.0.0.1", self.tls_port if tls else self.port))
+        return self.tls.wrap_socket(plain) if tls else plain
+
     def assert_served(self) -> None:
         """A new client gets a large file whole."""
         wanted = hashlib.sha256((self.root / "large").read_bytes()).digest()
@@ -121,14 +130,16 @@ class BodyTests(LoadCase):
         self.assertEqual(done.stdout, status, (words, done.stderr))
 
     def test_rude(self) -> None:
-        """A client that does not look at the answer and sends on costs no memory either."""
+        """A client that does not look at the answer and sends on costs no memory either, nor beneath TLS."""
         for name, fields, piece in (
             ("sized", {"Content-Length": str(BODY)}, bytes(MIB)),
             ("chunked", {"Transfer-Encoding": "chunked"}, b"100000\r\n" + bytes(MIB) + b"\r\n"),
         ):
-            before = self.begin()
-            taken = self.push(request("/delete?dir=d&name=none", "POST", fields), piece)
-            self.finish(before, f"a {name} body of which {taken} MiB were taken")
+            head = request("/delete?dir=d&name=none", "POST", fields)
+            for beneath in ("TCP", "TLS"):
+                before = self.begin()
+                taken = self.push(head, piece, tls=beneath == "TLS")
+                self.finish(before, f"a {name} body over {beneath} of which {taken} MiB were taken")
 
     def begin(self) -> int:
         forget_peak(self.pid)
@@ -140,16 +151,16 @@ class BodyTests(LoadCase):
         self.assertLess(grown, BODY_MEMORY)
         self.assert_served()
 
-    def push(self, head: bytes, piece: bytes) -> int:
+    def push(self, head: bytes, piece: bytes, *, tls: bool) -> int:
         """Send pieces until all have left, or the daemon closes; how many were taken."""
         taken = 0
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as end:
+        with self.connect(tls=tls) as end:
             try:
                 end.sendall(head)
                 for _ in range(BODY // MIB):
                     end.sendall(piece)
                     taken += 1
-            except ConnectionError:
+            except OSError:
                 pass
         return taken
 
@@ -276,11 +287,7 @@ class SlowReaderTests(LoadCase):
 
     def begin(self, *, beneath_tls: bool) -> socket.socket:
         """A download of the large file of which nothing has been read yet."""
-        plain = socket.socket()
-        plain.settimeout(PATIENCE)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
-        plain.connect(("127.0.0.1", self.tls_port if beneath_tls else self.port))
-        end = self.tls.wrap_socket(plain) if beneath_tls else plain
+        end = self.connect(tls=beneath_tls, buffer=16 << 10)
         self.addCleanup(end.close)
         end.sendall(request("/large", fields={"Connection": "close"}))
         return end
@@ -324,10 +331,7 @@ class SoakTests(LoadCase):
 
     def churn(self, number: int) -> bool:
         """A connection that is made and ended, in one of the ways that there are."""
-        beneath_tls = number % 8 == 7
-        plain = socket.create_connection(("127.0.0.1", self.tls_port if beneath_tls else self.port), PATIENCE)
-        end = self.tls.wrap_socket(plain) if beneath_tls else plain
-        with end:
+        with self.connect(tls=number % 8 == 7) as end:
             if number % 4:
                 end.sendall(request(MIXTURE[number % len(MIXTURE)]))
             if number % 4 > 1:

@@ -119,11 +119,13 @@ class SlowTests(PeerCase):
         with ThreadPoolExecutor(2) as pool:
             client = pool.submit(self.ask_until, over, "/file")
             reader = pool.submit(self.ask_until, over, "/d/?archive=tar")
-            for make in self.kinds * EACH:
-                make()
-            held = descriptors(self.daemon.pid) - self.before
-            took = self.assert_gone(len(self.kinds) * EACH)
-            over.set()
+            try:
+                for make in self.kinds * EACH:
+                    make()
+                held = descriptors(self.daemon.pid) - self.before
+                took = self.assert_gone()
+            finally:
+                over.set()
             answers, archives = client.result(PATIENCE), reader.result(PATIENCE)
         say(
             f"slow peers: {len(self.kinds) * EACH} of {len(self.kinds)} kinds ({held} descriptors) gone "
@@ -134,7 +136,7 @@ class SlowTests(PeerCase):
         self.assert_all_places()
         self.assert_healthy()
 
-    def assert_gone(self, count: int) -> float:
+    def assert_gone(self) -> float:
         """All but the two that are served go in time; how long that took."""
         self.before += 2 * 2  # theirs, and what they read
         try:

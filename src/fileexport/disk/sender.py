@@ -109,8 +109,6 @@ class Valve:
         self._waiting: Deferred[None] | None = None
         self._watch: IDelayedCall | None = None
         self._direct: _Direct | None = None
-        #: When `_direct` was last seen to have moved, and where it was.
-        self._moved = (0.0, 0)
 
     def __enter__(self) -> Valve:
         self._lost.addBoth(lambda _: self.stopProducing())
@@ -156,9 +154,8 @@ class Valve:
             plain = plain_socket(transport)
             if plain is None:
                 return start
-            direct = _Direct(plain, descriptor, start, stop)
+            direct = _Direct(plain, self._clock, descriptor, start, stop)
             self._direct = direct
-            self._moved = self._clock.seconds(), start
             direct.begin()
             await direct.done
             return direct.offset
@@ -210,9 +207,7 @@ class Valve:
         now = self._clock.seconds()
         since = now if self._paused_since is None else self._paused_since
         if self._direct is not None:
-            if self._direct.offset != self._moved[1]:
-                self._moved = now, self._direct.offset
-            since = self._moved[0]
+            since = self._direct.moved
         if now - since < self._stall:
             self._watch = self._clock.callLater(since + self._stall - now, self._check)
             return
@@ -284,14 +279,19 @@ class _Direct:
     """A range of a file straight onto a socket, by sendfile(2): the kernel copies, Python never sees a byte.
 
     The transport asks for more each time its own buffer is empty, so whatever was written before leaves
-    first. `offset` is where the next byte is. `done` fires when all has been handed to the kernel, or when
-    sendfile does not work for this file (`offset` is short then); it fails as `send_span` does.
+    first. `offset` is where the next byte is, `moved` when that was last changed. `done` fires when all has
+    been handed to the kernel, or when sendfile does not work for this file (`offset` is short then); it fails
+    as `send_span` does.
     """
 
-    def __init__(self, transport: tcp.Server, descriptor: int, start: int, stop: int) -> None:
+    def __init__(
+        self, transport: tcp.Server, clock: IReactorTime, descriptor: int, start: int, stop: int
+    ) -> None:
         self._transport = transport
+        self._clock = clock
         self._descriptor = descriptor
         self.offset = start
+        self.moved = clock.seconds()
         self._stop = stop
         self._begun = False
         self.done: Deferred[None] = Deferred()
@@ -318,7 +318,9 @@ class _Direct:
         if sent == 0:
             self._end(ChangedWhileRead(f"the file ended at {self.offset}, {self._stop} was promised"))
             return
-        self.offset += max(sent, 0)
+        if sent > 0:
+            self.offset += sent
+            self.moved = self._clock.seconds()
         if self.offset < self._stop:
             self._transport.startWriting()
         else:
