@@ -69,10 +69,8 @@ class Bodies:
         self, request: Request, opened: Opened, content_type: bytes, headers: Iterable[Header]
     ) -> None:
         status = opened.stat
-        if request.is_safe and not request.has_any(DECISIVE):
-            # Last-Modified never lies behind the answer's Date: only then does the plan depend on the time.
-            now = max(request.now, 0) if status.st_mtime > request.now else None
-            plan = _whole(_facts(status), request.method, content_type, now)
+        if request.is_safe and not request.has_any(DECISIVE) and status.st_mtime <= request.now:
+            plan = _whole(_facts(status), request.method, content_type)
         else:
             plan = decide(
                 request.method,
@@ -238,14 +236,17 @@ def _facts(status: os.stat_result) -> _Facts:
 
 
 @lru_cache(maxsize=4096)
-def _whole(facts: _Facts, method: bytes, content_type: bytes, now: float | None) -> Plan:
-    """The plan of a request without conditions and ranges: the same until the file changes."""
+def _whole(facts: _Facts, method: bytes, content_type: bytes) -> Plan:
+    """The plan of a request without conditions and ranges: the same until the file changes.
+
+    Not for a file that is dated in the future: its Last-Modified is the answer's Date, and moves with it.
+    """
     return decide(
         method,
         lambda name: (),
         FileState(facts.st_size, facts.st_mtime_ns, strong_etag(facts)),
         content_type=content_type,
-        now=facts.st_mtime_ns / 1e9 + 1 if now is None else now,
+        now=facts.st_mtime_ns / 1e9 + 1,
         boundary=b"",
     )
 
