@@ -13,7 +13,7 @@ from tests.proof.hasty import COMMAND
 from tests.proof.process import descriptors, resting
 
 #: Bytes of a file that outlasts every buffer between the daemon and a reader; it cannot be compressed.
-LARGE = 24 << 20
+LARGE = 16 << 20
 #: What is downloaded: a file, it compressed, archives in every form, a listing that is large.
 DOWNLOADS = (
     "/file",

@@ -48,14 +48,11 @@ class ProxyTests(PeerCase):
             self.assertEqual(sent, request("/file", fields={"Connection": "close"}))
 
     def test_cuts(self) -> None:
-        """FIN and half-closing let exactly so many bytes through; so does RST, which is told as an error."""
+        """Cuts let exactly so many bytes through, RST is told as an error, and repeated bytes stand twice."""
         for kind in (Kind.FIN, Kind.HALF_CLOSE):
             self.assertEqual(len(self.through(Fault(kind, at=100_000))[0]), 100_000)
         with self.assertRaises(ConnectionResetError):
             self.through(Fault(Kind.RESET, at=100_000))
-
-    def test_twice(self) -> None:
-        """Bytes that are passed twice stand twice."""
         whole, twice = (self.through(*faults)[0] for faults in ((), (Fault(Kind.DUPLICATE, at=5000),)))
         body, repeated = whole[-(1 << 20) :], twice[-(1 << 20) :]
         self.assertEqual(len(twice), len(whole) + 64)

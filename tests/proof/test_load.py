@@ -32,7 +32,7 @@ BAD, BAD_ROUNDS = 1000, (10 if SOAK else 1)
 #: Downloads at a time whose readers are slow, and what the daemon may take with them.
 SLOW, SLOW_MEMORY = (256 if SOAK else 64), 150 * MIB
 #: Requests and connections before and while memory is compared; and by what factor it may grow.
-REQUESTS, CONNECTIONS, GROWTH = (100_000, 10_000, 1.05) if SOAK else (1600, 300, 1.05)
+REQUESTS, CONNECTIONS, GROWTH = (100_000, 10_000, 1.05) if SOAK else (1200, 300, 1.05)
 
 
 class LoadCase(DaemonCase):

@@ -10,6 +10,8 @@ import struct
 import threading
 from urllib.parse import urlsplit
 
+from twisted.trial.unittest import SkipTest
+
 from fileexport.keys import generate_keys, pin_of
 from tests.proof import daemon as proof_daemon
 from tests.proof.asking import Kept, any_certificate, ask
@@ -115,7 +117,9 @@ class VersionTests(TlsCase):
             thread.start()
             record, content = reaction(listening.getsockname()[1], TLS_1_1)
             thread.join(PATIENCE)
-        self.assertEqual((record, content[:1]), (22, b"\2"), "this machine's library refuses TLS 1.1 itself")
+        if record == 21:
+            raise SkipTest("the TLS library of this machine refuses TLS 1.1 by itself: no server here speaks it")
+        self.assertEqual((record, content[:1]), (22, b"\2"))
 
 
 def _shake_hands(listening: socket.socket, context: ssl.SSLContext) -> None:
