@@ -92,8 +92,10 @@ class Exports:
         found = list(islice(self._tree.entries(view, rest), MAX_LISTED + 1))
         if len(found) > MAX_LISTED:
             raise BadRequestError(_TOO_MANY)
-        found.sort(key=lambda entry: (entry.kind != "directory", entry.name))
-        return found
+        # Names are different from each other, so that tuples are compared by them alone.
+        found.sort()
+        directories = [entry for entry in found if entry.kind == "directory"]
+        return directories + [entry for entry in found if entry.kind != "directory"]
 
     def files(
         self, who: Principal, path: RelPath, pattern: Pattern = ANY, *, recursive: bool = False
@@ -112,6 +114,7 @@ class Exports:
         todo = [RelPath()]
         while todo:
             below = todo.pop()
+            directory, prefix = rest + below, "".join(f"{name}/" for name in below)
             for entry in self._entries_below(view, rest, below):
                 if recursive and entry.kind == "directory":
                     with suppress(FileNameError):
@@ -119,9 +122,9 @@ class Exports:
                         todo.append(below / entry.name)
                 elif (
                     pattern.matches(entry.name)
-                    and (file := self._as_file(view, rest + below, entry)) is not None
+                    and (file := self._as_file(view, directory, entry)) is not None
                 ):
-                    found.append(file._replace(name="/".join((*below.parts, entry.name))))
+                    found.append(file._replace(name=prefix + entry.name) if prefix else file)
                 if len(found) + len(todo) > MAX_LISTED:
                     raise BadRequestError(_TOO_MANY)
         found.sort()

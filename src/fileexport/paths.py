@@ -103,6 +103,8 @@ class RelPath:
 
         Split first and decoded after, so that ``%2F`` never makes a separator.
         """
+        if b"%" not in path:
+            return cls([part for part in os.fsdecode(path).split("/") if part])
         return cls(os.fsdecode(unquote_to_bytes(part)) for part in path.split(b"/") if part)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -170,4 +172,4 @@ def quote_name(name: str) -> str:
 
 def printable(name: str) -> str:
     """`name` for a person or for JSON: what is not UTF-8 becomes U+FFFD."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "replace")

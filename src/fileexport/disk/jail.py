@@ -44,6 +44,9 @@ class View:
         return name != RESERVED and (self.hidden or not name.startswith("."))
 
 
+_KINDS: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+
+
 class Entry(NamedTuple):
     """One entry of a directory. `size` in bytes (0 for a directory), `mtime_ns` since the epoch.
 
@@ -66,11 +69,7 @@ class Entry(NamedTuple):
 
 def kind_of(mode: int) -> Kind:
     """The kind of an st_mode."""
-    if stat.S_ISREG(mode):
-        return "file"
-    if stat.S_ISDIR(mode):
-        return "directory"
-    return "link" if stat.S_ISLNK(mode) else "other"
+    return _KINDS.get(stat.S_IFMT(mode), "other")
 
 
 class Opened:
@@ -299,6 +298,8 @@ class Jail:
             self._calls.close(descriptor)
 
     def _open(self, view: View, path: RelPath, flags: int) -> int:
+        if not view.base:
+            return self._resolver.open(self._root, path.parts, flags, view.admits)
         with self._base(view) as base:
             return self._resolver.open(base, path.parts, flags, view.admits)
 
