@@ -63,6 +63,21 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(list(head.fields), fields)
         self.assertEqual((list(head.all(b"x-y")), list(head.all(b"q"))), ([b"a \t b", b""], []))
 
+    def test_what_is_remembered(self) -> None:
+        """A short head is read once; one that is long, or holds a token, leaves nothing behind."""
+        again = GET + b"\r\nX: again"
+        self.assertIs(parse_head(again), parse_head(again))
+        for more in (b"Authorization: Bearer t", b"aUTHORIZATION: Bearer t", b"X: " + b"x" * 1024):
+            block = GET + b"\r\n" + more
+            self.assertIsNot(parse_head(block), parse_head(block), more)
+            self.assertEqual(parse_head(block), parse_head(block), more)
+
+    def test_what_is_remembered_of_https(self) -> None:
+        """What was read over TLS is not taken for what comes without."""
+        block = b"GET https://h/ HTTP/1.1" + HOST
+        parse_head(block, secure=True)
+        self.assertEqual(refused(block), 421)
+
     def test_targets(self) -> None:
         """An absolute target becomes path and query, and names the host."""
         for target, path, host in (

@@ -28,7 +28,7 @@ from fileexport.web.failures import HttpError
 from fileexport.web.media import inline_headers
 from fileexport.web.names import attachment
 from fileexport.web.ranges import DECISIVE, FileState, Plan, Span, decide, strong_etag
-from fileexport.web.request import Header, Request
+from fileexport.web.request import Header, Request, header_block
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,10 +66,15 @@ class Bodies:
         await self._file(request, opened, content_type, (_disposition(name), *policy))
 
     async def _file(
-        self, request: Request, opened: Opened, content_type: bytes, headers: Iterable[Header]
+        self, request: Request, opened: Opened, content_type: bytes, headers: tuple[Header, ...]
     ) -> None:
         status = opened.stat
-        if request.is_safe and not request.has_any(DECISIVE) and status.st_mtime <= request.now:
+        simple = request.is_safe and not request.has_any(DECISIVE) and status.st_mtime <= request.now
+        if simple and status.st_size <= SLICE:
+            request.begin_with(HTTPStatus.OK, _whole_block(_facts(status), content_type, headers))
+            request.write(_read(opened.descriptor, Span(0, status.st_size)))
+            return request.end()
+        if simple:
             plan = _whole(_facts(status), request.method, content_type)
         else:
             plan = decide(
@@ -249,6 +254,12 @@ def _whole(facts: _Facts, method: bytes, content_type: bytes) -> Plan:
         now=facts.st_mtime_ns / 1e9 + 1,
         boundary=b"",
     )
+
+
+@lru_cache(maxsize=1024)
+def _whole_block(facts: _Facts, content_type: bytes, headers: tuple[Header, ...]) -> bytes:
+    """The fields of the whole file, as they leave."""
+    return header_block((*_whole(facts, b"GET", content_type).headers, *_FRESH, *headers))
 
 
 def _read(descriptor: int, part: bytes | Span) -> bytes:

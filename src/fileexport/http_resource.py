@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 
 from twisted.internet.interfaces import IReactorTime
@@ -196,7 +196,7 @@ class HttpDoor:
         return Caller(
             local=request.wire.local,
             forwarded=forwarded or (peer is not None and self._around.is_proxy(peer)),
-            owner=lambda: self._around.owner(transport),
+            owner=partial(self._around.owner, transport),
         )
 
     async def _wrong_token(self, request: Request, error: AuthenticationError) -> HttpError:

@@ -32,6 +32,13 @@ class _OpenHow(ctypes.Structure):
 
 
 @cache
+def _how(flags: int, resolve: int) -> tuple[object, int]:
+    """The last two arguments of openat2(2); the kernel only reads them, and we use a handful."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    return ctypes.byref(how), ctypes.sizeof(how)
+
+
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
@@ -51,10 +58,7 @@ class Calls:
 
     def openat2(self, dir_fd: int, path: str, flags: int, resolve: int) -> int:
         """openat2(2) for an existing path; ENOSYS where the kernel has none."""
-        how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
-        result = _libc().syscall(
-            _SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
-        )
+        result = _libc().syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), *_how(flags, resolve))
         return _check(result, path)
 
     def close(self, descriptor: int) -> None:

@@ -35,8 +35,7 @@ class Credentials(NamedTuple):
     basic: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """What is known of a connection: whether its listener is loopback, and who owns the other end.
 
     `forwarded` is true where a forwarding header is present or the peer is a trusted proxy. `owner` asks

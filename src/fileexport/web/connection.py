@@ -11,7 +11,8 @@ takes more, so a client that never reads makes us keep one answer at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -167,6 +168,8 @@ class Connection(TwistedProtocol):
         return self._read_head()
 
     def _read_head(self) -> bool:
+        if not self._buffer:
+            return False
         while self._buffer.startswith(b"\r\n") and self._empty < MAX_EMPTY_LINES:
             self._buffer = self._buffer[2:]
             self._empty += 1
@@ -220,7 +223,16 @@ class Connection(TwistedProtocol):
         request = Request(self, head, started=now, now=self.factory.now(), close=close)
         request.oversized = oversized
         self._request = request
-        Deferred.fromCoroutine(self.factory.serve(request)).addErrback(self._failed, request)
+        answering = self.factory.serve(request)
+        try:
+            awaited = answering.send(None)
+        except StopIteration:
+            # As a rule: nothing was waited for, and a Deferred would cost more than parsing the head.
+            return
+        except Exception:
+            self._failed(Failure(), request)
+            return
+        Deferred.fromCoroutine(_resumed(answering, awaited)).addErrback(self._failed, request)
 
     def _failed(self, failure: Failure, request: Request) -> None:
         if failure.check(PeerGone):
@@ -342,6 +354,23 @@ class Connection(TwistedProtocol):
 
     def _set_deadline(self, seconds: float) -> None:
         self.deadline = self._reactor.seconds() + seconds
+
+
+def _resumed(
+    coroutine: Coroutine[Deferred[Any], Any, None], awaited: Deferred[Any]
+) -> Generator[Deferred[Any], Any, None]:
+    """The rest of a coroutine that has begun and awaits a Deferred."""
+    while True:
+        try:
+            result = yield awaited
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, result)
+        try:
+            awaited = step()
+        except StopIteration:
+            return
 
 
 @implementer(IProtocolNegotiationFactory)

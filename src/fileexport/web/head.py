@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 
 from fileexport.errors import FileExportError
@@ -29,6 +30,8 @@ _FIELD = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)" % TOKEN)
 #: Without the user information that RFC 9110 wants refused (section 4.2.4).
 _ABSOLUTE = re.compile(rb"(https?)://([^/?@]+)((?:[/?].*)?)", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]+")
+#: Bytes of a head that is remembered as it was read.
+_REMEMBERED = 1024
 #: What a longer number counts as: more than any disk holds.
 _HUGE = 10**18
 
@@ -81,6 +84,13 @@ def parse_head(block: bytes, *, secure: bool = False) -> Head:
 
     `secure` says whether it came over TLS. Raises `BadRequest` with the status that says what is wrong.
     """
+    # Clients repeat themselves: a short head is read once, unless it holds a secret.
+    if len(block) > _REMEMBERED or b"authorization" in block.lower():
+        return _parse(block, secure)
+    return _parse_once(block, secure)
+
+
+def _parse(block: bytes, secure: bool) -> Head:
     line, _, rest = block.partition(b"\r\n")
     if len(line) > MAX_LINE:
         raise BadRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
@@ -100,6 +110,9 @@ def parse_head(block: bytes, *, secure: bool = False) -> Head:
     _check_expectation(by_name.get(b"expect", ()))
     length = _length(version, by_name.get(b"content-length", ()), by_name.get(b"transfer-encoding", ()))
     return Head(method, target, version, fields, by_name, host, length)
+
+
+_parse_once = lru_cache(maxsize=512)(_parse)
 
 
 def _fields(block: bytes) -> list[tuple[bytes, bytes]]:

@@ -59,7 +59,8 @@ class Routes(Generic[A]):
     def __init__(self, routes: Sequence[Route[A]]) -> None:
         self._exact = {route.path: route for route in routes if not route.path.endswith("*")}
         covering = [route for route in routes if route.path.endswith("*")]
-        self._covering = sorted(covering, key=lambda route: -len(route.path))
+        covering.sort(key=lambda route: -len(route.path))
+        self._covering = [(route.path[:-1], route) for route in covering]
         self.all = tuple(routes)
 
     def find(self, path: bytes) -> tuple[Route[A], bytes]:
@@ -67,6 +68,8 @@ class Routes(Generic[A]):
         text = path.decode("latin-1")
         if (route := self._exact.get(text)) is not None:
             return route, b""
-        route = next(route for route in self._covering if text.startswith(route.path[:-1]))
-        # What lies below keeps its leading slash.
-        return route, path[len(route.path) - 2 :]
+        for start, route in self._covering:
+            if text.startswith(start):
+                # What lies below keeps its leading slash.
+                return route, path[len(start) - 1 :]
+        raise AssertionError("/* covers every path")
