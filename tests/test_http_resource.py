@@ -87,6 +87,13 @@ class ErrorTests(HttpCase):
             self.assertTrue(answer.field("Content-Type").startswith(kind), target)
             self.assertEqual(self.web.request("PATCH", target, JSON).json()["status"], 405)
 
+    def test_unknown_methods(self) -> None:
+        """A method that nobody knows is 501, and OPTIONS of the whole server 405, with what its root has."""
+        answer = self.web.request("BREW", "/list")
+        self.assertEqual((answer.status, answer.field("Allow")), (501, "GET, HEAD"))
+        answer = self.web.request("OPTIONS", "*")
+        self.assertEqual((answer.status, answer.field("Allow")), (405, "GET, HEAD"))
+
     def test_head_of_an_error(self) -> None:
         """An error to HEAD has no body and the length of the one that GET would get."""
         for target in ("/nope", "/list?dir=nope"):
@@ -95,7 +102,7 @@ class ErrorTests(HttpCase):
 
     def test_no_path(self) -> None:
         """A request target that is no path is a bad request."""
-        for target in (b"*", b"http://", b"ftp://localhost/", b"localhost:80", b"?dir=/", b"list?dir=/"):
+        for target in (b"http://", b"ftp://localhost/", b"localhost:80", b"?dir=/", b"list?dir=/"):
             answer = self.web.raw(b"OPTIONS %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
             self.assertEqual(answer[:12], b"HTTP/1.1 400", target)
 

@@ -33,7 +33,7 @@ from fileexport.web.access import FORWARDING, Caller, Doorkeeper, parse_credenti
 from fileexport.web.failures import HttpError, fail
 from fileexport.web.forwarded import client_of
 from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
-from fileexport.web.request import Request
+from fileexport.web.request import METHODS, Request
 from fileexport.web.routes import OWN_NAMES, Open, Route, Routes, acting, reading
 
 #: Seconds before a wrong token is answered, and wrong tokens before the connection is closed.
@@ -129,6 +129,9 @@ class HttpDoor:
             fail(request, error, plain=plain, prefix=self._around.prefix)
 
     def _route(self, request: Request) -> tuple[Route[Answer], bytes]:
+        if request.path == b"*":
+            # OPTIONS for the server itself (RFC 9110, section 9.3.7): answered as for its root.
+            return self.routes.find(b"/")
         if not request.path.startswith(b"/"):
             raise BadRequestError("the request has no path")
         return self.routes.find(request.path)
@@ -138,8 +141,7 @@ class HttpDoor:
         self._check_host(request)
         right = route.rights.get(request.method)
         if right is None:
-            allow = (b"Allow", route.allow)
-            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "this path does not have that method", (allow,))
+            raise _no_method(request.method, route.allow)
         if isinstance(right, Open):
             return Principal.anonymous(Right(0))
         caller = self._caller(request)
@@ -324,6 +326,14 @@ class HttpDoor:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         headers = ((b"Cache-Control", b"public, max-age=3600"), *pages.PAGE_POLICY)
         self._bodies.static(request, file, headers)
+
+
+def _no_method(method: bytes, allow: bytes) -> HttpError:
+    """What a method is answered that a path does not have (RFC 9110, section 9.1)."""
+    headers = ((b"Allow", allow),)
+    if method in METHODS:
+        return HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "this path does not have that method", headers)
+    return HttpError(HTTPStatus.NOT_IMPLEMENTED, "that method is not known here", headers)
 
 
 # -- parameters

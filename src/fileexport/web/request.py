@@ -23,6 +23,9 @@ from fileexport.web.head import Head
 if TYPE_CHECKING:
     from fileexport.tokens import Principal
 
+#: The methods that have a meaning here or elsewhere: RFC 9110, section 9.3, and RFC 5789.
+METHODS = frozenset(b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split())
+
 #: Parameters in a query; no route has a dozen.
 MAX_PARAMETERS = 64
 
