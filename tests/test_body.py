@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.web.body import MAX_CHUNK_LINE, MAX_TRAILER, Body, Chunked, Sized
-from fileexport.web.head import BadRequest
+from fileexport.web.head import MalformedRequest
 
 quick = settings(max_examples=300, deadline=None, database=None)
 
@@ -32,7 +32,7 @@ def outcome(body: Body, pieces: Iterable[bytes]) -> tuple[bytes, bytes, bool, st
             continue
         try:
             content.append(body.feed(piece))
-        except BadRequest as problem:
+        except MalformedRequest as problem:
             error = str(problem)
     # What lies behind an error belongs to nobody.
     return b"".join(content), b"" if error else body.rest + rest, body.done, error
@@ -94,7 +94,7 @@ class ChunkedTests(SynchronousTestCase):
     @quick
     @given(BODIES, st.lists(st.integers(0, 300), max_size=8))
     def test_any_bytes(self, data: bytes, cuts: list[int]) -> None:
-        """Any bytes are content or a `BadRequest`, and how they are cut makes no difference."""
+        """Any bytes are content or a `MalformedRequest`, and how they are cut makes no difference."""
         whole = outcome(Chunked(), [data])
         self.assertEqual(outcome(Chunked(), byte_by_byte(data))[1:], whole[1:])
         self.assertEqual(outcome(Chunked(), pieces_of(data, cuts))[1:], whole[1:])
@@ -129,7 +129,7 @@ class ChunkedTests(SynchronousTestCase):
         ):
             body = Chunked()
             body.feed(data[: limit - 1])
-            with self.assertRaises(BadRequest):
+            with self.assertRaises(MalformedRequest):
                 body.feed(data[limit - 1 : limit])
 
     def test_work(self) -> None:

@@ -13,8 +13,8 @@ from fileexport.web.head import (
     MAX_FIELDS_SIZE,
     MAX_HEAD,
     MAX_LINE,
-    BadRequest,
     Head,
+    MalformedRequest,
     check_beginning,
     parse_head,
 )
@@ -40,7 +40,7 @@ def refused(block: bytes, *, secure: bool = False) -> int | None:
     """The status that refuses this head; None where it is read."""
     try:
         parse_head(block, secure=secure)
-    except BadRequest as error:
+    except MalformedRequest as error:
         return int(error.status)
     return None
 
@@ -187,10 +187,10 @@ class RefusalTests(SynchronousTestCase):
     @given(BLOCKS)
     @example(GET + b"\r\nContent-Length: \xb2")
     def test_any_bytes(self, block: bytes) -> None:
-        """Any bytes are a head or a `BadRequest`; a head that is written again is read the same."""
+        """Any bytes are a head or a `MalformedRequest`; a head that is written again is read the same."""
         try:
             head = parse_head(block)
-        except BadRequest as error:
+        except MalformedRequest as error:
             self.assertIn(error.status, (400, 414, 417, 421, 431, 501, 505))
             self.assertTrue(str(error).isascii())
             return
@@ -208,7 +208,7 @@ class BeginningTests(SynchronousTestCase):
         """The status that refuses it."""
         try:
             check_beginning(buffer)
-        except BadRequest as error:
+        except MalformedRequest as error:
             return int(error.status)
         return None
 

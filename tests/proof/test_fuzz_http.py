@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.config import Anonymous
 from fileexport.web.body import Chunked
-from fileexport.web.head import BadRequest, check_beginning, parse_head
+from fileexport.web.head import MalformedRequest, check_beginning, parse_head
 from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
 from fileexport.web.ranges import FileState, Span, decide
 from tests.http_client import NOW, HttpCase
@@ -90,7 +90,7 @@ class PureTests(SynchronousTestCase):
             for block in (data, data.partition(b"\r\n\r\n")[0]):
                 try:
                     read(block)
-                except BadRequest as error:
+                except MalformedRequest as error:
                     self.assertIn(error.status, (400, 414, 417, 421, 431, 501, 505))
 
     @fuzz
@@ -108,7 +108,7 @@ class PureTests(SynchronousTestCase):
                 if body.done:
                     break
                 content += len(body.feed(data[at : at + step]))
-        except BadRequest as error:
+        except MalformedRequest as error:
             self.assertEqual(error.status, 400)
         self.assertLessEqual(content + len(body.rest), len(data))
 

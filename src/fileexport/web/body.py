@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from fileexport.web.head import TOKEN, BadRequest
+from fileexport.web.head import TOKEN, MalformedRequest
 
 #: Bytes of a chunk's size line with its extensions, and of all trailer fields.
 MAX_CHUNK_LINE = 256
@@ -29,7 +29,7 @@ class Body(Protocol):
     rest: bytes
 
     def feed(self, data: bytes) -> bytes:
-        """Take what arrived; return the content in it. Raises `BadRequest`."""
+        """Take what arrived; return the content in it. Raises `MalformedRequest`."""
 
 
 class Sized:
@@ -63,7 +63,7 @@ class Chunked:
         self._take = self._size
 
     def feed(self, data: bytes) -> bytes:
-        """Take what arrived; return the content in it. Raises `BadRequest`."""
+        """Take what arrived; return the content in it. Raises `MalformedRequest`."""
         self._buffer, self._at = self._buffer[self._at :] + data, 0
         content = []
         while not self.done:
@@ -81,11 +81,11 @@ class Chunked:
         end = self._buffer.find(b"\n", self._at, self._at + limit)
         if end < 0:
             if len(self._buffer) - self._at >= limit:
-                raise BadRequest("a line in the chunked body is too long")
+                raise MalformedRequest("a line in the chunked body is too long")
             return None
         line, self._at = self._buffer[self._at : end + 1], end + 1
         if not line.endswith(b"\r\n"):
-            raise BadRequest("a line in the chunked body ends without CRLF")
+            raise MalformedRequest("a line in the chunked body ends without CRLF")
         return line[:-2]
 
     def _size(self) -> bytes | None:
@@ -94,7 +94,7 @@ class Chunked:
             return None
         match = _CHUNK.fullmatch(line)
         if match is None:
-            raise BadRequest("the size of a chunk cannot be read")
+            raise MalformedRequest("the size of a chunk cannot be read")
         self._left = int(match[1], 16)
         self._take = self._data if self._left else self._fields
         return b""
@@ -112,7 +112,7 @@ class Chunked:
     def _end(self) -> bytes | None:
         ending = self._buffer[self._at : self._at + 2]
         if not b"\r\n".startswith(ending):
-            raise BadRequest("a chunk is longer than its size")
+            raise MalformedRequest("a chunk is longer than its size")
         if len(ending) < 2:
             return None
         self._at += 2
@@ -128,5 +128,5 @@ class Chunked:
             return b""
         self._trailer += len(line) + 2
         if not _TRAILER.fullmatch(line):
-            raise BadRequest("a trailer field cannot be read")
+            raise MalformedRequest("a trailer field cannot be read")
         return b""

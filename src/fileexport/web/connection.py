@@ -34,7 +34,7 @@ from zope.interface import implementer
 
 from fileexport.errors import PeerGone
 from fileexport.web.body import Body, Chunked, Sized
-from fileexport.web.head import MAX_HEAD, BadRequest, Head, check_beginning, parse_head
+from fileexport.web.head import MAX_HEAD, Head, MalformedRequest, check_beginning, parse_head
 from fileexport.web.request import Request
 
 #: Seconds for a whole head, from the connection or the head's first byte; TLS handshakes count into it.
@@ -153,7 +153,7 @@ class Connection(TwistedProtocol):
         try:
             while self._step():
                 pass
-        except BadRequest as error:
+        except MalformedRequest as error:
             self._refuse(error)
         finally:
             self._advancing = False
@@ -244,7 +244,7 @@ class Connection(TwistedProtocol):
             self.factory.log.failure("an answer failed", failure)
         request.abort()
 
-    def _refuse(self, error: BadRequest) -> None:
+    def _refuse(self, error: MalformedRequest) -> None:
         """Answer what cannot be read, and close: where the next request begins is not known."""
         text = str(error).encode("ascii", "replace")
         # An answer to HEAD has no body, whatever else is wrong (RFC 9110, section 9.3.2).
@@ -329,7 +329,7 @@ class Connection(TwistedProtocol):
             self.abort()
         elif self._buffer or self._awaited is not None:
             self._awaited = None
-            self._refuse(BadRequest("the request took too long", HTTPStatus.REQUEST_TIMEOUT))
+            self._refuse(MalformedRequest("the request took too long", HTTPStatus.REQUEST_TIMEOUT))
         else:
             self._close(linger=False)
             self._set_deadline(LINGER_TIME)

@@ -1,6 +1,6 @@
 """The head of an HTTP/1 request, read strictly: RFC 9112 and the parts of RFC 9110 that it stands on.
 
-Pure: bytes in, a `Head` or a `BadRequest` out. Where the RFCs let a server choose between guessing and
+Pure: bytes in, a `Head` or a `MalformedRequest` out. Where the RFCs let a server choose between guessing and
 refusing, it refuses: what two parsers may read differently is how requests are smuggled. One thing is
 accepted that the grammar does not have: bytes above 0x7F, and such as ``|``, in the target, which curl sends
 as they are typed.
@@ -36,7 +36,7 @@ _REMEMBERED = 1024
 _HUGE = 10**18
 
 
-class BadRequest(FileExportError):
+class MalformedRequest(FileExportError):
     """The request cannot be read: the connection is closed after the answer."""
 
     def __init__(self, sentence: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
@@ -82,7 +82,7 @@ class Head:
 def parse_head(block: bytes, *, secure: bool = False) -> Head:
     """Read a head: everything before the empty line, without the CRLF that ends the last field.
 
-    `secure` says whether it came over TLS. Raises `BadRequest` with the status that says what is wrong.
+    `secure` says whether it came over TLS. Raises `MalformedRequest` with the status that says what is wrong.
     """
     # Clients repeat themselves: a short head is read once, unless it holds a secret.
     if len(block) > _REMEMBERED or b"authorization" in block.lower():
@@ -93,14 +93,14 @@ def parse_head(block: bytes, *, secure: bool = False) -> Head:
 def _parse(block: bytes, secure: bool) -> Head:
     line, _, rest = block.partition(b"\r\n")
     if len(line) > MAX_LINE:
-        raise BadRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
+        raise MalformedRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
     _check_line_ends(block)
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
-        raise BadRequest("this is no HTTP request")
+        raise MalformedRequest("this is no HTTP request")
     method, target, major, minor = match.groups()
     if major != b"1":
-        raise BadRequest("only HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        raise MalformedRequest("only HTTP/1.1 is spoken here", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     fields = _fields(rest)
     by_name: dict[bytes, list[bytes]] = {}
     for name, value in fields:
@@ -119,15 +119,15 @@ def _fields(block: bytes) -> list[tuple[bytes, bytes]]:
     if not block:
         return []
     if len(block) > MAX_FIELDS_SIZE:
-        raise BadRequest("the header is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        raise MalformedRequest("the header is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     lines = block.split(b"\r\n")
     if len(lines) > MAX_FIELDS:
-        raise BadRequest("the header has too many fields", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        raise MalformedRequest("the header has too many fields", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     found = []
     for line in lines:
         match = _FIELD.fullmatch(line)
         if match is None:
-            raise BadRequest("a header field cannot be read")
+            raise MalformedRequest("a header field cannot be read")
         found.append((match[1].lower(), match[2].strip(b" \t")))
     return found
 
@@ -137,21 +137,21 @@ def _target(
 ) -> tuple[bytes, bytes | None]:
     """The target as path and query, and whom the request is for (RFC 9112, sections 3.2 and 3.3)."""
     if method == b"CONNECT":
-        raise BadRequest("this is no proxy", HTTPStatus.NOT_IMPLEMENTED)
+        raise MalformedRequest("this is no proxy", HTTPStatus.NOT_IMPLEMENTED)
     if len(hosts) > 1 or (minor >= 1 and not hosts):
-        raise BadRequest("a request carries exactly one Host")
+        raise MalformedRequest("a request carries exactly one Host")
     host = hosts[0] if hosts else None
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return target, host
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
-        raise BadRequest("the target of the request cannot be read")
+        raise MalformedRequest("the target of the request cannot be read")
     scheme, authority, path = match.groups()
     if host is not None and host.lower() != authority.lower():
-        raise BadRequest("the target and Host name different hosts")
+        raise MalformedRequest("the target and Host name different hosts")
     if scheme.lower() == b"https" and not secure:
         # RFC 9110, section 7.4: https is served over TLS only.
-        raise BadRequest("this connection is not encrypted", HTTPStatus.MISDIRECTED_REQUEST)
+        raise MalformedRequest("this connection is not encrypted", HTTPStatus.MISDIRECTED_REQUEST)
     return path if path.startswith(b"/") else b"/" + path, authority
 
 
@@ -159,13 +159,13 @@ def _length(minor: int, lengths: Sequence[bytes], codings: Sequence[bytes]) -> i
     """How long the body is (RFC 9112, section 6.3); None where it is chunked."""
     if codings:
         if lengths or minor == 0:
-            raise BadRequest("the length of the body is ambiguous")
+            raise MalformedRequest("the length of the body is ambiguous")
         _check_chunked(codings)
         return None
     if not lengths:
         return 0
     if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
-        raise BadRequest("Content-Length is not one number")
+        raise MalformedRequest("Content-Length is not one number")
     digits = lengths[0].lstrip(b"0")
     return int(digits or b"0") if len(digits) <= 18 else _HUGE
 
@@ -173,27 +173,27 @@ def _length(minor: int, lengths: Sequence[bytes], codings: Sequence[bytes]) -> i
 def _check_chunked(codings: Sequence[bytes]) -> None:
     names = [name.strip(b" \t").lower() for name in b",".join(codings).split(b",")]
     if names[-1] != b"chunked" or b"chunked" in names[:-1] or b"" in names:
-        raise BadRequest("the last transfer coding is not chunked")
+        raise MalformedRequest("the last transfer coding is not chunked")
     if len(names) > 1:
-        raise BadRequest("only the chunked transfer coding is known", HTTPStatus.NOT_IMPLEMENTED)
+        raise MalformedRequest("only the chunked transfer coding is known", HTTPStatus.NOT_IMPLEMENTED)
 
 
 def _check_expectation(expectations: Sequence[bytes]) -> None:
     if any(value.lower() != b"100-continue" for value in expectations):
-        raise BadRequest("only 100-continue can be expected", HTTPStatus.EXPECTATION_FAILED)
+        raise MalformedRequest("only 100-continue can be expected", HTTPStatus.EXPECTATION_FAILED)
 
 
 def check_beginning(buffer: bytes) -> None:
-    """Refuse the beginning of a head that can never become one. Raises `BadRequest`."""
+    """Refuse the beginning of a head that can never become one. Raises `MalformedRequest`."""
     if len(buffer) > MAX_LINE + 1 and buffer.find(b"\n", 0, MAX_LINE + 2) < 0:
-        raise BadRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
+        raise MalformedRequest("the request line is too long", HTTPStatus.REQUEST_URI_TOO_LONG)
     _check_line_ends(buffer)
     if len(buffer) >= MAX_HEAD:
-        raise BadRequest("the header is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        raise MalformedRequest("the header is too large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
 
 def _check_line_ends(lines: bytes) -> None:
     """Refuse CR or LF alone, at once: its sender may wait for an answer. The last byte may be a CR."""
     ends = lines.count(b"\r\n")
     if lines.count(b"\n") != ends or lines.count(b"\r") - lines.endswith(b"\r") != ends:
-        raise BadRequest("a line of the header ends without CRLF")
+        raise MalformedRequest("a line of the header ends without CRLF")
