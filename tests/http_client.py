@@ -30,9 +30,9 @@ from fileexport.paths import RelPath
 from fileexport.pools import Worker
 from fileexport.tokens import parse_token_file
 from fileexport.web.access import Doorkeeper, Policy
-from fileexport.web.connection import Site
 from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request
+from fileexport.web.site import Site
 from tests.helpers import Immediate, SlowTransport
 
 #: The time when every test begins, in seconds since 1970: 15 January 2027.

@@ -20,8 +20,8 @@ from twisted.trial.unittest import TestCase
 from fileexport.disk.sender import Valve, send_span
 from fileexport.endpoints import TlsContext
 from fileexport.listening import default_listener
-from fileexport.web.connection import Site
 from fileexport.web.request import Request
+from fileexport.web.site import Site
 from tests.http_client import NOW, encode
 from tests.test_endpoints import pem_for
 from tests.test_listening import gate

@@ -30,9 +30,9 @@ from fileexport.peers import owner_of
 from fileexport.pools import Pool
 from fileexport.startup import Prepared, is_public, read_tokens, reload_key
 from fileexport.web.access import Doorkeeper, Policy
-from fileexport.web.connection import Site
 from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request
+from fileexport.web.site import Site
 
 #: Where the HTTP side listens when nothing else is said.
 DEFAULT_PORT = 9006

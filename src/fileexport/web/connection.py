@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections, and the factory of all that one listener accepts.
+"""One HTTP/1.1 connection: whose turn it is, and until when.
 
 Our own and not `twisted.web`'s channel: that one takes what two parsers read differently (several Hosts,
 folded lines, Transfer-Encoding on HTTP/1.0), restarts its time-out with every byte, keeps whole bodies
@@ -11,24 +11,20 @@ takes more, so a client that never reads makes us keep one answer at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
-    IProtocolNegotiationFactory,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
     ITCPTransport,
 )
-from twisted.internet.protocol import Factory, connectionDone
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.logger import Logger
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -36,6 +32,9 @@ from fileexport.errors import PeerGone
 from fileexport.web.body import Body, Chunked, Sized
 from fileexport.web.head import MAX_HEAD, Head, MalformedRequest, check_beginning, parse_head
 from fileexport.web.request import Request
+
+if TYPE_CHECKING:
+    from fileexport.web.site import Site
 
 #: Seconds for a whole head, from the connection or the head's first byte; TLS handshakes count into it.
 HEAD_TIME = 10.0
@@ -45,8 +44,6 @@ BODY_TIME = 60.0
 STALL_TIME = 60.0
 #: Seconds that a peer may go on sending after we closed our side: closing at once would destroy the answer.
 LINGER_TIME = 5.0
-#: Seconds between two looks at all deadlines: one timer for a listener, not one for each connection.
-SWEEP = 1.0
 #: Bytes of a body that no route reads: more are refused. Bytes that are read ahead of an answer.
 MAX_IGNORED_BODY = 64 * 1024
 MAX_AHEAD = 64 * 1024
@@ -54,14 +51,8 @@ MAX_AHEAD = 64 * 1024
 MAX_EMPTY_LINES = 4
 
 
-class Recorder(Protocol):
-    """Writes the access log."""
-
-    def __call__(self, request: Request, /) -> None: ...
-
-
 @implementer(IPushProducer)
-class Connection(TwistedProtocol):
+class Connection(Protocol):
     """One connection. What is read and who has the turn: head → (body) → answer → head …
 
     - `deadline`: when the present step must be done, in the reactor's seconds; None: never.
@@ -371,94 +362,3 @@ def _resumed(
             awaited = step()
         except StopIteration:
             return
-
-
-@implementer(IProtocolNegotiationFactory)
-class Site(Factory):
-    """All connections of one listener.
-
-    `serve` answers each request; `record` is called once for each, when its answer has left or its peer is
-    gone. `local` says whether the listener is loopback: the service sets it when the socket is bound.
-    """
-
-    noisy = False
-    local = False
-    log = Logger()
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        serve: Callable[[Request], Coroutine[Any, Any, None]],
-        *,
-        record: Recorder,
-        now: Callable[[], float],
-    ) -> None:
-        self._reactor = reactor
-        self.serve = serve
-        self.record = record
-        self.now = now
-        self.stopping = False
-        self._connections: set[Connection] = set()
-        self._sweep: IDelayedCall | None = None
-        self._drained: list[Deferred[None]] = []
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """What TLS may negotiate: HTTP/1.1, also where h2 is installed."""
-        return [b"http/1.1"]
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Make a connection, unless we are stopping."""
-        if self.stopping:
-            return None
-        connection = Connection(self._reactor)
-        connection.factory = self
-        return connection
-
-    def joined(self, connection: Connection) -> None:
-        """A connection stands."""
-        self._connections.add(connection)
-        if self._sweep is None:
-            self._sweep = self._reactor.callLater(SWEEP, self._look)
-
-    def left(self, connection: Connection) -> None:
-        """A connection is gone."""
-        self._connections.discard(connection)
-        self._settle()
-
-    def _look(self) -> None:
-        """End what is past its deadline."""
-        self._sweep = self._reactor.callLater(SWEEP, self._look) if self._connections else None
-        now = self._reactor.seconds()
-        for connection in tuple(self._connections):
-            if connection.deadline is not None and connection.deadline <= now:
-                connection.expire()
-
-    @property
-    def open(self) -> int:
-        """How many connections there are."""
-        return len(self._connections)
-
-    def drain(self) -> Deferred[None]:
-        """Accept nothing more, close idle connections; fires when the last answer has left."""
-        self.stopping = True
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        for connection in tuple(self._connections):
-            connection.retire()
-        self._settle()
-        return drained
-
-    def break_all(self) -> None:
-        """Break what is still open; `drain` fires then."""
-        for connection in tuple(self._connections):
-            connection.abort()
-
-    def _settle(self) -> None:
-        if self._connections:
-            return
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        drained, self._drained = self._drained, []
-        for deferred in drained:
-            deferred.callback(None)
