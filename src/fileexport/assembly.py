@@ -145,7 +145,10 @@ class ExportService(Service):
         if settings.port is not None or not wanted:
             port = DEFAULT_PORT if settings.port is None else settings.port
             wanted.append(default_listener(reactor, port, private_key_context=self._tls))
-        sites = [Site(reactor, self._door.serve, record=self._record, now=time.time) for _ in wanted]
+        sites = [
+            Site(reactor, self._door.serve, record=self._record, now=time.time, reads=self._door.reads)
+            for _ in wanted
+        ]
         doors = list(zip(wanted, sites, strict=True))
         await open_listeners(doors, self._gate, insecure_plaintext=settings.insecure_plaintext)
         for listener, site in doors:

@@ -32,6 +32,7 @@ from fileexport.web import pages
 from fileexport.web.access import FORWARDING, Caller, Doorkeeper, parse_credentials
 from fileexport.web.failures import HttpError, fail
 from fileexport.web.forwarded import client_of
+from fileexport.web.head import Head, MalformedRequest
 from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
 from fileexport.web.request import METHODS, Request
 from fileexport.web.routes import OWN_NAMES, Open, Route, Routes, acting, reading
@@ -124,9 +125,18 @@ class HttpDoor:
         except Exception as error:
             if request.began:
                 raise
-            if not isinstance(error, HttpError) and row_for(error).kind is UnexpectedError:
+            expected = isinstance(error, HttpError | MalformedRequest)
+            if not expected and row_for(error).kind is UnexpectedError:
                 self._log.failure("{method} {path} failed", method=request.method, path=request.path)
             fail(request, error, plain=plain, prefix=self._around.prefix)
+
+    def reads(self, head: Head) -> bool:
+        """Whether the body that a head announces will be read, if its sender may have it read."""
+        path = head.target.partition(b"?")[0]
+        if not path.startswith(b"/"):
+            return False
+        route, _ = self.routes.find(path)
+        return route.body and head.method in route.rights
 
     def _route(self, request: Request) -> tuple[Route[Answer], bytes]:
         if request.path == b"*":

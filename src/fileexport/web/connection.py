@@ -16,7 +16,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IPushProducer,
@@ -70,6 +70,10 @@ class Connection(Protocol):
         self._buffer = b""
         self._request: Request | None = None
         self._awaited: tuple[Head, Body] | None = None
+        self._receiving: Body | None = None
+        self._receiver: Deferred[bytes] | None = None
+        self._receive_until = 0.0
+        self._continue = False
         self._ignored = 0
         self._empty = 0
         self._stopped_reading = False
@@ -111,6 +115,7 @@ class Connection(Protocol):
         request, self._request = self._request, None
         if request is not None:
             request.lose()
+            self._end_receiving(PeerGone())
             self.factory.record(request)
         self.factory.left(self)
 
@@ -152,7 +157,11 @@ class Connection(Protocol):
 
     def _step(self) -> bool:
         """Do one thing; False where nothing can be done yet."""
-        if self._closing or self._paused or self._request is not None:
+        if self._closing:
+            return False
+        if self._request is not None:
+            return self._pass_on()
+        if self._paused:
             return False
         if self._awaited is not None:
             return self._read_body(*self._awaited)
@@ -175,13 +184,20 @@ class Connection(Protocol):
         return True
 
     def _begin(self, head: Head) -> None:
-        """A head is complete: answer it now, or when its body, which nobody reads, has passed."""
+        """A head is complete: answer it now, or when its body, if nobody reads it, has passed."""
+        if head.length != 0 and self.factory.reads(head):
+            self._receiving = _body_of(head)
+            self._receive_until = self._reactor.seconds() + BODY_TIME
+            # A client that has begun its body waits for nothing.
+            self._continue = head.expects_continue and not self._buffer
+            self._serve(head, unread=False, oversized=False)
+            return
         too_long = head.length is not None and head.length > MAX_IGNORED_BODY
         if head.length == 0 or head.expects_continue or too_long:
-            # A client that waits for 100 gets its answer instead: no route of ours reads a body.
+            # A client that waits for 100 gets its answer instead: this route reads no body.
             self._serve(head, unread=head.length != 0, oversized=too_long)
             return
-        self._awaited = head, Chunked() if head.length is None else Sized(head.length)
+        self._awaited = head, _body_of(head)
         self._ignored = 0
         self._set_deadline(BODY_TIME)
 
@@ -195,6 +211,29 @@ class Connection(Protocol):
         self._buffer = body.rest
         self._serve(head, unread=oversized or not body.done, oversized=oversized)
         return True
+
+    def _pass_on(self) -> bool:
+        """Give what has arrived of the body to the answer that reads it."""
+        body, receiver = self._receiving, self._receiver
+        if body is None or receiver is None or not self._buffer:
+            return False
+        data, self._buffer = self._buffer, b""
+        try:
+            piece = body.feed(data)
+        except MalformedRequest as error:
+            self._end_receiving(error)
+            return False
+        self._buffer = body.rest
+        if piece or body.done:
+            self.deadline = self._receiver = None
+            receiver.callback(piece)
+        return True
+
+    def _end_receiving(self, error: Exception) -> None:
+        receiver, self._receiver = self._receiver, None
+        self.deadline = None
+        if receiver is not None:
+            receiver.errback(error)
 
     def _regulate(self) -> None:
         """Read on while there is room for what arrives."""
@@ -253,6 +292,27 @@ class Connection(Protocol):
         """Whether its listener is loopback."""
         return self.factory.local
 
+    @property
+    def unread(self) -> bool:
+        """Whether more of the request may come: no other can follow then."""
+        return self._unread or (self._receiving is not None and not self._receiving.done)
+
+    def receive(self) -> Deferred[bytes]:
+        """The next piece of the request's body; empty at its end, and where the route reads none.
+
+        A client that waits for 100 gets it now. Fails with `MalformedRequest`, also when the whole body has
+        not come in time, and with `PeerGone`; the body cannot be read any further then.
+        """
+        if self._receiving is None or self._receiving.done:
+            return succeed(b"")
+        if self._continue:
+            self._continue = False
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._receiver = receiver = Deferred[bytes]()
+        self.deadline = self._receive_until
+        self._advance()
+        return receiver
+
     def send(self, data: bytes) -> None:
         """Write."""
         transport: Any = self.transport
@@ -288,8 +348,9 @@ class Connection(Protocol):
             return
         self.factory.record(request)
         if request.closes:
-            self._close(linger=self._unread or bool(self._buffer))
+            self._close(linger=self.unread or bool(self._buffer))
             return
+        self._receiving = None
         self._rest()
         self._advance()
 
@@ -316,11 +377,13 @@ class Connection(Protocol):
 
     def expire(self) -> None:
         """The present step took too long."""
-        if self._closing or self._paused:
+        if self._receiver is not None:
+            self._end_receiving(_too_slow())
+        elif self._closing or self._paused:
             self.abort()
         elif self._buffer or self._awaited is not None:
             self._awaited = None
-            self._refuse(MalformedRequest("the request took too long", HTTPStatus.REQUEST_TIMEOUT))
+            self._refuse(_too_slow())
         else:
             self._close(linger=False)
             self._set_deadline(LINGER_TIME)
@@ -345,6 +408,14 @@ class Connection(Protocol):
 
     def _set_deadline(self, seconds: float) -> None:
         self.deadline = self._reactor.seconds() + seconds
+
+
+def _body_of(head: Head) -> Body:
+    return Chunked() if head.length is None else Sized(head.length)
+
+
+def _too_slow() -> MalformedRequest:
+    return MalformedRequest("the request took too long", HTTPStatus.REQUEST_TIMEOUT)
 
 
 def _resumed(

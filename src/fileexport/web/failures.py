@@ -9,6 +9,7 @@ import msgspec
 
 from fileexport.errors import FileExportError, row_for, sentence_for
 from fileexport.web import pages
+from fileexport.web.head import MalformedRequest
 from fileexport.web.request import Header, Request
 
 #: Characters of a reason phrase: the rest of the sentence is in the body.
@@ -28,6 +29,8 @@ def fail(request: Request, error: BaseException, *, plain: bool, prefix: str) ->
     """Answer with an error. `plain` routes speak text to whoever names no other type."""
     if isinstance(error, HttpError):
         status, sentence, headers = error.status, str(error), error.headers
+    elif isinstance(error, MalformedRequest):
+        status, sentence, headers = error.status, str(error), ()
     else:
         status, sentence, headers = row_for(error).http, sentence_for(error), ()
     headers = ((b"Cache-Control", b"no-store"), (b"Vary", b"Accept"), *headers)

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IAddress, IPushProducer
 
 from fileexport.errors import BadRequestError, PeerGone
-from fileexport.web.head import Head
+from fileexport.web.head import Head, MalformedRequest
 
 if TYPE_CHECKING:
     from fileexport.tokens import Principal
@@ -55,6 +55,9 @@ class Wire(Protocol):
     def secure(self) -> bool: ...
     @property
     def local(self) -> bool: ...
+    @property
+    def unread(self) -> bool: ...
+    def receive(self) -> Deferred[bytes]: ...
     def send(self, data: bytes) -> None: ...
     def attach(self, producer: IPushProducer) -> None: ...
     def detach(self) -> None: ...
@@ -157,6 +160,25 @@ class Request:
             found[name] = value
         return found
 
+    async def read_body(self, limit: int) -> bytes:
+        """All of the body, which is `limit` bytes at most; only for a route that declares it reads one.
+
+        Raises `MalformedRequest` (413 for a longer one, 408, 400) and `PeerGone`; the connection ends with
+        the answer then.
+        """
+        too_large = MalformedRequest(
+            f"the body is longer than {limit} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        )
+        if (self.head.length or 0) > limit:
+            raise too_large
+        pieces: list[bytes] = []
+        while piece := await self.wire.receive():
+            limit -= len(piece)
+            if limit < 0:
+                raise too_large
+            pieces.append(piece)
+        return b"".join(pieces)
+
     # -- the answer
 
     @property
@@ -175,6 +197,7 @@ class Request:
         """
         self.status = status
         self._chunked = False
+        self._close = self._close or self.wire.unread
         lines = [
             _STATUS_LINES[status] if reason is None else b"HTTP/1.1 %d %s\r\n" % (status, reason),
             _date(int(self._now)),

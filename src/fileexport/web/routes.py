@@ -28,7 +28,8 @@ class Open(Enum):
 class Route(Generic[A]):
     """`path` is exact, or with a closing ``*`` covers everything below.
 
-    `plain` routes answer errors as text; `local_only` ones answer only a process of this machine.
+    `plain` routes answer errors as text; `local_only` ones answer only a process of this machine; those with
+    `body` read the request's body, which is otherwise passed over.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Route(Generic[A]):
     rights: Mapping[bytes, Right | Open]
     plain: bool = False
     local_only: bool = False
+    body: bool = False
 
     @property
     def allow(self) -> bytes:

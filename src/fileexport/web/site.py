@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from fileexport.web.connection import Connection
+from fileexport.web.head import Head
 from fileexport.web.request import Request
 
 #: Seconds between two looks at all deadlines: one timer for a listener, not one for each connection.
@@ -33,7 +34,8 @@ class Recorder(Protocol):
 class Site(Factory):
     """All connections of one listener.
 
-    `serve` answers each request; `record` is called once for each, when its answer has left or its peer is
+    `serve` answers each request, and `reads` says whether it will read the body that a head announces;
+    `record` is called once for each, when its answer has left or its peer is
     gone. `local` says whether the listener is loopback: the service sets it when the socket is bound.
     """
 
@@ -48,11 +50,13 @@ class Site(Factory):
         *,
         record: Recorder,
         now: Callable[[], float],
+        reads: Callable[[Head], bool] = lambda head: False,
     ) -> None:
         self._reactor = reactor
         self.serve = serve
         self.record = record
         self.now = now
+        self.reads = reads
         self.stopping = False
         self._connections: set[Connection] = set()
         self._sweep: IDelayedCall | None = None
