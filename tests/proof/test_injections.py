@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import errno
 from itertools import count
-from pathlib import Path
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.disk.calls import Calls
+from tests.proof import scenario_case
 from tests.proof.counts import SOAK, Tally
 from tests.proof.disk_model import ERRNOS, Failing, Fault
-from tests.proof.disk_scenarios import (
-    SCENARIOS,
-    Beside,
-    Create,
-    CreateOnly,
-    CreateRefused,
-    Discard,
-    InPlace,
-    Overwrite,
-    Recover,
-    Remove,
-    RemoveChosen,
-    Scenario,
-    Tree,
-    Upload,
-    left,
-    settings,
-    snapshot,
-)
+from tests.proof.disk_scenarios import SCENARIOS, Scenario, Tree, Upload, left, settings, snapshot
 from tests.watched import open_descriptors
 
 #: Injections of each scenario, in as many settings as that takes.
@@ -40,12 +20,8 @@ FAULTS = tuple(Fault(error, lasting) for lasting in (False, True) for error in (
 _TALLY = Tally("injections")
 
 
-class InjectionTests(SynchronousTestCase):
+class InjectionTests(scenario_case.ScenarioCase):
     """Whatever fails: a typed error, the old version, no acknowledgement, and nothing left for long."""
-
-    def setUp(self) -> None:
-        self.root = Path(self.mktemp()) / "root"
-        self.root.parent.mkdir(parents=True)
 
     def check(self, kind: type[Scenario]) -> None:
         """Every fault at every call, in one setting after the other until there were enough."""
@@ -114,38 +90,3 @@ class InjectionTests(SynchronousTestCase):
         if failing.renamed:
             return (scenario.after,)
         return (scenario.before, *scenario.between, *([scenario.after] if scenario.flushes else []))
-
-    def test_create(self) -> None:
-        """A new file."""
-        self.check(Create)
-
-    def test_overwrite(self) -> None:
-        """A new version."""
-        self.check(Overwrite)
-
-    def test_create_only(self) -> None:
-        """A file that may not replace another, whether there is another or not."""
-        self.check(CreateOnly)
-        self.check(CreateRefused)
-
-    def test_discard(self) -> None:
-        """A version that is thrown away."""
-        self.check(Discard)
-
-    def test_beside(self) -> None:
-        """A new version beside a living writer, who does not notice."""
-        self.check(Beside)
-
-    def test_remove(self) -> None:
-        """Removals: what went before the error is flushed, and the next count is of the rest."""
-        self.check(Remove)
-        self.check(RemoveChosen)
-
-    def test_recover(self) -> None:
-        """A recovery: it counts what is gone, whatever it cannot do."""
-        self.check(Recover)
-
-    def test_control(self) -> None:
-        """A file that is written in place is found out: without that the proof would be void."""
-        error = self.assertRaises(self.failureException, self.check, InPlace)
-        self.assertIn("InPlace, call", str(error))

@@ -6,28 +6,21 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.disk import calls as calls_module
 from fileexport.disk.calls import Calls
 from fileexport.paths import RelPath
+from tests.proof import scenario_case
 from tests.proof.counts import SOAK, Tally
 from tests.proof.disk_model import KILLED, Dying, Noting, When
 from tests.proof.disk_scenarios import (
     SCENARIOS,
-    Beside,
     Create,
     CreateOnly,
     CreateRefused,
-    Discard,
-    InPlace,
     Overwrite,
-    Recover,
     Remove,
-    RemoveChosen,
     Scenario,
     Setting,
     left,
@@ -49,12 +42,8 @@ Point = tuple[int, When]
 _TALLY = Tally("kill points")
 
 
-class KillPointTests(SynchronousTestCase):
+class KillPointTests(scenario_case.ScenarioCase):
     """Whenever a writer dies: whole versions, the new one once that was said, and nothing left for long."""
-
-    def setUp(self) -> None:
-        self.root = Path(self.mktemp()) / "root"
-        self.root.parent.mkdir(parents=True)
 
     def check(
         self, kind: type[Scenario], *, durable: bool = True, points: int = POINTS, rounds: int = SETTINGS
@@ -134,36 +123,6 @@ class KillPointTests(SynchronousTestCase):
                 said = pipe.read()
         return said
 
-    def test_create(self) -> None:
-        """A new file is there whole, or not at all."""
-        self.check(Create)
-
-    def test_overwrite(self) -> None:
-        """A file holds its old version or its new one."""
-        self.check(Overwrite)
-
-    def test_create_only(self) -> None:
-        """So does one that may not replace another, whether there is another or not."""
-        self.check(CreateOnly)
-        self.check(CreateRefused)
-
-    def test_discard(self) -> None:
-        """What is thrown away changes nothing."""
-        self.check(Discard)
-
-    def test_beside(self) -> None:
-        """A living writer's file survives the death of another, and the recovery after it."""
-        self.check(Beside)
-
-    def test_remove(self) -> None:
-        """Files go in their order; the count is of those that went, whoever does it again counts the rest."""
-        self.check(Remove)
-        self.check(RemoveChosen)
-
-    def test_recover(self) -> None:
-        """A recovery that dies can be done again, and touches nothing but what is in staging."""
-        self.check(Recover)
-
     def test_without_flushes(self) -> None:
         """Being killed is no loss of power: all this holds without a flush, too."""
         for kind in (Create, Overwrite, CreateOnly, Remove):
@@ -188,11 +147,6 @@ class KillPointTests(SynchronousTestCase):
         self.assertEqual(snapshot(self.root), scenario.after)
         self.assertEqual((scenario.recover(), left(self.root)), (1, []))
         self.assertEqual(snapshot(self.root), scenario.after)
-
-    def test_control(self) -> None:
-        """A file that is written in place is found out: without that the proof would be void."""
-        error = self.assertRaises(self.failureException, self.check, InPlace)
-        self.assertIn("InPlace, after call", str(error))
 
 
 def live(scenario: Scenario, calls: Calls, say: Callable[[str], object]) -> None:
