@@ -95,8 +95,8 @@ class AnonymousTests(SynchronousTestCase):
         local, forwarded, uid = CALLERS[kind]
         caller = Caller(local, forwarded, lambda: uid)
         rights = NOTHING
-        for right, safe in product(Right.ALL, (True, False)):
-            who = keeper.identify(None, caller, right=right, safe=safe, now=NOW)
+        for right, acting_get in product(Right.ALL, (True, False)):
+            who = keeper.identify(None, caller, right=right, acting_get=acting_get, now=NOW)
             self.assertTrue(who.is_anonymous)
             if who.may(right):
                 rights |= right
@@ -133,7 +133,7 @@ class AnonymousTests(SynchronousTestCase):
             caller = Caller(local, forwarded, owner)
             policy = Policy(mode, lambda: OWN_UID, partial(bool, public))
             keeper = Doorkeeper(parse_token_file("", "tokens"), policy)
-            keeper.identify(None, caller, right=right, safe=True, now=NOW)
+            keeper.identify(None, caller, right=right, acting_get=False, now=NOW)
 
         ask("own user", Anonymous.AUTO, Right.READ)
         for kind, right in product(("elsewhere", "own user's proxy"), Right.ALL):
@@ -151,9 +151,10 @@ class AnonymousTests(SynchronousTestCase):
         for hidden in (True, False):
             policy = Policy(Anonymous.AUTO, lambda: OWN_UID, root_is_public=lambda: True, hidden=hidden)
             keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), policy)
-            who = keeper.identify(None, caller, right=Right.DELETE, safe=True, now=NOW)
+            who = keeper.identify(None, caller, right=Right.DELETE, acting_get=True, now=NOW)
             self.assertEqual(who.sees_hidden, hidden)
-            token = keeper.identify(Credentials(READER, False), caller, right=Right.READ, safe=True, now=NOW)
+            sent = Credentials(READER, False)
+            token = keeper.identify(sent, caller, right=Right.READ, acting_get=False, now=NOW)
             self.assertTrue(token.sees_hidden)
 
 
@@ -166,11 +167,12 @@ class TokenTests(SynchronousTestCase):
         )
 
     def who(
-        self, token: str, *, basic: bool = False, right: Right = Right.READ, safe: bool = True
+        self, token: str, *, basic: bool = False, right: Right = Right.READ, acting_get: bool = False
     ) -> Principal:
         """Who the keeper takes a token's bearer for; the caller is somewhere else."""
         caller = Caller(False, True, lambda: None)
-        return self.keeper.identify(Credentials(token, basic), caller, right=right, safe=safe, now=NOW)
+        sent = Credentials(token, basic)
+        return self.keeper.identify(sent, caller, right=right, acting_get=acting_get, now=NOW)
 
     def test_right_token(self) -> None:
         """A token is known wherever it comes from, and has its own rights, not the anonymous ones."""
@@ -184,11 +186,10 @@ class TokenTests(SynchronousTestCase):
 
     def test_basic_never_authorises_a_changing_get(self) -> None:
         """Basic, which a browser repeats by itself, grants nothing where GET changes something."""
-        for right, safe in product(Right.ALL, (True, False)):
-            expected = not safe or right is Right.READ
-            who = self.who(TOKEN, basic=True, right=right, safe=safe)
-            self.assertEqual(who.may(right), expected, (right, safe))
-            self.assertTrue(self.who(TOKEN, right=right, safe=safe).may(right))
+        for right, acting_get in product(Right.ALL, (True, False)):
+            who = self.who(TOKEN, basic=True, right=right, acting_get=acting_get)
+            self.assertEqual(who.may(right), not acting_get, (right, acting_get))
+            self.assertTrue(self.who(TOKEN, right=right, acting_get=acting_get).may(right))
 
     def test_tokens_are_replaced_while_it_runs(self) -> None:
         """After a reload only the new tokens count."""

@@ -71,11 +71,11 @@ class FindTests(SynchronousTestCase):
     """Which route a path has."""
 
     def setUp(self) -> None:
-        paths = ("/*", "/list", "/-/*", "/-/files/*")
+        paths = ("/*", "/list", "/-/*", "/-/files/*", "/-/jobs", "/-/jobs/{id}", "/-/jobs/{id}/events")
         self.routes = Routes([Route(path, path, reading()) for path in paths])
 
     def test_table(self) -> None:
-        """An exact path comes first, then the longest that covers it; what is below keeps its slash."""
+        """An exact path first, then the longest fixed part; what is below a star keeps its slash."""
         table = {
             b"/list": ("/list", b""),
             b"/list/": ("/*", b"/list/"),
@@ -94,6 +94,16 @@ class FindTests(SynchronousTestCase):
             b"/-/filesx": ("/-/*", b"/filesx"),
             b"/%2d/files/a": ("/*", b"/%2d/files/a"),
             b"/\xb0": ("/*", b"/\xb0"),
+            b"/-/files/a\nb": ("/-/files/*", b"/a\nb"),
+            b"/-/jobs": ("/-/jobs", b""),
+            b"/-/jobs/": ("/-/*", b"/jobs/"),
+            b"/-/jobs/a.b": ("/-/jobs/{id}", b"a.b"),
+            b"/-/jobs/\xb0": ("/-/jobs/{id}", b"\xb0"),
+            b"/-/jobs/a/events": ("/-/jobs/{id}/events", b"a"),
+            b"/-/jobs/a/b/events": ("/-/*", b"/jobs/a/b/events"),
+            b"/-/jobs/a/": ("/-/*", b"/jobs/a/"),
+            b"/-/jobs//events": ("/-/*", b"/jobs//events"),
+            b"/-/jobs/{id}": ("/-/jobs/{id}", b"{id}"),
         }
         found = {path: (route.path, below) for path in table for route, below in [self.routes.find(path)]}
         self.assertEqual(found, table)
@@ -107,3 +117,9 @@ class FindTests(SynchronousTestCase):
         """What Allow says is what the route takes."""
         self.assertEqual(Route("/x", None, acting(Right.DELETE, b"POST")).allow, b"GET, POST")
         self.assertEqual(Route("/x", None, reading()).allow, b"GET, HEAD")
+
+    def test_acts(self) -> None:
+        """A route acts by GET where it was declared so."""
+        self.assertTrue(Route("/x", None, acting(Right.DELETE, b"POST")).acts)
+        self.assertFalse(Route("/x", None, reading(Right.ADMIN)).acts)
+        self.assertFalse(Route("/x", None, {**reading(Right.WRITE), b"POST": Right.WRITE}).acts)

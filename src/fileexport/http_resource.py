@@ -157,12 +157,13 @@ class HttpDoor:
         caller = self._caller(request)
         if route.local_only and not caller.is_local:
             raise HttpError(HTTPStatus.FORBIDDEN, "only a process of this machine may ask for this")
-        if right is not Right.READ:
+        acting_get = request.is_safe and route.acts
+        if acting_get or not request.is_safe:
             self._check_origin(request)
         try:
             credentials = parse_credentials(request.fields(b"authorization"))
             who = self._keeper.identify(
-                credentials, caller, right=right, safe=request.is_safe, now=request.now
+                credentials, caller, right=right, acting_get=acting_get, now=request.now
             )
         except AuthenticationError as error:
             raise await self._wrong_token(request, error) from None

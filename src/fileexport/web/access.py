@@ -98,9 +98,9 @@ class Doorkeeper:
         }
 
     def identify(
-        self, credentials: Credentials | None, caller: Caller, *, right: Right, safe: bool, now: float
+        self, credentials: Credentials | None, caller: Caller, *, right: Right, acting_get: bool, now: float
     ) -> Principal:
-        """Find the principal; `right` is what the request needs, `safe` whether its method is GET or HEAD.
+        """Find the principal; `right` is what the request needs, `acting_get` whether it changes by GET.
 
         Raises `AuthenticationError` for a wrong token. A Basic token on a GET that changes something grants
         nothing: a browser sends it on its own.
@@ -109,9 +109,7 @@ class Doorkeeper:
             principal = self.tokens.find(credentials.token, now)
             if principal is None:
                 raise AuthenticationError
-            if not (credentials.basic and safe and right is not Right.READ):
-                return principal
-            return self._anonymous[Right(0)]
+            return self._anonymous[Right(0)] if credentials.basic and acting_get else principal
         return self._anonymous[self._rights(caller, right)]
 
     def _rights(self, caller: Caller, right: Right) -> Right:

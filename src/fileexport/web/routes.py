@@ -5,6 +5,7 @@ The table is data, so that a test can walk it: a route without a declared right 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -26,7 +27,7 @@ class Open(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[A]):
-    """`path` is exact, or with a closing ``*`` covers everything below.
+    """`path` is exact, has one name that varies (``/a/{id}/b``), or with a closing ``*`` covers all below.
 
     `plain` routes answer errors as text; `local_only` ones answer only a process of this machine; those with
     `body` read the request's body, which is otherwise passed over.
@@ -44,6 +45,11 @@ class Route(Generic[A]):
         """The value of an Allow header."""
         return b", ".join(self.rights)
 
+    @property
+    def acts(self) -> bool:
+        """Whether even its GET changes something: such a route has no HEAD."""
+        return b"HEAD" not in self.rights
+
 
 def reading(right: Right | Open = Right.READ) -> dict[bytes, Right | Open]:
     """The rights of a route that is only read."""
@@ -56,22 +62,29 @@ def acting(right: Right, *methods: bytes) -> dict[bytes, Right | Open]:
 
 
 class Routes(Generic[A]):
-    """Finds the route of a path: an exact one first, else the longest that covers it; `/*` must be one."""
+    """Finds a path's route: an exact one first, else that with the longest fixed part; `/*` must be one."""
 
     def __init__(self, routes: Sequence[Route[A]]) -> None:
-        self._exact = {route.path: route for route in routes if not route.path.endswith("*")}
-        covering = [route for route in routes if route.path.endswith("*")]
-        covering.sort(key=lambda route: -len(route.path))
-        self._covering = [(route.path[:-1], route) for route in covering]
+        self._exact = {route.path: route for route in routes if not set("*{") & set(route.path)}
+        others = [(*_pattern(route.path), route) for route in routes if route.path not in self._exact]
+        self._others = sorted(others, key=lambda other: -len(other[0]))
         self.all = tuple(routes)
 
     def find(self, path: bytes) -> tuple[Route[A], bytes]:
-        """The route of a raw path, and what of the path lies below a covering route."""
+        """The route of a raw path, and what of the path varies or lies below a covering route."""
         text = path.decode("latin-1")
         if (route := self._exact.get(text)) is not None:
             return route, b""
-        for start, route in self._covering:
-            if text.startswith(start):
-                # What lies below keeps its leading slash.
-                return route, path[len(start) - 1 :]
+        for start, pattern, route in self._others:
+            if text.startswith(start) and (match := pattern.fullmatch(text)) is not None:
+                return route, match[1].encode("latin-1")
         raise AssertionError("/* covers every path")
+
+
+def _pattern(path: str) -> tuple[str, re.Pattern[str]]:
+    """The fixed beginning of a route's path, and a pattern whose group is what varies."""
+    if path.endswith("*"):
+        # What lies below keeps its leading slash.
+        return path[:-1], re.compile(re.escape(path[:-2]) + "(/.*)", re.DOTALL)
+    start, _, rest = path.partition("{")
+    return start, re.compile(re.escape(start) + "([^/]+)" + re.escape(rest.partition("}")[2]), re.DOTALL)
