@@ -62,7 +62,9 @@ def surroundings(home: Path) -> dict[str, str]:
     """Variables for a server that runs in `home`: nothing of the user's is read or written."""
     paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     names = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
-    return {**dict.fromkeys(names, str(home)), "PYTHONPATH": os.pathsep.join(paths)}
+    # Installed packages come compiled: what is compiled here must be kept as well, or each start pays for it.
+    compiled = {"PYTHONDONTWRITEBYTECODE": ""}
+    return {**dict.fromkeys(names, str(home)), "PYTHONPATH": os.pathsep.join(paths), **compiled}
 
 
 def twistd() -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -89,10 +89,9 @@ def serving(
     home: Path,
     port: int,
     *,
-    is_up: Callable[[int], bool] = listens,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Run a server in the directory `home` for the `with` block, from when `is_up` says so of its port.
+    """Run a server in the directory `home` for the `with` block, from when it listens on its port.
 
     Raises `Missing` with its last words where it does not come up. What it started is ended with it.
     """
@@ -108,7 +107,7 @@ def serving(
         )
         try:
             begun = time.monotonic()
-            while not is_up(port):
+            while not listens(port):
                 if process.poll() is not None or time.monotonic() - begun > START_LIMIT:
                     output.seek(0)
                     words = output.read().decode(errors="replace").split("\n")
