@@ -196,6 +196,12 @@ class SocketTests(TestCase):
         await listener.stop()
         socket.create_connection(made.getsockname()).close()
 
+    async def test_systemd_family(self) -> None:
+        """A family that does not exist is refused with one that does."""
+        self.inherited(socket.create_server(("127.0.0.1", 0)))
+        problem = self.assertRaises(ListenError, parse_listener, reactor, "systemd:domain=TCP:index=0")
+        self.assertIn("write systemd:domain=INET:index=0", str(problem))
+
     async def test_systemd_exposed(self) -> None:
         """A socket of systemd's that others can reach is refused without TLS, and taken with it."""
         self.inherited(socket.create_server(("0.0.0.0", 0)))

@@ -126,13 +126,34 @@ def read_endpoint(reactor: Reactor, description: str, private_key: TlsContext | 
         return _read_tcp(reactor, description, kind, arguments, private_key)
     if kind == "stdio" or (kind == "unix" and not arguments.get("address")):
         raise ValueError(f"{kind}: needs a path" if kind == "unix" else "stdio: does not listen")
-    endpoint = serverFromString(reactor, description)
+    endpoint = (
+        _from_systemd(reactor, description) if kind == "systemd" else serverFromString(reactor, description)
+    )
     if kind == "unix":
         has_lock = int(arguments.get("lockfile", "1")) != 0
         return Endpoint(partial(_listen_unix, endpoint, arguments["address"], has_lock), None, True)
     if isinstance(endpoint, AdoptedStreamServerEndpoint) and endpoint.addressFamily == socket.AF_UNIX:
         return Endpoint(partial(_adopt_unix, reactor, endpoint.fileno), None, True)
     return Endpoint(partial(_listen, endpoint), private_key, None)
+
+
+def _from_systemd(reactor: Reactor, description: str) -> IStreamServerEndpoint:
+    """The endpoint of a socket that systemd hands over. Raises ValueError: what is missing, what to write."""
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except LookupError:
+        # Twisted has taken the variables away by now, so how many there are cannot be said.
+        raise ValueError(
+            "no such socket was handed over (LISTEN_FDS): start the daemon through a systemd .socket unit"
+            " that has it, or listen with tcp: or unix:"
+        ) from None
+    except (ValueError, TypeError, AttributeError):
+        # No index, no number, an unknown word or family: Twisted answers each with another of these.
+        raise ValueError(
+            "write systemd:domain=INET:index=0 (or INET6, UNIX) for the first socket that a systemd .socket"
+            " unit hands over (LISTEN_FDS)"
+        ) from None
+    return endpoint
 
 
 def _read_tcp(

@@ -318,7 +318,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "token-file",
         parse_path,
-        "one token is generated and kept in the state directory",
+        "systemd's credential `token`, else one token is generated and kept in the state directory",
         "The tokens that are let in, one a line, in a file of mode 0600; SIGHUP reads it again.",
         metavar="FILE",
     ),
