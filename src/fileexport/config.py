@@ -6,7 +6,6 @@ whether what they name exists.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -291,6 +290,9 @@ def _option(name: str) -> Option | None:
 
 def _hint(name: str, prefix: str) -> str:
     """``; did you mean …?`` with the nearest name, spelled as `prefix` wants it, or nothing."""
+    # Imported late: only a mistake needs it, and every start would wait.
+    import difflib
+
     wanted = name[:_MAX_COMPARED].replace("_", "-")
     matches = difflib.get_close_matches(wanted, list(_BY_NAME))
     if not matches:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from hashlib import sha256
 from http import HTTPStatus
-from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple
 
 from fileexport.paths import MAX_DEPTH, MAX_PATH, RelPath, quote_name
@@ -226,6 +225,9 @@ _STATIC_TYPES = {
 
 @functools.cache
 def _load_static(name: str) -> StaticFile:
+    # Imported late, as Jinja2 is: a start does not wait for it.
+    from importlib import resources
+
     data = (resources.files("fileexport.web") / "static" / name).read_bytes()
     return StaticFile(_STATIC_TYPES[name], data, b'"%s"' % sha256(data).hexdigest()[:32].encode("ascii"))
 
