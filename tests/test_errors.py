@@ -23,6 +23,7 @@ from fileexport.errors import (
     OverloadedError,
     PeerGone,
     SourceNotFound,
+    StateError,
     UnexpectedError,
     row_for,
     sentence_for,
@@ -42,7 +43,8 @@ class TableTests(SynchronousTestCase):
             **{9: "BadRequestError", 10: "AuthenticationError", 11: "BusyError", 12: "OverloadedError"},
             **{13: "CorruptedResponse", 14: "TimeoutError", 15: "ConnectionError", 16: "ValueError"},
             **{17: "UnexpectedError", 18: "ConfigurationError", 19: "ListenError", 20: "OSError"},
-            21: "ChangedWhileRead",
+            **{21: "ChangedWhileRead", 22: "ConflictError", 23: "StateError", 24: "JobCancelled"},
+            **{25: "QueueFull", 26: "CallbackRefusedError"},
         }
         self.assertEqual({row.wire: row.name for row in ROWS}, codes)
         self.assertEqual(len(ROWS), len(codes))
@@ -123,6 +125,7 @@ class RowTests(SynchronousTestCase):
             OSError(errno.EIO, secret),
             PermissionError(errno.EACCES, secret),
             UnexpectedError(secret),
+            StateError(secret),
             ValueError(secret),
             KeyError(secret),
             ConnectionError(secret),

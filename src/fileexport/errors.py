@@ -54,6 +54,26 @@ class OverloadedError(FileExportError):
     """The server has too much to do: try again later."""
 
 
+class QueueFull(OverloadedError):
+    """Too many jobs are queued: try again later."""
+
+
+class ConflictError(FileExportError):
+    """Another request was made under this name: choose another name."""
+
+
+class JobCancelled(FileExportError):
+    """The job was cancelled."""
+
+
+class CallbackRefusedError(FileExportError):
+    """This callback target is not allowed."""
+
+
+class StateError(FileExportError):
+    """The state directory cannot be used: the server's log says why."""
+
+
 class ConfigurationError(FileExportError):
     """The configuration has mistakes; each is named on a line of its own."""
 
@@ -127,6 +147,11 @@ ERRORS: tuple[ErrorRow, ...] = (
     _row(ListenError, 19, HTTPStatus.INTERNAL_SERVER_ERROR, 1),
     # 20 is `FULL_DISK`.
     _row(ChangedWhileRead, 21, HTTPStatus.SERVICE_UNAVAILABLE, 5),
+    _row(ConflictError, 22, HTTPStatus.CONFLICT, 6),
+    _row(StateError, 23, HTTPStatus.INTERNAL_SERVER_ERROR, 1),
+    _row(JobCancelled, 24, HTTPStatus.CONFLICT, 6),
+    _row(QueueFull, 25, HTTPStatus.TOO_MANY_REQUESTS, 5),
+    _row(CallbackRefusedError, 26, HTTPStatus.FORBIDDEN, 6),
 )
 
 #: No exception of Python's own says "the disk is full": one row answers for ENOSPC and EDQUOT.
@@ -157,9 +182,9 @@ def row_for(error: BaseException) -> ErrorRow:
 def sentence_for(error: BaseException) -> str:
     """What a person may read of `error`: its own words where they are ours, else its row's sentence.
 
-    An `OSError` never speaks for itself: its text may hold a path of the machine.
+    An `OSError` never speaks for itself, nor a `StateError`: the text may hold a path of the machine.
     """
     row = row_for(error)
-    if isinstance(error, FileExportError) and not isinstance(error, UnexpectedError):
+    if isinstance(error, FileExportError) and not isinstance(error, UnexpectedError | StateError):
         return str(error)
     return row.sentence

@@ -1,0 +1,190 @@
+"""What the state database holds: its records as Python sees them, and its tables as they came to be."""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from dataclasses import dataclass, field
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job stays as it is now."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class MessageState(enum.StrEnum):
+    """Where a message to a job's caller stands."""
+
+    #: Its job has not ended.
+    WAITING = "waiting"
+    #: To be sent at the time `due`.
+    DUE = "due"
+    DELIVERED = "delivered"
+    #: The receiver wants no more of them.
+    GONE = "gone"
+    #: No attempt succeeded, and there will be no other.
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job. Times are seconds since 1970, None until they come."""
+
+    id: str
+    #: The name of the principal who asked.
+    owner: str
+    state: JobState
+    #: What to do, as JSON: equal orders have equal text.
+    order: str
+    #: The exported path that the job writes; no two jobs write one at the same time.
+    target: str
+    #: The Idempotency-Key of the request that made it.
+    key: str | None
+    created: float
+    started: float | None = None
+    ended: float | None = None
+    #: JSON, of a job that is done.
+    result: str | None = None
+    #: The sentence for people, of a job that failed.
+    error: str | None = None
+    #: It runs, and was asked to stop.
+    cancelling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """Whom a caller wants told of a job's end, and what is known of that caller."""
+
+    #: "get" or "webhook".
+    kind: str
+    url: str
+    address_of_requester: str
+    #: The requester may name this machine itself.
+    loopback_allowed: bool
+    #: Signs the webhook.
+    secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRow(Callback):
+    """A callback and its fate. The id stays the same in all attempts; `due` is seconds since 1970."""
+
+    id: str
+    #: The id of its job.
+    job: str
+    state: MessageState
+    #: Attempts since the job's end, or since the last redelivery.
+    attempts: int
+    due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt to deliver a message, at a time in seconds since 1970."""
+
+    message: str
+    at: float
+    #: HTTP's status, None where there was no answer.
+    status: int | None
+    #: Why there was no answer, for people.
+    error: str | None
+    #: The first line of the answer's body.
+    first_line: str
+
+
+def new_job_id() -> str:
+    """22 characters that nobody guesses (128 bits)."""
+    return secrets.token_urlsafe(16)
+
+
+def new_message_id() -> str:
+    """`msg_` and 22 characters that nobody guesses."""
+    return f"msg_{secrets.token_urlsafe(16)}"
+
+
+#: Columns in the order of the records' fields.
+JOB_COLUMNS = (
+    "id, owner, state, task, target, key, created, started, ended, result, error, cancelling"  # JobRow
+)
+MESSAGE_COLUMNS = (
+    "kind, url, address_of_requester, loopback_allowed, secret, id, job, state, attempts, due"  # MessageRow
+)
+ATTEMPT_COLUMNS = "message, at, status, error, first_line"
+
+_FIRST = (
+    # `number` is the order of arrival. `target` is a path, and so bytes. The unique index keeps two jobs from
+    # one target, whatever the code above it believes.
+    """
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
+        task TEXT NOT NULL,
+        target BLOB NOT NULL,
+        key TEXT,
+        created REAL NOT NULL,
+        started REAL,
+        ended REAL,
+        result TEXT,
+        error TEXT,
+        cancelling INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX jobs_by_state ON jobs (state, number)",
+    "CREATE INDEX jobs_by_owner ON jobs (owner, number)",
+    "CREATE INDEX jobs_by_end ON jobs (ended, number) WHERE ended IS NOT NULL",
+    "CREATE UNIQUE INDEX jobs_writing ON jobs (target) WHERE state IN ('queued', 'running')",
+    # Not a column of `jobs`: requests that share a job have a key each.
+    """
+    CREATE TABLE keys (
+        owner TEXT NOT NULL,
+        key TEXT NOT NULL,
+        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+        callback TEXT NOT NULL,
+        PRIMARY KEY (owner, key)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX keys_by_job ON keys (job)",
+    """
+    CREATE TABLE messages (
+        number INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        url TEXT NOT NULL,
+        address_of_requester TEXT NOT NULL,
+        loopback_allowed INTEGER NOT NULL,
+        secret TEXT,
+        id TEXT NOT NULL UNIQUE,
+        job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'due', 'delivered', 'gone', 'given_up')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due REAL
+    )
+    """,
+    "CREATE INDEX messages_by_job ON messages (job)",
+    "CREATE INDEX messages_by_state ON messages (state, due)",
+    """
+    CREATE TABLE attempts (
+        number INTEGER PRIMARY KEY,
+        message TEXT NOT NULL REFERENCES messages (id) ON DELETE CASCADE,
+        at REAL NOT NULL,
+        status INTEGER,
+        error TEXT,
+        first_line TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX attempts_by_message ON attempts (message, number)",
+)
+
+#: What makes each version of the tables out of the one before; their number is the version.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)

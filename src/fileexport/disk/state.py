@@ -1,0 +1,379 @@
+"""What must survive a kill: jobs, the messages of their ends, and the attempts to deliver them.
+
+One SQLite database in the state directory. All SQL is here, so that another database could take its place.
+Each method is one short transaction: when it has returned, what it says is on stable storage; when it has
+raised, nothing changed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+from fileexport.disk.database import Database
+from fileexport.disk.schema import (
+    ATTEMPT_COLUMNS,
+    JOB_COLUMNS,
+    MESSAGE_COLUMNS,
+    MIGRATIONS,
+    AttemptRow,
+    Callback,
+    JobRow,
+    JobState,
+    MessageRow,
+    MessageState,
+    new_message_id,
+)
+from fileexport.errors import BusyError, ConflictError, QueueFull
+
+#: Seconds that an ended job is kept, and how many of them at most.
+KEPT_TIME = 24 * 3600.0
+KEPT_JOBS = 1_000
+#: Seconds after its end that a job waits for its messages: ten attempts, each put off by a day at most.
+UNDELIVERED_TIME = 10 * 24 * 3600.0
+#: Messages that are still to be delivered, of all jobs: they outlive `KEPT_JOBS`.
+MAX_MESSAGES = 10_000
+#: Requests that share one job: each adds a message or a key.
+MAX_SHARED = 64
+#: Attempts of a message that are remembered: two schedules of ten.
+MAX_ATTEMPTS = 20
+#: Rows of one answer.
+MAX_ROWS = 1_000
+#: Characters of an order: some paths of 4 KiB, escaped as JSON does it.
+MAX_ORDER = 256 << 10
+#: Characters of a result: a hundred names of skipped files, likewise.
+MAX_RESULT = 4 << 20
+
+_ACTIVE = "state IN ('queued', 'running')"
+
+
+class State:
+    """The state database, open. Thread-safe: one connection, used by one thread at a time.
+
+    Must not be carried over a fork: open it after a daemon has detached.
+
+    All methods raise `OSError` where the disk refuses (ENOSPC when it is full) and `StateError` where the
+    database is damaged. Rows come back as they are after the call.
+    """
+
+    def __init__(self, directory: Path, now: Callable[[], float] = time.time) -> None:
+        """Open the database of a state directory, or make it; `now` is in seconds since 1970.
+
+        Raises `StateError` with one line that names what is wrong: another daemon has it (it is kept by
+        flock(2), which a kill releases), it is damaged, a newer version wrote it, the disk refuses.
+        """
+        self._now = now
+        self._database = Database(directory, MIGRATIONS)
+
+    def close(self) -> None:
+        """Close the database and let others have it. A second time does nothing."""
+        self._database.close()
+
+    # -- jobs
+
+    def add_job(self, row: JobRow, callback: Callback | None = None, *, limit: int) -> JobRow:
+        """Queue a job, or find the one that the request shares; its end is told to `callback`.
+
+        The same owner's `row.key` gives the job that it gave before, and nothing is added. An equal order of
+        the same owner that has not ended is shared. Raises `ConflictError` where the key was used for another
+        request, `BusyError` while another order writes the target, `QueueFull` where `limit` jobs are queued
+        or the job or the database has as many messages as it may, `ValueError` for an order that is too long.
+        """
+        if len(row.order) > MAX_ORDER:
+            raise ValueError(f"an order has more than {MAX_ORDER} characters")
+        with self._database.transaction() as t:
+            if row.key is not None and (known := _known(t, row, callback)) is not None:
+                return known
+            query = f"SELECT {JOB_COLUMNS} FROM jobs WHERE target = ? AND {_ACTIVE}"
+            active = _first_job(t, query, os.fsencode(row.target))
+            if active is None:
+                active = _insert(t, row, limit)
+            elif active.cancelling or (active.owner, active.order) != (row.owner, row.order):
+                raise BusyError("another job is writing this path: try again later")
+            _attach(t, active, row.key, callback)
+            return active
+
+    def next_job(self) -> JobRow | None:
+        """Make the oldest queued job a running one; None when there is none."""
+        with self._database.transaction() as t:
+            query = f"SELECT {JOB_COLUMNS} FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1"
+            row = _first_job(t, query)
+            if row is None:
+                return None
+            row = replace(row, state=JobState.RUNNING, started=self._now())
+            t.execute(
+                "UPDATE jobs SET state = 'running', started = ? WHERE id = ? AND state = 'queued'",
+                (row.started, row.id),
+            )
+            return row
+
+    def end_job(
+        self, job: str, state: JobState, result: str | None = None, error: str | None = None
+    ) -> JobRow | None:
+        """Give a running job its end, and make its messages due, all or nothing.
+
+        None, and nothing changes, where it does not run. Raises `ValueError` for a state that is no end, or a
+        result that is too long.
+        """
+        if not state.ended or len(result or "") > MAX_RESULT:
+            raise ValueError(f"a job does not end as {state}, or its result is too long")
+        with self._database.transaction() as t:
+            if not _end(t, job, "running", self._now(), state, result, error):
+                return None
+            return _job(t, job)
+
+    def cancel_job(self, job: str) -> JobRow | None:
+        """Cancel a queued job, with its messages due, or mark a running one as `cancelling`.
+
+        The mark outlives a kill. None, and nothing changes, where the job has ended or there is none.
+        """
+        with self._database.transaction() as t:
+            if not _end(t, job, "queued", self._now(), JobState.CANCELLED):
+                marked = t.execute(
+                    "UPDATE jobs SET cancelling = 1 WHERE id = ? AND state = 'running'", (job,)
+                )
+                if not marked.rowcount:
+                    return None
+            return _job(t, job)
+
+    def requeue_running(self) -> int:
+        """Put the running jobs back in the queue, where they were, and count them.
+
+        Those that were marked as `cancelling` become cancelled, with their messages due.
+        """
+        with self._database.transaction() as t:
+            marked = t.execute("SELECT id FROM jobs WHERE state = 'running' AND cancelling").fetchall()
+            for (job,) in marked:
+                _end(t, job, "running", self._now(), JobState.CANCELLED)
+            return t.execute(
+                "UPDATE jobs SET state = 'queued', started = NULL WHERE state = 'running'"
+            ).rowcount
+
+    def job(self, job: str) -> JobRow | None:
+        """The job with this id, or None."""
+        with self._database.reading() as t:
+            return _job(t, job)
+
+    def jobs(
+        self, owner: str | None = None, *, limit: int = MAX_ROWS, before: str | None = None
+    ) -> list[JobRow]:
+        """The newest jobs, of one owner or of all, newest first; `before`: older than the job with this id.
+
+        At most `limit` and at most `MAX_ROWS`; none where the job named by `before` is not there any more.
+        """
+        where, values = "1", []
+        if owner is not None:
+            where, values = "owner = ?", [owner]
+        if before is not None:
+            where += " AND number < (SELECT number FROM jobs WHERE id = ?)"
+            values.append(before)
+        query = f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY number DESC LIMIT ?"
+        with self._database.reading() as t:
+            return [_job_row(row) for row in t.execute(query, (*values, max(0, min(limit, MAX_ROWS))))]
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs there are in each state."""
+        with self._database.reading() as t:
+            found = dict(t.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
+        return {state: found.get(state, 0) for state in JobState}
+
+    def prune(self, now: float) -> int:
+        """Forget jobs that ended `KEPT_TIME` before `now`, or before `KEPT_JOBS` others; count them.
+
+        One with a message still to be delivered stays, until `UNDELIVERED_TIME` after its end.
+        """
+        with self._database.transaction() as t:
+            return t.execute(
+                """
+                DELETE FROM jobs
+                WHERE ended IS NOT NULL
+                  AND (ended < ? OR (ended, number) <= (
+                      SELECT ended, number FROM jobs WHERE ended IS NOT NULL
+                      ORDER BY ended DESC, number DESC LIMIT 1 OFFSET ?))
+                  AND (ended < ? OR NOT EXISTS (
+                      SELECT 1 FROM messages WHERE messages.job = jobs.id AND messages.state = 'due'))
+                """,
+                (now - KEPT_TIME, KEPT_JOBS, now - UNDELIVERED_TIME),
+            ).rowcount
+
+    # -- messages
+
+    def due_messages(self, now: float, limit: int) -> list[MessageRow]:
+        """Messages to be sent by the time `now`, the longest due first; at most `limit` and `MAX_ROWS`."""
+        query = f"""
+            SELECT {MESSAGE_COLUMNS} FROM messages WHERE state = 'due' AND due <= ? ORDER BY due LIMIT ?
+        """
+        with self._database.reading() as t:
+            return [_message_row(row) for row in t.execute(query, (now, max(0, min(limit, MAX_ROWS))))]
+
+    def next_due(self) -> float | None:
+        """When the next message is to be sent, also when that is past; None when there is none."""
+        with self._database.reading() as t:
+            [due] = t.execute("SELECT min(due) FROM messages WHERE state = 'due'").fetchone()
+        return None if due is None else float(due)
+
+    def attempted(self, attempt: AttemptRow, state: MessageState, due: float | None = None) -> bool:
+        """Note an attempt to deliver a message that is due, and what becomes of it.
+
+        `state` is DUE with the time of the next attempt, or an end. False, and nothing changes, where the
+        message is not due or not there any more. The last `MAX_ATTEMPTS` attempts are kept.
+        """
+        if (state is MessageState.DUE) is (due is None):
+            raise ValueError("a message has a time when it is due, and only then")
+        with self._database.transaction() as t:
+            changed = t.execute(
+                """
+                UPDATE messages SET state = ?, attempts = attempts + 1, due = ?
+                WHERE id = ? AND state = 'due'
+                """,
+                (state, due, attempt.message),
+            )
+            if not changed.rowcount:
+                return False
+            t.execute(f"INSERT INTO attempts ({ATTEMPT_COLUMNS}) VALUES (?, ?, ?, ?, ?)", astuple(attempt))
+            t.execute(
+                """
+                DELETE FROM attempts WHERE message = ? AND number <= (
+                    SELECT number FROM attempts WHERE message = ? ORDER BY number DESC LIMIT 1 OFFSET ?)
+                """,
+                (attempt.message, attempt.message, MAX_ATTEMPTS),
+            )
+            return True
+
+    def redeliver(self, job: str) -> int:
+        """Make all messages of an ended job due now, with all their attempts before them; count them."""
+        with self._database.transaction() as t:
+            return t.execute(
+                """
+                UPDATE messages SET state = 'due', attempts = 0, due = ?
+                WHERE job = ? AND state != 'waiting'
+                """,
+                (self._now(), job),
+            ).rowcount
+
+    def messages(self, job: str) -> list[MessageRow]:
+        """The messages of a job, in the order of their requests."""
+        query = f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE job = ? ORDER BY number"
+        with self._database.reading() as t:
+            return [_message_row(row) for row in t.execute(query, (job,))]
+
+    def attempts(self, job: str) -> list[AttemptRow]:
+        """The attempts to deliver a job's messages, oldest first."""
+        query = f"""
+            SELECT {ATTEMPT_COLUMNS} FROM attempts
+            WHERE message IN (SELECT id FROM messages WHERE job = ?) ORDER BY number
+        """
+        with self._database.reading() as t:
+            return [AttemptRow(*row) for row in t.execute(query, (job,))]
+
+
+# -- parts of transactions
+
+
+def _job_row(row: tuple[Any, ...]) -> JobRow:
+    job = JobRow(*row)
+    return replace(
+        job, state=JobState(job.state), target=os.fsdecode(job.target), cancelling=bool(job.cancelling)
+    )
+
+
+def _message_row(row: tuple[Any, ...]) -> MessageRow:
+    kind, url, address, loopback, secret, message, job, state, attempts, due = row
+    return MessageRow(
+        kind,
+        url,
+        address,
+        bool(loopback),
+        secret,
+        id=message,
+        job=job,
+        state=MessageState(state),
+        attempts=attempts,
+        due=due,
+    )
+
+
+def _first_job(t: sqlite3.Connection, query: str, *values: object) -> JobRow | None:
+    row = t.execute(query, values).fetchone()
+    return None if row is None else _job_row(row)
+
+
+def _job(t: sqlite3.Connection, job: str) -> JobRow | None:
+    return _first_job(t, f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?", job)
+
+
+def _count(t: sqlite3.Connection, table: str, where: str, *values: object) -> int:
+    [count] = t.execute(f"SELECT count(*) FROM {table} WHERE {where}", values).fetchone()
+    return int(count)
+
+
+def _known(t: sqlite3.Connection, row: JobRow, callback: Callback | None) -> JobRow | None:
+    """The job that the key of `row` stands for."""
+    found = t.execute("SELECT job, callback FROM keys WHERE owner = ? AND key = ?", (row.owner, row.key))
+    for job, called in found.fetchall():
+        known = _job(t, job)
+        if known is not None:
+            if (known.order, known.target, called) != (row.order, row.target, _shown(callback)):
+                raise ConflictError("this Idempotency-Key stands for another request")
+            return known
+    return None
+
+
+def _shown(callback: Callback | None) -> str:
+    return "" if callback is None else f"{callback.kind} {callback.url}"
+
+
+def _insert(t: sqlite3.Connection, row: JobRow, limit: int) -> JobRow:
+    if _count(t, "jobs", "state = 'queued'") >= limit:
+        raise QueueFull
+    t.execute(
+        "INSERT INTO jobs (id, owner, state, task, target, key, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (row.id, row.owner, row.state, row.order, os.fsencode(row.target), row.key, row.created),
+    )
+    return row
+
+
+def _attach(t: sqlite3.Connection, job: JobRow, key: str | None, callback: Callback | None) -> None:
+    """Add what a request brings to its job."""
+    for table in ("messages", "keys"):
+        if _count(t, table, "job = ?", job.id) >= MAX_SHARED:
+            raise QueueFull("too many requests share this job: try again later")
+    if key is not None:
+        values = (job.owner, key, job.id, _shown(callback))
+        t.execute("INSERT INTO keys (owner, key, job, callback) VALUES (?, ?, ?, ?)", values)
+    if callback is None:
+        return
+    if _count(t, "messages", "state IN ('waiting', 'due')") >= MAX_MESSAGES:
+        raise QueueFull("too many messages are still to be delivered: try again later")
+    message = (*astuple(callback), new_message_id(), job.id, MessageState.WAITING, 0, None)
+    marks = ", ".join("?" * len(message))
+    t.execute(f"INSERT INTO messages ({MESSAGE_COLUMNS}) VALUES ({marks})", message)
+
+
+def _end(
+    t: sqlite3.Connection,
+    job: str,
+    expected: str,
+    now: float,
+    state: JobState,
+    result: str | None = None,
+    error: str | None = None,
+) -> bool:
+    """End a job that is in the `expected` state, and make its messages due."""
+    ended = t.execute(
+        """
+        UPDATE jobs SET state = ?, ended = ?, result = ?, error = ?, cancelling = 0
+        WHERE id = ? AND state = ?
+        """,
+        (state, now, result, error, job, expected),
+    )
+    if ended.rowcount:
+        t.execute(
+            "UPDATE messages SET state = 'due', due = ? WHERE job = ? AND state = 'waiting'", (now, job)
+        )
+    return bool(ended.rowcount)

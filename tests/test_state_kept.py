@@ -1,0 +1,139 @@
+"""What the state keeps: for how long, and through a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from fileexport.disk import state as limits
+from fileexport.disk.schema import AttemptRow, JobRow, JobState, MessageState
+from tests.test_state import DAY, HOOK, PING, StateCase, order
+from tests.watched import in_child
+
+
+class PruneTests(StateCase):
+    """What is forgotten, and what never is."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(limits, "KEPT_JOBS", 3)
+
+    def kept(self) -> list[str]:
+        """The targets of all jobs, oldest first."""
+        return [row.target for row in self.state.jobs()][::-1]
+
+    def test_old(self) -> None:
+        """A job goes a day after its end, with its messages, attempts and keys."""
+        row = self.add(order("/a", "k"), PING)
+        self.run_next()
+        self.state.end_job(row.id, JobState.DONE, "{}")
+        attempt = AttemptRow(self.message(row.id).id, 1.0, 200, None, "")
+        self.state.attempted(attempt, MessageState.DELIVERED)
+        self.assertEqual(self.state.prune(self.time + DAY), 0)
+        self.assertEqual(self.state.prune(self.time + DAY + 1), 1)
+        self.assertEqual((self.kept(), self.state.messages(row.id)), ([], []))
+        self.assertEqual(self.state.attempts(row.id), [])
+        self.assertNotEqual(self.add(order("/other", "k")).id, row.id)
+
+    def test_many(self) -> None:
+        """Of many that ended, also in one moment, the last ones stay."""
+        for target in "abcde":
+            self.ended(target, None)
+        self.assertEqual(self.state.prune(self.time), 2)
+        self.assertEqual(self.kept(), ["c", "d", "e"])
+        self.assertEqual(self.state.prune(self.time), 0)
+
+    def test_unfinished(self) -> None:
+        """What is queued or runs is never forgotten, however old or many."""
+        for target in "abc":
+            self.add(order(target))
+        self.run_next()
+        self.assertEqual(self.state.prune(self.time + 1000 * DAY), 0)
+
+    def test_undelivered(self) -> None:
+        """A job with a message still to be delivered stays, for as long as it may be tried."""
+        for target in "abcde":
+            self.ended(target, PING if target < "c" else None)
+        self.assertEqual(self.state.prune(self.time), 0)
+        self.assertEqual(self.state.prune(self.time + 2 * DAY), 3)
+        self.assertEqual(self.kept(), ["a", "b"])
+        self.assertEqual(self.state.prune(self.time + limits.UNDELIVERED_TIME + 1), 2)
+
+
+class KillTests(StateCase):
+    """A process that is killed while it uses the state."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.state.close()
+
+    def work(self, say: int) -> None:
+        """Queue and end jobs, with a line of acknowledgement after each call."""
+        self.state = self.open()
+
+        def done(row: JobRow | None) -> None:
+            assert row is not None
+            os.write(say, f"{row.state.value} {row.id}\n".encode())
+
+        for number in range(10_000):
+            row = self.add(order(f"/{number}"), HOOK)
+            done(row)
+            done(self.state.next_job())
+            done(self.state.end_job(row.id, JobState.DONE, "{}"))
+
+    def kill(self, lines: int) -> list[str]:
+        """Let a process work until it has acknowledged so much, and kill it; all its lines."""
+        hear, say = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                self.work(say)
+            finally:
+                os._exit(1)
+        os.close(say)
+        with open(hear, encoding="ascii") as heard:
+            try:
+                said = [heard.readline() for _ in range(lines)]
+            finally:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            return said + heard.readlines()
+
+    def test_killed(self) -> None:
+        """Killed from outside at any moment: what was acknowledged is there, a job and its message as one."""
+        order_of_states = [JobState.QUEUED, JobState.RUNNING, JobState.DONE]
+        for lines in (1, 2, 3, 10, 30):
+            said = self.kill(lines)
+            self.state = self.open()
+            for state, job in map(str.split, said):
+                found = order_of_states.index(self.found(job).state)
+                self.assertGreaterEqual(found, order_of_states.index(JobState(state)))
+            for row in self.state.jobs():
+                waits = self.message(row.id).state is MessageState.WAITING
+                self.assertEqual(waits, not row.state.ended, row)
+            # The next one meets the targets of this one again.
+            self.state.requeue_running()
+            for row in self.state.jobs():
+                self.state.cancel_job(row.id)
+            self.state.close()
+
+    def test_ended_without_warning(self) -> None:
+        """A process that ends after a call, without closing anything, loses nothing of it."""
+        calls: dict[str, Callable[[], object]] = {
+            "add": lambda: self.add(order("/a"), PING),
+            "run": lambda: self.state.next_job(),
+            "back": lambda: self.state.requeue_running(),
+            "again": lambda: self.state.next_job(),
+            "end": lambda: self.state.end_job(self.state.jobs()[0].id, JobState.DONE, "{}"),
+        }
+        for name, expected in zip(calls, ("queued", "running", "queued", "running", "done"), strict=True):
+
+            def run(name: str = name) -> None:
+                self.state = self.open()
+                calls[name]()
+
+            self.assertEqual(in_child(run), 0)
+            self.state = self.open()
+            self.assertEqual([row.state.value for row in self.state.jobs()], [expected], name)
+            self.state.close()
