@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from fileexport.callback_targets import HostPort
 from fileexport.config import (
     OPTIONS,
     Anonymous,
@@ -71,6 +72,9 @@ SAMPLES: dict[str, Sample] = {
     "hidden": Sample(True, "yes", "true", True),
     "insecure-plaintext": Sample(True, "ON", "true", True),
     "allow-host": samples(["Files.LAN.", "[::1]", "192.0.2.7"], ("files.lan", "::1", "192.0.2.7")),
+    "callback-allow": samples(
+        ["Hook.LAN", "[::1]:9010"], (HostPort("hook.lan"), HostPort(ipaddress.ip_address("::1"), 9010))
+    ),
     "names": sample("posix", NameRule.POSIX),
     "durability": sample("fast", Durability.FAST),
     "log-file": sample("/l", "/l"),

@@ -23,7 +23,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from fileexport.gate import Gate, GatedFactory, Network, Slot, ip_of, read_ip
+from fileexport.addresses import Network, read_address
+from fileexport.gate import Gate, GatedFactory, Slot, ip_of
 
 DONE = Failure(ConnectionDone())
 
@@ -217,10 +218,10 @@ class GateTests(SynchronousTestCase):
 
     def test_addresses(self) -> None:
         """Only TCP addresses hold an IP address, and IPv4 has one spelling."""
-        self.assertEqual(ip_of(tcp("::ffff:127.0.0.1")), read_ip("127.0.0.1"))
-        self.assertEqual(ip_of(tcp("2001:DB8:0::1")), read_ip("2001:db8::1"))
+        self.assertEqual(ip_of(tcp("::ffff:127.0.0.1")), read_address("127.0.0.1"))
+        self.assertEqual(ip_of(tcp("2001:DB8:0::1")), read_address("2001:db8::1"))
         self.assertIsNone(ip_of(UNIX))
-        self.assertRaises(ValueError, read_ip, "localhost")
+        self.assertRaises(ValueError, read_address, "localhost")
 
 
 class GatedFactoryTests(SynchronousTestCase):
@@ -362,11 +363,11 @@ class ProxyTests(SynchronousTestCase):
             per_address=2,
             on_exhausted=lambda: None,
         )
-        slots = [gate.enter(read_ip("192.0.2.7")) for _ in range(3)]
+        slots = [gate.enter(read_address("192.0.2.7")) for _ in range(3)]
         self.assertEqual([slot is not None for slot in slots], [True, True, False])
-        self.assertIsNone(gate.enter(read_ip("198.51.100.1")))
+        self.assertIsNone(gate.enter(read_address("198.51.100.1")))
         for slot in slots[:2]:
             assert slot is not None
             slot.release()
-        self.assertIsNotNone(gate.enter(read_ip("192.0.2.7")))
+        self.assertIsNotNone(gate.enter(read_address("192.0.2.7")))
         self.assertEqual(gate.open, 0)

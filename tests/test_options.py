@@ -80,6 +80,8 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
     ("allow-host", "-a.example", HOST),
     ("allow-host", "a..b", HOST),
     ("allow-host", "a" * 64, HOST),
+    ("callback-allow", "example.org:x", "is not HOST or HOST:PORT (an IPv6 address stands in brackets)"),
+    ("callback-allow", "example.org:0", "names a port that is none (1 to 65535)"),
     ("public-url", "example.org", URL),
     ("public-url", "ftp://example.org", URL),
     ("public-url", "https://example.org/?a", URL),

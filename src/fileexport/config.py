@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from fileexport.addresses import Network
+from fileexport.callback_targets import HostPort
 from fileexport.options import (
     ENVIRONMENT_PREFIX,
     NO_ENDPOINT,
@@ -20,7 +22,6 @@ from fileexport.options import (
     Durability,
     LogFormat,
     NameRule,
-    Network,
     Option,
     PublicUrl,
     describe,
@@ -80,6 +81,7 @@ class Settings:
     hidden: bool = False
     insecure_plaintext: bool = False
     allow_host: tuple[str, ...] = ()
+    callback_allow: tuple[HostPort, ...] = ()
     names: NameRule = NameRule.PORTABLE
     durability: Durability = Durability.SAFE
     log_file: str | None = None

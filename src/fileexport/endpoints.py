@@ -35,8 +35,8 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from fileexport.addresses import read_address
 from fileexport.errors import ConfigurationError
-from fileexport.gate import read_ip
 
 #: IReactorCore, IReactorTime, IReactorTCP, IReactorUNIX and IReactorSocket in one; no type says that.
 Reactor = Any
@@ -180,7 +180,7 @@ def _read_tcp(
 def _is_loopback_name(interface: str) -> bool | None:
     """Whether binding to `interface` is binding to loopback; None for a name that is no address."""
     try:
-        return read_ip(interface).is_loopback if interface else False
+        return read_address(interface).is_loopback if interface else False
     except ValueError:
         return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -18,19 +17,16 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
+from fileexport.addresses import Address, Network, read_address
 
-
-def read_ip(text: str) -> Address:
-    """Read an IP address; IPv4 written as IPv6 (RFC 4291 2.5.5.2) comes out as IPv4. Raises ValueError."""
-    ip = ip_address(text)
-    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+#: Connections at a time, and from one address: what the limits of the manual promises.
+MAX_CONCURRENT = 10_000
+PER_ADDRESS = 1024
 
 
 def ip_of(address: IAddress) -> Address | None:
-    """The IP address in Twisted's `address`, as `read_ip` reads it; None where there is none."""
-    return read_ip(address.host) if isinstance(address, TCP4Address | TCP6Address) else None
+    """The IP address in Twisted's `address`, IPv4 as IPv4; None where there is none."""
+    return read_address(address.host) if isinstance(address, TCP4Address | TCP6Address) else None
 
 
 class Slot:
@@ -66,8 +62,8 @@ class Gate:
         *,
         filters: Sequence[Network] = (),
         trusted: Sequence[Network] = (),
-        max_concurrent: int = 10_000,
-        per_address: int = 1024,
+        max_concurrent: int = MAX_CONCURRENT,
+        per_address: int = PER_ADDRESS,
         max_total: int | None = None,
         on_full: Callable[[], None] = lambda: None,
         on_exhausted: Callable[[], None],
@@ -80,6 +76,7 @@ class Gate:
         self._on_full = on_full
         self._on_exhausted = on_exhausted
         self._open = 0
+        self._accepted = 0
         self._by_address: Counter[Address] = Counter()
 
     @property
@@ -87,12 +84,18 @@ class Gate:
         """How many connections are in now."""
         return self._open
 
+    @property
+    def accepted(self) -> int:
+        """How many connections have come in so far."""
+        return self._accepted
+
     def admit(self, address: IAddress) -> Slot | None:
         """Give the connection from `address` a place, or None: it is to be closed at once."""
         ip = ip_of(address)
         if self._left == 0 or self._open >= self._max_concurrent or not self._welcome(ip):
             return None
         self._open += 1
+        self._accepted += 1
         if ip is not None:
             self._by_address[ip] += 1
         if self._left is not None:

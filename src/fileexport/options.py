@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fileexport.addresses import Network
+from fileexport.callback_targets import HostPort
 from fileexport.errors import FileNameError
 from fileexport.paths import RelPath
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: The endpoint text that leaves the HTTP side out.
 NO_ENDPOINT = "none"
@@ -199,6 +199,14 @@ def parse_host(text: str) -> str:
     if literal != host or len(host) > 253 or not all(map(_LABEL.fullmatch, host.split("."))):
         raise ValueError(f"{shown(text)} is not a host name (letters beyond ASCII in their xn-- form)")
     return host
+
+
+def parse_callback_host(text: str) -> HostPort:
+    """Read a host that callbacks may go to, perhaps with its only port."""
+    try:
+        return HostPort.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} {error}") from None
 
 
 def parse_url(text: str) -> PublicUrl:
@@ -394,6 +402,14 @@ OPTIONS: tuple[Option, ...] = (
         "addresses, localhost, this machine's host name",
         "One more host name, without a port, that HTTP requests may carry.",
         metavar="NAME",
+        repeatable=True,
+    ),
+    Option(
+        "callback-allow",
+        parse_callback_host,
+        "the requester's own address",
+        "One more host that a job's callback may go to, at any port or at this one.",
+        metavar="HOST[:PORT]",
         repeatable=True,
     ),
     Option(
