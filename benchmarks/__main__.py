@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import Case, Contender, Measure, Missing
 from benchmarks.http_cases import http_cases
+from benchmarks.jobs import job_cases
 from benchmarks.start import START
 
 
@@ -162,7 +163,7 @@ def main() -> int:
     """Measure the cases that the command line names; 1 where a contender was missing."""
     parser = _parser()
     options = parser.parse_args()
-    cases = {**http_cases(full=options.full), "http.start": START}
+    cases = {**http_cases(full=options.full), "http.start": START, **job_cases()}
     if unknown := [word for word in options.case if not _chosen([word], list(cases))]:
         parser.error(f"no such case: {', '.join(unknown)}; there are: {', '.join(cases)}")
     known = {one.peer for case in cases.values() for one in case.contenders if one.peer}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from itertools import count
@@ -316,6 +317,54 @@ class PlaceTests(StagingCase):
         self.staging.write_text("")
         self.fails(errno.ENOTDIR, self.jail.stage, ALL, P("d/x"))
         self.assertEqual(os.listdir(away), [])
+
+
+class Counted(Calls):
+    """The plain calls on a file system whose figures are chosen."""
+
+    def __init__(self, blocks: int, free: int, flags: int = 0) -> None:
+        self.figures = os.statvfs_result((4096, 4096, blocks, free + 9, free, 9, 9, 9, flags, 255))
+
+    def fstatvfs(self, descriptor: int) -> os.statvfs_result:
+        return self.figures
+
+
+class RoomTests(StagingCase):
+    """Free space, less what is reserved."""
+
+    def room(self, calls: Calls) -> set[int]:
+        """What the jail says of a directory, and what a staged file says."""
+        with closing(Jail(str(self.root), calls=calls)) as jail, jail.stage(ALL, P("d/x")) as staged:
+            return {jail.room(ALL, P("d")), staged.room()}
+
+    def test_reserve(self) -> None:
+        """The reserve is 1 % of a small file system and 256 MiB of a large one; never is less than 0 left."""
+        gib = 1 << 30
+        for size, free, room in (
+            (gib, gib // 2, gib // 2 - gib // 4096 // 100 * 4096),
+            (100 * gib, 50 * gib, 50 * gib - (256 << 20)),
+            (100 * gib, 256 << 20, 0),
+            (100 * gib, 0, 0),
+        ):
+            self.assertEqual(self.room(Counted(size // 4096, free // 4096)), {room})
+
+    def test_who_does_not_count(self) -> None:
+        """A file system that says 0 of 0 has room: only a write can tell."""
+        self.assertEqual(self.room(Counted(0, 0)), {sys.maxsize})
+
+    def test_read_only(self) -> None:
+        """One that may not be written to says so."""
+        with closing(Jail(str(self.root), calls=Counted(99, 9, os.ST_RDONLY))) as jail:
+            error = self.assertRaises(OSError, jail.room, ALL, P("d"))
+            self.assertEqual(error.errno, errno.EROFS)
+
+    def test_names(self) -> None:
+        """A name can be checked before anything is begun, with the answer that beginning would give."""
+        self.jail.check_new(ALL, P("d/new"))
+        for call in (self.jail.check_new, self.jail.stage):
+            self.assertRaises(FileNameError, call, ALL, P("d/a:b"))
+            for view, path in ((ALL, ""), (ALL, RESERVED + "/x"), (View(hidden=False), "d/.x")):
+                self.assertRaises(PermissionError, call, view, P(path))
 
 
 class ErrorTests(StagingCase):

@@ -13,8 +13,9 @@ import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from fileexport.compression import Order, check_order, form_of, least_room, refuse_directory, target_of
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.trees import Source, Tree, TreeForm, archived
 from fileexport.errors import BadRequestError, FileNameError
@@ -45,6 +46,8 @@ class Files(Source, Protocol):
 
     def remove(self, view: View, directory: RelPath, names: Iterable[str]) -> int: ...
     def remove_chosen(self, view: View, directory: RelPath, choose: Callable[[Entry], bool]) -> int: ...
+    def check_new(self, view: View, path: RelPath) -> None: ...
+    def room(self, view: View, directory: RelPath) -> int: ...
 
 
 class Exports:
@@ -194,6 +197,35 @@ class Exports:
             return pattern.matches(entry.name) and self._as_file(view, rest, entry) is not None
 
         return self._tree.remove_chosen(view, rest, choose)
+
+    def compress_order(
+        self, who: Principal, source: RelPath, format: str, *, sums: bool = False
+    ) -> dict[str, Any]:
+        """What `fileexport.compression` shall do: make an archive of a file or a directory, beside it.
+
+        `format` is the value of an `ArchiveForm`. The order is what JSON can hold; `target` in it is the
+        archive's path. Raises as the work would, so far as it can be seen now: `FileNotFoundError`,
+        `ConflictError` where it would become its own archive, `IsADirectoryError` where a directory has the
+        archive's name, `FileNameError`, `OSError` (ENOSPC, EROFS), and `BadRequestError` for what the format
+        cannot hold, for one that does not exist, and for an exported directory itself.
+        """
+        self._require(who, Right.READ)
+        self._require(who, Right.WRITE)
+        form = form_of(format)
+        view, rest = self._place(who, source)
+        if not rest:
+            raise BadRequestError("there is no place beside an exported directory: name what is in it")
+        with self._tree.open(view, rest) as opened:
+            is_directory, size = opened.is_directory, opened.stat.st_size
+        target = target_of(source, form, is_directory=is_directory)
+        check_order(source, target, form, is_directory=is_directory, sums=sums)
+        archive = rest.parent / target.name
+        self._tree.check_new(view, archive)
+        refuse_directory(self._tree, view, archive)
+        if self._tree.room(view, rest.parent) < least_room(size):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        exported = next(one for one in self._directories if view.base.beneath(one) is not None)
+        return Order(source, target, form, sums, view.base, exported, view.hidden).as_json()
 
     # -- who sees what
 

@@ -25,7 +25,9 @@ ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS, errn
 #: What changes the disk, or makes changes last; `Recording` knows each of them.
 CHANGING = frozenset("open mkdir rmdir unlink rename rename_new write fchmod utime fsync".split())
 #: What does not.
-READING = frozenset("openat2 close fstat lstat readlink scan lock mount_of mount_points path_of".split())
+READING = frozenset(
+    "openat2 close fstat fstatvfs lstat readlink scan lock mount_of mount_points path_of".split()
+)
 
 
 class Call(NamedTuple):

@@ -1,21 +1,18 @@
 """Compressed forms of one file, as a stream from its descriptor.
 
-Memory is constant: at most one piece that was read, what the compressor holds, and one piece for the caller.
+Memory is constant: a block of what was read, what the compressor holds, and one piece for the caller.
 """
 
 from __future__ import annotations
 
 import enum
 import os
-import stat
-import struct
 import sys
-import time
 from collections.abc import Generator, Iterable, Iterator
 
-import zipstream  # type: ignore[import-untyped]  # the library carries no annotations
-from isal import isal_zlib
-
+from fileexport.disk.deflate import blocks, deflate, gz, joined_checksum
+from fileexport.disk.notes import Notes
+from fileexport.disk.zips import DEFLATED, Head, Zip
 from fileexport.errors import ChangedWhileRead
 from fileexport.paths import printable
 
@@ -33,16 +30,10 @@ _READ = 256 << 10
 #: largest piece is this much, one read and one block of the compressor: under 1 MiB.
 _PIECE = 32 << 10
 
-#: isal's fastest level that stays within 5 % of `gzip -6` on SQL text (level 1 is 3 to 10 % larger).
-_GZ_LEVEL = 2
-#: zlib's fastest level within 6 % of level 6, which takes half as long again.
-_ZIP_LEVEL = 4
 #: zstd's own default: smaller than gzip -6 on text and several times as fast.
 _ZST_LEVEL = 3
-
-_OS_UNIX = 3
-_HAS_NAME = 8
-_UINT32 = (1 << 32) - 1
+#: Of a member whose file's own mode is not for its receiver.
+_MODE = 0o644
 
 
 class Form(enum.Enum):
@@ -83,7 +74,7 @@ def compressed(
     reading does; what was yielded until then is no complete archive, and its receiver must learn that.
     """
     pieces = read(descriptor, size)
-    name = _inner_name(name)
+    name = inner_name(name)
     if form is Form.ZIP:
         chunks = _zip(pieces, name, size, mtime)
     elif form is Form.GZ:
@@ -119,7 +110,7 @@ def regrouped(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
         yield b"".join(held)
 
 
-def _inner_name(name: str) -> str:
+def inner_name(name: str) -> str:
     """One name that no archiver takes for a path, here or on Windows, and that drives no terminal."""
     last = harmless(printable(name).rpartition("/")[2])
     if last.startswith(".."):
@@ -132,33 +123,16 @@ def harmless(name: str) -> str:
     return "".join("_" if c == "\\" or c < " " or "\x7f" <= c <= "\x9f" else c for c in name)
 
 
-def gz(pieces: Iterable[bytes], name: str, mtime: float) -> Iterator[bytes]:
-    """A gzip member with name and time (RFC 1952)."""
-    stored_name = _latin_1(name)
-    flags = _HAS_NAME if stored_name else 0
-    yield struct.pack("<4BL2B", 0x1F, 0x8B, 8, flags, _seconds(mtime), 0, _OS_UNIX) + stored_name
-    compressor = isal_zlib.compressobj(_GZ_LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
-    checksum = size = 0
-    for piece in pieces:
-        checksum = isal_zlib.crc32(piece, checksum)
-        size += len(piece)
-        yield compressor.compress(piece)
-    yield compressor.flush() + struct.pack("<LL", checksum, size & _UINT32)
+def zst(pieces: Iterable[bytes], size: int | None = None, threads: int = 0) -> Iterator[bytes]:
+    """One zstd frame with a checksum, and the content's size where it is known (RFC 8878).
 
-
-def _latin_1(name: str) -> bytes:
-    """The name as a gzip header spells it, NUL at its end; empty where the header cannot."""
-    try:
-        return name.encode("latin-1") + b"\0"
-    except UnicodeEncodeError:
-        return b""
-
-
-def zst(pieces: Iterable[bytes], size: int | None = None) -> Iterator[bytes]:
-    """One zstd frame with a checksum, and the content's size where it is known (RFC 8878)."""
+    With threads of its own it takes some 10 MiB of memory for each; however many they are, the frame is the
+    same, but not the same as with none.
+    """
     options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: _ZST_LEVEL,
         zstd.CompressionParameter.checksum_flag: 1,
+        zstd.CompressionParameter.nb_workers: threads,
     }
     compressor = zstd.ZstdCompressor(options=options)
     if size is not None:
@@ -169,39 +143,14 @@ def zst(pieces: Iterable[bytes], size: int | None = None) -> Iterator[bytes]:
 
 
 def _zip(pieces: Iterable[bytes], name: str, size: int, mtime: float) -> Iterator[bytes]:
-    """A zip archive of one member; ZIP64 where the size asks for it.
-
-    zipstream dates what comes from an iterable now and gives it mode 0600 without a file type. Both headers
-    begin with fixed fields (APPNOTE 4.3.7, 4.3.12), so we write the true values into those.
-    """
-    stream = zipstream.ZipStream(compress_type=zipstream.ZIP_DEFLATED, compress_level=_ZIP_LEVEL)
-    stream.add(pieces, name, size=size)
-    stamp = dos_time(mtime)
-    yield from _overwritten(stream.all_files(), {10: stamp})
-    mode = struct.pack("<L", (stat.S_IFREG | 0o644) << 16)
-    yield from _overwritten(stream.footer(), {12: stamp, 38: mode})
-
-
-def _overwritten(chunks: Iterator[bytes], fields: dict[int, bytes]) -> Iterator[bytes]:
-    """The chunks, with `fields` (offset: bytes) of the first one replaced."""
-    head = bytearray(next(chunks))
-    for offset, value in fields.items():
-        head[offset : offset + len(value)] = value
-    yield bytes(head)
-    yield from chunks
-
-
-def _seconds(mtime: float) -> int:
-    """`mtime` within the 32 bits that a header has for it."""
-    return int(min(max(mtime, 0), _UINT32))
-
-
-def dos_time(mtime: float) -> bytes:
-    """Local time as zip stores it: two seconds' resolution, nothing before 1980."""
-    year, month, day, hour, minute, second = time.localtime(_seconds(mtime))[:6]
-    if year < 1980:
-        year, month, day, hour, minute, second = 1980, 1, 1, 0, 0, 0
-    date = (year - 1980) << 9 | month << 5 | day
-    # A leap second would be 60, which two-second steps cannot hold.
-    clock = hour << 11 | minute << 5 | min(second, 59) // 2
-    return struct.pack("<HH", clock, date)
+    """A zip archive of one member."""
+    head = Head(name, size, mtime, _MODE, DEFLATED)
+    records = Zip(Notes())
+    yield records.begin(head)
+    checksum = packed = 0
+    for block in map(deflate, blocks(pieces)):
+        checksum = joined_checksum(checksum, block.checksum, block.size)
+        packed += len(block.data)
+        yield block.data
+    yield records.finish(head, checksum, packed)
+    yield from records.end()

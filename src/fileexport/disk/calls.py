@@ -67,6 +67,9 @@ class Calls:
     def fstat(self, descriptor: int) -> os.stat_result:
         return os.fstat(descriptor)
 
+    def fstatvfs(self, descriptor: int) -> os.statvfs_result:
+        return os.fstatvfs(descriptor)
+
     def lstat(self, name: str, *, dir_fd: int) -> os.stat_result:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 

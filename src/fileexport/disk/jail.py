@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from fileexport.disk.calls import Calls
 from fileexport.disk.resolve import Openat2, Resolver, Walk
-from fileexport.disk.staging import Staged, recover, stage
+from fileexport.disk.staging import Staged, recover, room, stage
 from fileexport.errors import FileNameError, OverloadedError
 from fileexport.paths import RESERVED, RelPath, is_file_name_valid
 
@@ -247,10 +247,7 @@ class Jail:
         directory must exist; the last name is never followed. Raises `FileNameError` for a name that may
         not be created, else `OSError`; nothing is left then.
         """
-        if path and not self._may_be_new(path.name):
-            raise FileNameError
-        if not path or not all(view.admits(name) for name in path):
-            raise PermissionError(errno.EACCES, "this name cannot be written")
+        self.check_new(view, path)
         target = self._open(view, path.parent, _DIRECTORY)
         try:
             with self._base(View(exported)) as base:
@@ -258,6 +255,21 @@ class Jail:
         except BaseException:
             self._calls.close(target)
             raise
+
+    def check_new(self, view: View, path: RelPath) -> None:
+        """Refuse a name that `stage` would refuse, whatever is on the disk; raises as it does."""
+        if path and not self._may_be_new(path.name):
+            raise FileNameError
+        if not path or not all(view.admits(name) for name in path):
+            raise PermissionError(errno.EACCES, "this name cannot be written")
+
+    def room(self, view: View, directory: RelPath) -> int:
+        """Bytes that may still be written to the directory's file system; 0 where only its reserve is left.
+
+        Raises `OSError` (EROFS) where nothing may be written at all.
+        """
+        with self._directory(view, directory, _DIRECTORY) as descriptor:
+            return room(self._calls, descriptor)
 
     def recover(self, directories: Iterable[RelPath]) -> int:
         """Remove what killed writers left in the staging of these directories and of the mounts beneath.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import sys
 from contextlib import ExitStack, suppress
 from types import TracebackType
 
@@ -24,9 +25,27 @@ _DIRECTORY_MODE = 0o700
 #: O_EXCL and a lock that recovery may win: more failures than this are no accident.
 _TRIES = 8
 
+#: Of a file system this share, or so many bytes where that is less, is left to those who must go on.
+_RESERVED_SHARE, _RESERVED_MAX = 100, 256 << 20
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 #: Needs no permission to list the directories on the way up; macOS has none.
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def room(calls: Calls, descriptor: int) -> int:
+    """Bytes that may still be written to a descriptor's file system; 0 where only the reserve is left.
+
+    Raises `OSError` (EROFS) where nothing may be written at all.
+    """
+    status = calls.fstatvfs(descriptor)
+    if status.f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    if not status.f_blocks:
+        # It does not count: then only a write can tell.
+        return sys.maxsize
+    reserve = min(status.f_blocks // _RESERVED_SHARE * status.f_frsize, _RESERVED_MAX)
+    return max(status.f_bavail * status.f_frsize - reserve, 0)
 
 
 class Staged:
@@ -52,6 +71,10 @@ class Staged:
         rest = memoryview(data)
         while rest:
             rest = rest[self._calls.write(self.descriptor, rest) :]
+
+    def room(self) -> int:
+        """Bytes that may still be written, to this file and all others of its file system together."""
+        return room(self._calls, self.descriptor)
 
     def commit(self, *, mode: int | None = None, mtime_ns: int | None = None, replace: bool = True) -> None:
         """Give the file its name: flush it, rename it in one step, flush the directory.

@@ -1,0 +1,267 @@
+"""The work of a job: one file or directory becomes an archive beside it.
+
+An order is what JSON can hold, and says all that the work needs: it may be carried out after a restart, and
+for somebody whose token has gone meanwhile. `Exports.compress_order` makes it, and asks for the rights.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import closing
+from functools import partial
+from hashlib import sha256
+from typing import Any, NamedTuple, Protocol
+
+from fileexport.disk.archive import Form
+from fileexport.disk.jail import View
+from fileexport.disk.packing import SUMS, Packing, packed, total
+from fileexport.disk.staging import Staged
+from fileexport.disk.trees import OneFile, Source, Tree, TreeForm
+from fileexport.errors import BadRequestError, ConflictError, OverloadedError
+from fileexport.paths import RelPath, printable
+
+#: Entries that were left out and are named in the result; more are only counted.
+MAX_NAMED = 100
+#: Bytes of an archive between two looks at the free space.
+_LOOK = 16 << 20
+#: An archive of unknown size is begun when there is room for this part of its source.
+_LEAST_PART = 10
+
+
+class ArchiveForm(enum.Enum):
+    """What a job can make; its value is what `format=` takes."""
+
+    TAR_GZ = "tar.gz"
+    TAR_ZST = "tar.zst"
+    ZIP = "zip"
+    GZ = "gz"
+    ZST = "zst"
+
+    @property
+    def holds_members(self) -> bool:
+        """Whether it is a container: for directories too, and for more than the content."""
+        return isinstance(_FORMS[self], TreeForm)
+
+
+_FORMS: dict[ArchiveForm, TreeForm | Form] = {
+    ArchiveForm.TAR_GZ: TreeForm.TAR_GZ,
+    ArchiveForm.TAR_ZST: TreeForm.TAR_ZST,
+    ArchiveForm.ZIP: TreeForm.ZIP,
+    ArchiveForm.GZ: Form.GZ,
+    ArchiveForm.ZST: Form.ZST,
+}
+_SUFFIXES = {ArchiveForm.TAR_GZ: ".tgz"}
+
+
+def form_of(text: str) -> ArchiveForm:
+    """The form of this name. Raises `BadRequestError`."""
+    try:
+        return ArchiveForm(text)
+    except ValueError:
+        raise BadRequestError(f"a format is one of {', '.join(form.value for form in ArchiveForm)}") from None
+
+
+class Meter(Protocol):
+    """What the work tells of its progress, and asks: see `fileexport.meter`."""
+
+    bytes_total: int | None
+    files_total: int | None
+
+    def advance(self, nbytes: int = 0, files: int = 0) -> None: ...
+    def check(self) -> None: ...
+
+
+class Files(Source, Protocol):
+    """What the work needs of the disk: the calls of a jail."""
+
+    def stage(self, view: View, path: RelPath, *, exported: RelPath = ...) -> Staged: ...
+
+
+def target_of(source: RelPath, form: ArchiveForm, *, is_directory: bool) -> RelPath:
+    """Where the archive of `source` goes: beside it.
+
+    The archive's suffix replaces the last one of a file's name, so that `db-dump.sql` becomes `db-dump.tgz`;
+    it is appended to a directory's name, and where the form is only the file's content, smaller.
+    """
+    stem, dot, _ = source.name.rpartition(".")
+    if is_directory or not form.holds_members or not dot or not stem.strip("."):
+        stem = source.name
+    return source.parent / (stem + _SUFFIXES.get(form, f".{form.value}"))
+
+
+def check_order(
+    source: RelPath, target: RelPath, form: ArchiveForm, *, is_directory: bool, sums: bool
+) -> None:
+    """Refuse an order that cannot be carried out, whatever is on the disk.
+
+    Raises `BadRequestError`, and `ConflictError` for a file that would become its own archive.
+    """
+    if is_directory and not form.holds_members:
+        raise BadRequestError(f"{form.value} is for a single file")
+    if sums and not form.holds_members:
+        raise BadRequestError(f"{form.value} has no place for checksums")
+    if sums and source.name == SUMS:
+        raise BadRequestError(f"in an archive with checksums, {SUMS} is their own name")
+    if target == source:
+        raise ConflictError("it would become its own archive: choose another format")
+
+
+class Order(NamedTuple):
+    """An order as the work takes it. All paths are those of the exported tree.
+
+    `base` and `hidden` are what its principal could see when it was made; `exported` is the exported
+    directory that holds `base`.
+    """
+
+    source: RelPath
+    target: RelPath
+    form: ArchiveForm
+    sums: bool
+    base: RelPath
+    exported: RelPath
+    hidden: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """What JSON can hold; the same for equal orders."""
+        return {
+            "source": str(self.source),
+            "target": str(self.target),
+            "format": self.form.value,
+            "sums": self.sums,
+            "base": str(self.base),
+            "exported": str(self.exported),
+            "hidden": self.hidden,
+        }
+
+    @classmethod
+    def of_json(cls, order: Mapping[str, Any]) -> Order:
+        """Read what `as_json` made."""
+        paths = {key: RelPath.parse(order[key]) for key in ("source", "target", "base", "exported")}
+        return cls(form=ArchiveForm(order["format"]), sums=order["sums"], hidden=order["hidden"], **paths)
+
+
+class Compression:
+    """Carries out orders: a `fileexport.jobs.Work`. Thread-safe."""
+
+    def __init__(self, files: Files, threads: int) -> None:
+        """For each order `threads` compress, as many as there are cores: the caller's reads and writes."""
+        self._files = files
+        self._threads = threads
+
+    def __call__(self, order: Mapping[str, Any], meter: Meter) -> dict[str, Any]:
+        """Make the archive, and say of it: path, url, size, sha256, files, and what was skipped.
+
+        It appears under its name when it is complete and on stable storage, in place of what was there. When
+        this raises, what was there is untouched and nothing is left. Raises what `meter.check` does;
+        `ChangedWhileRead`; `OSError` as the disk says, ENOSPC also where no more than the reserve would be
+        left. Nobody can know how small the archive will be: it is begun when there is room for a tenth of
+        its source, and watched.
+        """
+        try:
+            return _Making(self._files, Order.of_json(order), meter).made(self._threads)
+        except OverloadedError:
+            # The jail's, before a stop: the meter's own word counts more.
+            meter.check()
+            raise
+
+
+class _Making:
+    """One archive that is being made."""
+
+    def __init__(self, files: Files, order: Order, meter: Meter) -> None:
+        self._files = files
+        self._order = order
+        self._meter = meter
+        self._view = View(order.base, order.hidden)
+        self._source, self._target = self._seen(order.source), self._seen(order.target)
+        self._digest = sha256()
+        self._size = 0
+        self._left_out: list[dict[str, str]] = []
+        self._left_out_count = 0
+
+    def _seen(self, path: RelPath) -> RelPath:
+        seen = path.beneath(self._order.base)
+        if not seen:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return seen
+
+    def made(self, threads: int) -> dict[str, Any]:
+        tree = self._tree()
+        stage = partial(self._files.stage, self._view, self._target, exported=self._order.exported)
+        with stage() as staged:
+            size, files = total(tree)
+            self._meter.bytes_total, self._meter.files_total = size, files
+            _require_room(staged, least_room(size))
+            packing = Packing(_FORMS[self._order.form], threads, self._order.sums, stage)
+            with closing(packed(tree, packing, self)) as pieces:
+                for piece in pieces:
+                    self._write(staged, piece)
+            self._meter.check()
+            staged.commit()
+        return self._result(files)
+
+    def _tree(self) -> Tree:
+        """What is packed. Raises `IsADirectoryError` where a directory has the archive's name already."""
+        with self._files.open(self._view, self._source) as opened:
+            is_directory = opened.is_directory
+        order = self._order
+        check_order(order.source, order.target, order.form, is_directory=is_directory, sums=order.sums)
+        refuse_directory(self._files, self._view, self._target)
+        # The archive of before, beside what it was made from, is not part of it.
+        kind = Tree if is_directory else OneFile
+        name, check = self._source.name, self._meter.check
+        return kind(self._files, self._view, self._source, name, without=self._target, check=check)
+
+    def _write(self, staged: Staged, piece: bytes) -> None:
+        staged.write(piece)
+        self._digest.update(piece)
+        if self._size // _LOOK != (self._size + len(piece)) // _LOOK:
+            _require_room(staged, 1)
+        self._size += len(piece)
+
+    def _result(self, files: int) -> dict[str, Any]:
+        return {
+            "path": printable(str(self._order.target)),
+            "url": self._order.target.url(),
+            "size": self._size,
+            "sha256": self._digest.hexdigest(),
+            "files": files,
+            "skipped": {"count": self._left_out_count, "entries": self._left_out},
+        }
+
+    # -- the watcher of `disk.packing`
+
+    def check(self) -> None:
+        self._meter.check()
+
+    def advance(self, nbytes: int = 0, files: int = 0) -> None:
+        self._meter.advance(nbytes, files)
+
+    def left_out(self, name: str, why: str) -> None:
+        self._left_out_count += 1
+        if self._left_out_count <= MAX_NAMED:
+            self._left_out.append({"name": printable(name), "why": why})
+
+
+def refuse_directory(files: Source, view: View, path: RelPath) -> None:
+    """Raises `IsADirectoryError` where an archive's name is a directory's."""
+    try:
+        mode = files.stat(view, path).st_mode
+    except OSError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def least_room(size: int) -> int:
+    """Bytes of room without which an archive of so many bytes is not begun."""
+    return max(size // _LEAST_PART, 1)
+
+
+def _require_room(staged: Staged, room: int) -> None:
+    if staged.room() < room:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,354 @@
+"""The work of a compression job: what it is called, what it says, and what is left when it fails."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fileexport.compression import ArchiveForm, Compression, Order, target_of
+from fileexport.disk.calls import Calls
+from fileexport.disk.jail import Jail
+from fileexport.errors import (
+    BadRequestError,
+    ChangedWhileRead,
+    ConflictError,
+    FileNameError,
+    JobCancelled,
+    OverloadedError,
+    sentence_for,
+)
+from fileexport.exports import Exports
+from fileexport.meter import Meter
+from fileexport.paths import RESERVED, RelPath
+from fileexport.tokens import Principal, Right
+from tests.watched import forbid, open_descriptors, unprivileged
+
+P = RelPath.parse
+ALL = Principal("someone", Right.ALL, RelPath())
+SQL = b"INSERT INTO t VALUES (1, 'x');\n" * 40_000
+OLD = b"what was there before"
+
+
+class Disk(Calls):
+    """The plain calls, with a free space of one's own."""
+
+    def __init__(self) -> None:
+        self.free: int | None = None
+        self.flags = 0
+
+    def fstatvfs(self, descriptor: int) -> os.statvfs_result:
+        found = super().fstatvfs(descriptor)
+        if self.free is None:
+            return found
+        # Block size 1: of a million blocks, 10,000 are the reserve.
+        return os.statvfs_result((1, 1, 1_000_000, self.free, self.free, 9, 9, 9, self.flags, 255))
+
+
+class Stopping(Meter):
+    """Does something at the N-th check; is interrupted by default."""
+
+    def __init__(self, number: int, then: Callable[[], object] | None = None) -> None:
+        super().__init__(lambda: 0.0)
+        self._left = number
+        self._then = then or self.interrupt
+
+    def check(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._then()
+        super().check()
+
+
+class CompressionCase(SynchronousTestCase):
+    """Has a root with a dump and a directory; nothing may stay open or in staging."""
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp()).absolute()
+        (self.root / "d" / "sub").mkdir(parents=True)
+        (self.root / "d" / "dump.sql").write_bytes(SQL)
+        (self.root / "d" / "sub" / "a").write_bytes(b"hello")
+        (self.root / "d" / "sub" / ".hidden").write_bytes(b"dot")
+        self.before = open_descriptors()
+        self.addCleanup(self.nothing_stays)
+        self.disk = Disk()
+        self.jail = Jail(str(self.root), calls=self.disk)
+        self.addCleanup(self.jail.close)
+        self.work = Compression(self.jail, 2)
+
+    def nothing_stays(self) -> None:
+        self.assertEqual(open_descriptors() - self.before, set())
+        for staging in self.root.rglob(RESERVED):
+            self.assertEqual(os.listdir(staging), [])
+
+    def order(
+        self, source: str, form: str = "tar.gz", who: Principal = ALL, *directories: str, sums: bool = False
+    ) -> dict[str, Any]:
+        """An order as it comes back from where it was kept."""
+        exports = Exports(self.jail, tuple(map(P, directories)))
+        kept: dict[str, Any] = json.loads(json.dumps(exports.compress_order(who, P(source), form, sums=sums)))
+        return kept
+
+    def made(self, source: str, form: str = "tar.gz", **how: Any) -> dict[str, Any]:
+        """What the work says of an archive that it made."""
+        return self.work(self.order(source, form, **how), Meter(lambda: 0.0))
+
+    def fails(self, kind: type[Exception], order: dict[str, Any], meter: Meter | None = None) -> Exception:
+        """The work fails so, and what had the archive's name before is untouched."""
+        target = self.root / order["target"].lstrip("/")
+        target.write_bytes(OLD)
+        error: Exception = self.assertRaises(kind, self.work, order, meter or Meter(lambda: 0.0))
+        self.assertEqual(target.read_bytes(), OLD)
+        return error
+
+
+class NameTests(SynchronousTestCase):
+    """Where an archive goes."""
+
+    def test_files(self) -> None:
+        """The last suffix of a file is replaced; a name that is all suffix keeps it."""
+        for name, expected in (
+            ("db-dump.sql", "db-dump.tgz"),
+            ("a.b.c", "a.b.tgz"),
+            ("plain", "plain.tgz"),
+            (".env", ".env.tgz"),
+            ("..x", "..x.tgz"),
+            ("dot.", "dot.tgz"),
+        ):
+            found = target_of(P(f"d/{name}"), ArchiveForm.TAR_GZ, is_directory=False)
+            self.assertEqual(found, P(f"d/{expected}"))
+
+    def test_forms(self) -> None:
+        """Each form has its suffix; a directory's name stays whole, as a file's does without a container."""
+        for form, of_file, of_directory in (
+            (ArchiveForm.TAR_GZ, "v1.tgz", "v1.2.tgz"),
+            (ArchiveForm.TAR_ZST, "v1.tar.zst", "v1.2.tar.zst"),
+            (ArchiveForm.ZIP, "v1.zip", "v1.2.zip"),
+            (ArchiveForm.GZ, "v1.2.gz", None),
+            (ArchiveForm.ZST, "v1.2.zst", None),
+        ):
+            self.assertEqual(target_of(P("v1.2"), form, is_directory=False), P(of_file))
+            if of_directory is not None:
+                self.assertEqual(target_of(P("v1.2"), form, is_directory=True), P(of_directory))
+
+    def test_orders_are_json(self) -> None:
+        """An order comes back as it was from JSON, names that are no text too."""
+        odd = P(os.fsdecode(b'd/bad\xff \\"\n.sql'))
+        order = Order(odd, odd.parent / "x.tgz", ArchiveForm.TAR_GZ, True, P("d"), RelPath(), False)
+        self.assertEqual(Order.of_json(json.loads(json.dumps(order.as_json()))), order)
+
+
+class OrderTests(CompressionCase):
+    """What the door asks before a job is there."""
+
+    def test_rights(self) -> None:
+        """Reading and writing are both needed."""
+        for rights in (Right.READ, Right.WRITE, Right.ALL & ~Right.READ, Right.ALL & ~Right.WRITE):
+            who = Principal("someone", rights, RelPath())
+            self.assertRaises(PermissionError, self.order, "d/dump.sql", "tar.gz", who)
+
+    def test_what_cannot_be(self) -> None:
+        """What is unknown, what the format cannot hold, the source itself, a directory in the way."""
+        (self.root / "d" / "x.tgz").write_bytes(b"")
+        (self.root / "d" / "dump.zip").mkdir()
+        (self.root / "d" / "SHA256SUMS").touch()
+        (self.root / "d" / "a:b.sql").touch()
+        for source, form, sums, kind in (
+            ("d/nothing", "zip", False, FileNotFoundError),
+            ("d/dump.sql", "rar", False, BadRequestError),
+            ("d/sub", "gz", False, BadRequestError),
+            ("d/dump.sql", "gz", True, BadRequestError),
+            ("d/SHA256SUMS", "zip", True, BadRequestError),
+            ("", "zip", False, BadRequestError),
+            ("d/x.tgz", "tar.gz", False, ConflictError),
+            ("d/dump.sql", "zip", False, IsADirectoryError),
+            ("d/a:b.sql", "zip", False, FileNameError),
+        ):
+            with self.assertRaises(kind):
+                self.order(source, form, sums=sums)
+
+    def test_room(self) -> None:
+        """No order is taken where there is no room for a tenth of the file, or nothing may be written."""
+        self.disk.free = 10_000 + len(SQL) // 10 - 1
+        error = self.assertRaises(OSError, self.order, "d/dump.sql")
+        self.assertEqual((error.errno, sentence_for(error)), (errno.ENOSPC, "the disk is full"))
+        self.disk.free += 1
+        self.order("d/dump.sql")
+        self.disk.free = 10_000
+        self.assertRaises(OSError, self.order, "d/sub")
+        self.disk.flags = os.ST_RDONLY
+        self.assertEqual(self.assertRaises(OSError, self.order, "d/sub").errno, errno.EROFS)
+
+    def test_the_part_that_is_seen(self) -> None:
+        """An order keeps what its principal saw; what they do not see is not there, nor a place above it."""
+        order = self.order("d/sub/a", "tar.gz", Principal("s", Right.ALL, P("d/sub"), False), "d")
+        self.assertEqual((order["base"], order["exported"], order["hidden"]), ("/d/sub", "/d", False))
+        who = Principal("s", Right.ALL, P("d/sub"), False)
+        for path in ("d/dump.sql", "d/sub/.hidden"):
+            self.assertRaises(FileNotFoundError, self.order, path, "tar.gz", who)
+        self.assertRaises(BadRequestError, self.order, "d/sub", "tar.gz", who)
+        self.assertRaises(BadRequestError, self.order, "d", "tar.gz", ALL, "d")
+
+
+class WorkTests(CompressionCase):
+    """What becomes of an order."""
+
+    def test_file(self) -> None:
+        """A dump becomes an archive of one member beside it, and the result speaks of that."""
+        result = self.made("d/dump.sql")
+        archive = self.root / "d" / "dump.tgz"
+        data = archive.read_bytes()
+        with tarfile.open(archive) as tar:
+            [member] = tar.getmembers()
+            content = tar.extractfile(member)
+            self.assertEqual((member.name, content and content.read()), ("dump.sql", SQL))
+        self.assertEqual(
+            result,
+            {
+                "path": "/d/dump.tgz",
+                "url": "/d/dump.tgz",
+                "size": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "files": 1,
+                "skipped": {"count": 0, "entries": []},
+            },
+        )
+        self.assertEqual(
+            gzip.decompress((self.root / self.made("d/dump.sql", "gz")["path"][1:]).read_bytes()), SQL
+        )
+
+    def test_directory(self) -> None:
+        """A directory becomes an archive with its own name on top; what it lacks is counted and named."""
+        for number in range(120):
+            os.mkfifo(self.root / "d" / "sub" / f"fifo-{number:03}")
+        result = self.made("d/sub", "zip", sums=True)
+        with zipfile.ZipFile(self.root / "d" / "sub.zip") as archive:
+            self.assertEqual(archive.namelist(), ["sub/.hidden", "sub/a", "SHA256SUMS"])
+        self.assertEqual((result["files"], result["skipped"]["count"]), (2, 120))
+        self.assertEqual(len(result["skipped"]["entries"]), 100)
+        self.assertEqual(result["skipped"]["entries"][0], {"name": "sub/fifo-000", "why": "a FIFO"})
+
+    def test_the_view_of_its_order(self) -> None:
+        """What the principal did not see is not in it."""
+        who = Principal("s", Right.ALL, P("d"), sees_hidden=False)
+        self.assertEqual(self.made("d/sub", "zip", who=who)["files"], 1)
+
+    def test_mode(self) -> None:
+        """The archive has the mode that the umask gives, and replaces what had its name."""
+        archive = self.root / "d" / "dump.tgz"
+        archive.write_bytes(OLD)
+        archive.chmod(0o600)
+        previous = os.umask(0o027)
+        self.addCleanup(os.umask, previous)
+        self.made("d/dump.sql")
+        self.assertEqual(stat.S_IMODE(archive.stat().st_mode), 0o640)
+        self.assertNotEqual(archive.read_bytes(), OLD)
+
+    def test_progress(self) -> None:
+        """The meter knows the totals and arrives at them."""
+        meter = Meter(lambda: 0.0)
+        self.work(self.order("d"), meter)
+        self.assertEqual((meter.bytes_total, meter.files_total), (len(SQL) + 8, 3))
+        self.assertEqual((meter.bytes_done, meter.files_done), (len(SQL) + 8, 3))
+
+    def test_again(self) -> None:
+        """An order may be carried out twice: the same archive is there."""
+        order = self.order("d", "tar.zst")
+        self.assertEqual(self.work(order, Meter(lambda: 0.0)), self.work(order, Meter(lambda: 0.0)))
+
+    def test_a_target_inside(self) -> None:
+        """An archive that lies in its own directory is not packed into itself."""
+        order = self.order("d", "zip") | {"target": "/d/own.zip"}
+        for _ in range(2):
+            self.assertEqual(self.work(order, Meter(lambda: 0.0))["files"], 3)
+
+    def test_names_that_are_no_text(self) -> None:
+        """Such a name is archived, and the result is JSON that any reader takes."""
+        jail = Jail(str(self.root), may_be_new=lambda name: True)
+        self.addCleanup(jail.close)
+        (self.root / os.fsdecode(b"bad\xff.sql")).write_bytes(SQL)
+        order = Exports(jail).compress_order(ALL, P(os.fsdecode(b"bad\xff.sql")), "tar.gz")
+        result = Compression(jail, 1)(order, Meter(lambda: 0.0))
+        self.assertEqual((result["path"], result["url"]), ("/bad\ufffd.tgz", "/bad%FF.tgz"))
+        json.dumps(result, ensure_ascii=False).encode("utf-8")
+
+
+class FailureTests(CompressionCase):
+    """When it cannot be done: what was there stays, and nothing else."""
+
+    def test_cancelled(self) -> None:
+        """A job that is interrupted ends with `JobCancelled`, wherever it is."""
+        for source in ("d/dump.sql", "d"):
+            order = self.order(source, "zip")
+            for number in (1, 2, 5):
+                self.fails(JobCancelled, order, Stopping(number))
+
+    def test_a_stop_of_the_jail(self) -> None:
+        """When the jail stops first, it is still the meter's word that counts."""
+        order, meter = self.order("d"), Meter(lambda: 0.0)
+        self.jail.interrupt()
+        self.fails(OverloadedError, order, meter)
+        meter.interrupt()
+        self.fails(JobCancelled, order, meter)
+
+    def test_no_room(self) -> None:
+        """Without room for a tenth of the source it is not begun."""
+        order = self.order("d")
+        self.disk.free = 10_000 + len(SQL) // 10 - 1
+        self.assertEqual(sentence_for(self.fails(OSError, order)), "the disk is full")
+
+    def test_the_room_goes(self) -> None:
+        """When only the reserve is left, it ends before the disk is full."""
+        (self.root / "d" / "noise").write_bytes(os.urandom(40 << 20))
+        order = self.order("d/noise", "zip")
+
+        def fill() -> None:
+            self.disk.free = 9_999
+
+        self.assertEqual(sentence_for(self.fails(OSError, order, Stopping(9, fill))), "the disk is full")
+
+    def test_changes(self) -> None:
+        """A source that changes while it is read is named."""
+        dump = self.root / "d" / "dump.sql"
+        error = self.fails(ChangedWhileRead, self.order("d"), Stopping(7, lambda: dump.write_bytes(b"x")))
+        self.assertIn("dump.sql", sentence_for(error))
+
+    def test_unreadable(self) -> None:
+        """What may not be read is named."""
+        order = self.order("d")
+        forbid(self, self.root / "d" / "sub", 0)
+        self.root.chmod(0o777)
+        (self.root / "d.tgz").touch()
+        with unprivileged():
+            error = self.assertRaises(PermissionError, self.work, order, Meter(lambda: 0.0))
+        self.assertEqual(sentence_for(error), "d/sub cannot be read")
+
+    def test_what_came_between(self) -> None:
+        """What an order refuses, the work refuses too: things change before its turn comes."""
+        order = self.order("d/sub", "zip")
+        shutil.rmtree(self.root / "d" / "sub")
+        self.fails(FileNotFoundError, order)
+        (self.root / "d" / "sub.zip").unlink()
+        (self.root / "d" / "sub.zip").mkdir()
+        (self.root / "d" / "sub").mkdir()
+        self.assertRaises(IsADirectoryError, self.work, order, Meter(lambda: 0.0))
+        bare = self.order("d/dump.sql", "gz")
+        (self.root / "d" / "dump.sql").unlink()
+        (self.root / "d" / "dump.sql").mkdir()
+        self.fails(BadRequestError, bare)
+
+    def test_outside(self) -> None:
+        """An order whose paths are not beneath its base makes nothing."""
+        order = self.order("d/sub/a", "gz") | {"base": "/d/sub", "target": "/d/a.gz"}
+        self.fails(FileNotFoundError, order)
