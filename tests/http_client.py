@@ -25,6 +25,7 @@ from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
 from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
+from fileexport.http_jobs import JobsDoor
 from fileexport.http_resource import WRONG_TOKEN_DELAY, HttpDoor, Surroundings
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
@@ -34,6 +35,7 @@ from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request
 from fileexport.web.site import Site
 from tests.helpers import Immediate, SlowTransport
+from tests.rooms import Rooms
 
 #: The time when every test begins, in seconds since 1970: 15 January 2027.
 NOW = 1_800_000_000.0
@@ -257,8 +259,9 @@ class HttpHarness:
     """A daemon's whole HTTP side over a directory, without a socket and without a thread.
 
     `local` says whether its listener is loopback, `owner` the user of every peer's socket, `tokens` the text
-    of a token file, `public` whether every user may read the root. `worker` stands for both pools; without
-    one the work is done at once. `calls` stands between the jail and the disk.
+    of a token file, `public` whether every user may read the root. `worker` stands for all pools; without
+    one the work is done at once. `job_worker` carries out jobs, where that is another. `calls` stands between
+    the jail and the disk.
     """
 
     def __init__(
@@ -278,6 +281,7 @@ class HttpHarness:
         public_origin: str | None = None,
         prefix: str = "",
         worker: Worker | None = None,
+        job_worker: Worker | None = None,
         calls: Calls | None = None,
     ) -> None:
         self.clock = Clock()
@@ -300,13 +304,19 @@ class HttpHarness:
             is_proxy=lambda host: host in proxies,
             enter=self._enter,
             stop=self._stop,
+            metrics=lambda: (b"text/plain; version=0.0.4", b"metrics"),
             names=Names(allowed_names("box", hosts, None), public_origin),
             prefix=prefix,
         )
         exports = Exports(self._jail, tuple(map(RelPath.parse, dirs)))
         worker = worker or Immediate()
-        self.door = HttpDoor(self.clock, exports, keeper, worker, Bodies(self.clock, worker, worker), around)
-        self.site = Site(self.clock, self.door.serve, record=self._record, now=self._now)
+        bodies = Bodies(self.clock, worker, worker)
+        self.rooms = Rooms(self.clock, self._jail, job_worker or worker)
+        self.jobs_door = JobsDoor(self.clock, exports, self.rooms, keeper, worker, bodies, prefix)
+        self.door = HttpDoor(self.clock, exports, keeper, worker, bodies, self.jobs_door, around)
+        self.site = Site(
+            self.clock, self.door.serve, record=self._record, now=self._now, reads=self.door.reads
+        )
         self.site.local = local
 
     def get(self, target: str | bytes, headers: Mapping[str, str] | None = None) -> Response:
@@ -341,9 +351,11 @@ class HttpHarness:
 
     def close(self) -> None:
         """Break all connections and close the root. No timer may be left then."""
+        self.jobs_door.stop()
         self.site.break_all()
         # The answer to a wrong token may still be due.
         self.clock.advance(WRONG_TOKEN_DELAY)
+        self.rooms.close()
         self._jail.close()
         if left := self.clock.getDelayedCalls():
             raise AssertionError(f"timers are left: {left}")

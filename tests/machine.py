@@ -105,6 +105,7 @@ class ServiceCase(SynchronousTestCase):
         let_threads_go(self)
         self.said: list[str] = []
         self.stops = 0
+        self.homes = 0
         self.written = io.StringIO()
         self.events = EventLoggingObserver()
         globalLogPublisher.addObserver(self.events)
@@ -113,7 +114,9 @@ class ServiceCase(SynchronousTestCase):
     def service(self, *, sink: LogSink | None = None, **given: Sequence[str] | bool) -> ExportService:
         """A service of the root with these options."""
         flags = {name.replace("_", "-"): value for name, value in given.items()}
-        prepared = prepare({"root": [str(self.root)], **flags}, {"HOME": str(self.base)})
+        # A home for each: two daemons do not share a state.
+        self.homes += 1
+        prepared = prepare({"root": [str(self.root)], **flags}, {"HOME": str(self.base / f"{self.homes}")})
         sink = sink or LogSink.to_stream(self.written)
         return ExportService(self.machine, prepared, sink, stop=self.stop, say=self.said.append)
 
@@ -126,14 +129,19 @@ class ServiceCase(SynchronousTestCase):
         service.privilegedStartService()
         service.startService()
         self.machine.begin()
-        self.machine.turn()  # what a killed writer left is looked for
+        self.machine.finish(service.begun)
         self.addCleanup(self.end, service, self.machine)
         return service
 
     def end(self, service: ExportService, machine: Machine) -> None:
         if service.running:
             done = service.stopService()
-            machine.advance(GRACE)
+            # Time passes for those who do not leave by themselves, and not for threads.
+            machine.advance(0)
+            if service.connections:
+                machine.advance(GRACE)
+                machine.advance(0)
+            machine.finish(done)
             self.successResultOf(done)
 
     def factory(self, which: int = 0) -> IProtocolFactory:

@@ -37,7 +37,7 @@ class BannerTests(ServiceCase):
         readers = "every local process may read"
         if not is_public(str(self.root)):
             readers = "only this user's processes may read"
-        (token,) = self.base.glob(".local/state/fileexport/root-*/token")
+        (token,) = self.base.glob("*/.local/state/fileexport/root-*/token")
         self.assertEqual(
             self.said,
             [
@@ -97,7 +97,7 @@ class ListenTests(ServiceCase):
         self.machine = Machine()
         alone = self.service()
         alone.startService()
-        self.machine.turn()
+        self.machine.finish(alone.begun)
         self.assertEqual(len(self.machine.tcpServers), 2)
         self.end(alone, self.machine)
 
@@ -350,6 +350,7 @@ class StopTests(ServiceCase):
         idle.receive()
         done = service.stopService()
         idle.turn()
+        self.machine.finish(done)
         self.successResultOf(done)
         self.assertTrue(idle.closed)
         self.assertFalse(idle.aborted)
@@ -362,6 +363,7 @@ class StopTests(ServiceCase):
         done = self.started().stopService()
         self.assertNoResult(done)
         self.machine.advance(0)
+        self.machine.finish(done)
         self.successResultOf(done)
         self.assertEqual(self.machine.listening, set())
 
@@ -376,6 +378,7 @@ class StopTests(ServiceCase):
         self.assertTrue(self.refused())
         self.assertEqual(len(connection.receive().body), BIG)
         connection.turn()
+        self.machine.finish(done)
         self.successResultOf(done)
         self.assertFalse(connection.aborted)
         self.assertEqual(set(os.listdir("/proc/self/fd")) - set(before), set())
@@ -389,6 +392,7 @@ class StopTests(ServiceCase):
         self.assertFalse(connection.closed)
         self.machine.advance(0.5)
         self.machine.advance(0)
+        self.machine.finish(done)
         self.successResultOf(done)
         self.assertTrue(connection.aborted)
         self.assertEqual(self.machine.getDelayedCalls(), [])
@@ -401,6 +405,7 @@ class StopTests(ServiceCase):
         connection.receive()
         connection.turn()
         self.assertTrue(connection.closed)
+        self.machine.finish(done)
         self.successResultOf(done)
 
 

@@ -22,13 +22,15 @@ from fileexport.disk import resolve, sender
 from fileexport.disk.jail import Jail
 from fileexport.exports import MAX_LISTED, Exports
 from fileexport.http_bodies import Bodies
-from fileexport.http_resource import Answer, HttpDoor, Surroundings
+from fileexport.http_jobs import JobsDoor
+from fileexport.http_resource import HttpDoor, Surroundings
 from fileexport.tokens import Right, TokenTable
 from fileexport.web import connection, head, ranges, request
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names
-from fileexport.web.routes import Open, Routes
+from fileexport.web.routes import Answer, Open, Routes
 from tests.helpers import Immediate
+from tests.rooms import Rooms
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(fileexport.__file__).resolve().parent
@@ -83,13 +85,16 @@ def routes(root: str) -> Routes[Answer]:
         is_proxy=lambda host: False,
         enter=lambda client: None,
         stop=lambda: None,
+        metrics=lambda: (b"", b""),
         names=Names(frozenset()),
     )
     keeper = Doorkeeper(TokenTable(), Policy(Anonymous.NONE, uid=lambda: 0, root_is_public=lambda: False))
     jail = Jail(root)
     try:
         clock, worker = Clock(), Immediate()
-        return HttpDoor(clock, Exports(jail), keeper, worker, Bodies(clock, worker, worker), around).routes
+        exports, bodies = Exports(jail), Bodies(clock, worker, worker)
+        jobs = JobsDoor(clock, exports, Rooms(clock, jail, worker), keeper, worker, bodies, "")
+        return HttpDoor(clock, exports, keeper, worker, bodies, jobs, around).routes
     finally:
         jail.close()
 

@@ -34,6 +34,18 @@ class Turns:
         """Wait for the next call from a thread and carry it out."""
         self._calls.get(timeout=PATIENCE)()
 
+    def finish(self, work: Deferred[Any]) -> None:
+        """Turn until the work has ended, one way or the other."""
+        ended: list[object] = []
+
+        def end(result: Any) -> Any:
+            ended.append(result)
+            return result
+
+        work.addBoth(end)
+        while not ended:
+            self.turn()
+
 
 class Work:
     """A function that says when it begins and ends only when it may."""

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,7 +19,6 @@ from twisted.python.components import Componentized
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.assembly import GRACE
 from fileexport.config import OPTIONS, Settings
 from fileexport.service import (
     Daemon,
@@ -329,17 +329,20 @@ class DaemonTests(Case):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         let_threads_go(self)
         machine = Machine()
-        daemon = self.daemon(machine, *words, own_log=own_log)
+        # A state for each: two daemons do not share one.
+        state = tempfile.mkdtemp(dir=self.base)
+        daemon = self.daemon(machine, "--state", state, *words, own_log=own_log)
         daemon.privilegedStartService()
         daemon.startService()
         machine.begin()
-        machine.turn()
+        machine.finish(daemon.begun)
         self.addCleanup(self.end, daemon, machine)
         return machine
 
     def end(self, daemon: Daemon, machine: Machine) -> None:
         done = daemon.stopService()
-        machine.advance(GRACE)
+        machine.advance(0)
+        machine.finish(done)
         self.successResultOf(done)
 
     def test_banner(self) -> None:
@@ -356,8 +359,8 @@ class DaemonTests(Case):
             machine = self.serving()
             os.kill(os.getpid(), number)
             self.assertFalse(machine.hasStopped)
-            machine.turn()
-            self.assertTrue(machine.hasStopped)
+            while not machine.hasStopped:
+                machine.turn()
 
     def test_reload(self) -> None:
         """SIGHUP opens the log file again and does not stop the daemon."""
@@ -365,8 +368,8 @@ class DaemonTests(Case):
         machine = self.serving("--log-file", str(log), own_log=True)
         log.rename(self.base / "log.1")
         os.kill(os.getpid(), signal.SIGHUP)
-        machine.turn()
-        self.assertTrue(log.exists())
+        while not log.exists():
+            machine.turn()
         self.assertFalse(machine.hasStopped)
 
     def manager(self) -> Manager:
@@ -386,8 +389,11 @@ class DaemonTests(Case):
         machine.advance(1)
         self.assertEqual(manager.heard(), ["WATCHDOG=1"])
         os.kill(os.getpid(), signal.SIGHUP)
-        machine.turn()
-        begin, end = manager.heard()
+        heard: list[str] = []
+        while len(heard) < 2:
+            machine.turn()
+            heard += manager.heard()
+        begin, end = heard
         self.assertEqual((begin.partition("\n")[0], end), ("RELOADING=1", "READY=1"))
 
     def test_not_ready(self) -> None:
@@ -396,7 +402,7 @@ class DaemonTests(Case):
         daemon = self.daemon(machine)
         let_threads_go(self)
         daemon.startService()
-        machine.turn()
+        machine.finish(daemon.begun)
         self.assertEqual(manager.heard(), [])
         self.end(daemon, machine)
         self.assertEqual(manager.heard(), ["STOPPING=1\nSTATUS=stopping"])

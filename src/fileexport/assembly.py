@@ -8,23 +8,31 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from fileexport import __version__
+from fileexport.addresses import Address, read_address
 from fileexport.config import Anonymous, Durability, NameRule, Settings
 from fileexport.disk.jail import Jail
+from fileexport.disk.state import State
 from fileexport.endpoints import Reactor
 from fileexport.errors import ConfigurationError
 from fileexport.exports import Exports
-from fileexport.gate import Gate, read_ip
+from fileexport.gate import Gate
 from fileexport.http_bodies import Bodies
+from fileexport.http_jobs import JobsDoor
 from fileexport.http_resource import HttpDoor, Surroundings
+from fileexport.job_rooms import JobRooms
 from fileexport.listening import Listener, default_listener, open_listeners, parse_listener
 from fileexport.logs import Access, AccessLog, LogSink
+from fileexport.metrics import Metrics
 from fileexport.paths import RelPath
 from fileexport.peers import owner_of
 from fileexport.pools import Pool
@@ -90,23 +98,48 @@ class ExportService(Service):
             on_exhausted=stop,
         )
         self._keeper = Doorkeeper(prepared.tokens, _policy(settings, self._jail))
-        self._door = HttpDoor(
+        self._rooms = JobRooms(
             reactor,
-            Exports(self._jail, settings.dirs),
+            self._jail,
+            partial(State, prepared.state),
+            own=self._own_addresses,
+            allow=settings.callback_allow,
+        )
+        exports, bodies = Exports(self._jail, settings.dirs), Bodies(reactor, self._cpu, self._makers)
+        self._metrics = Metrics(
+            reactor,
+            connections=lambda: self.connections,
+            accepted=lambda: self._gate.accepted,
+            jobs=self._rooms.counts,
+            version=__version__,
+        )
+        around = _surroundings(settings, self._gate, stop, self._metrics.render)
+        self._jobs_door = JobsDoor(
+            reactor,
+            exports,
+            self._rooms,
             self._keeper,
             self._disk,
-            Bodies(reactor, self._cpu, self._makers),
-            _surroundings(settings, self._gate, stop),
+            bodies,
+            around.prefix,
         )
+        self._door = HttpDoor(reactor, exports, self._keeper, self._disk, bodies, self._jobs_door, around)
         self._tls = prepared.tls
         self._access = AccessLog(sink, settings.log_format.value, now=time.time)
         self._pools = (self._disk, self._cpu, self._makers)
         #: Whether a stop had to leave a thread behind, which keeps the process from ending by itself.
         self.abandoned = False
+        #: Fires when what an earlier daemon left has been taken up.
+        self.begun: Deferred[Any] = succeed(None)
         self._listening: Deferred[None] | None = None
         self._listeners: list[Listener] = []
         self._closing: list[Deferred[None]] = []
         self._sites: list[Site] = []
+
+    @property
+    def connections(self) -> int:
+        """How many there are now, on all listeners together."""
+        return sum(site.open for site in self._sites)
 
     # -- starting
 
@@ -124,12 +157,15 @@ class ExportService(Service):
         if self._listening is None:
             # `twist` starts a service in one step.
             self.privilegedStartService()
+        self._rooms.open()
         super().startService()
         for pool in self._pools:
             pool.start()
+        self._metrics.start()
         directories = self._settings.dirs or (RelPath(),)
         recovering = self._disk.run(self._jail.recover, directories)
         recovering.addCallbacks(self._recovered, lambda f: self._log.failure("recovery failed", f))
+        self.begun = gatherResults([self._rooms.start(), recovering])
         # All of Twisted's own endpoints have opened by now; a plugin's may take its time.
         listening = self._listening or succeed(None)
         listening.addCallbacks(lambda _: self._reactor.callWhenRunning(self._announce), self.listening_failed)
@@ -196,13 +232,17 @@ class ExportService(Service):
 
     async def _stop(self) -> None:
         self._log.info("stopping")
+        self._metrics.stop()
         self._stop_listening()
+        self._jobs_door.stop()
         late = self._reactor.callLater(GRACE, self._break_all)
         await gatherResults([site.drain() for site in self._sites])
         if late.active():
             late.cancel()
+        # The jobs first: to them an interrupted jail would look like a failure.
+        jobs = Deferred.fromCoroutine(self._rooms.stop())
         self._jail.interrupt()
-        threads = gatherResults([*self._closing, *(pool.stop() for pool in self._pools)])
+        threads = gatherResults([*self._closing, jobs, *(pool.stop() for pool in self._pools)])
         try:
             await threads.addTimeout(THREADS_GRACE, self._reactor)
         except TimeoutError:
@@ -212,6 +252,11 @@ class ExportService(Service):
         else:
             self._jail.close()
             self._log.info("stopped")
+
+    def _own_addresses(self) -> Iterator[tuple[Address, int]]:
+        """Where our listeners can be reached by TCP."""
+        for listener in self._listeners:
+            yield from listener.tcp_addresses
 
     def _break_all(self) -> None:
         for site in self._sites:
@@ -236,6 +281,8 @@ class ExportService(Service):
             self._say(f"warning: {warning}")
 
     def _record(self, request: Request) -> None:
+        seconds = self._reactor.seconds() - request.started
+        self._metrics.request(request.method, request.status, request.sent, seconds)
         self._access.record(
             Access(
                 peer=request.client or "unix",
@@ -245,7 +292,7 @@ class ExportService(Service):
                 version=b"HTTP/1.%d" % request.head.minor,
                 status=request.status,
                 length=request.sent,
-                seconds=self._reactor.seconds() - request.started,
+                seconds=seconds,
                 referrer=_first(request.fields(b"referer")),
                 agent=_first(request.fields(b"user-agent")),
             )
@@ -274,18 +321,24 @@ def _policy(settings: Settings, jail: Jail) -> Policy:
     return Policy(settings.anonymous, os.geteuid, root_is_public, settings.hidden)
 
 
-def _surroundings(settings: Settings, gate: Gate, stop: Callable[[], None]) -> Surroundings:
+def _surroundings(
+    settings: Settings,
+    gate: Gate,
+    stop: Callable[[], None],
+    metrics: Callable[[], tuple[bytes, bytes]],
+) -> Surroundings:
     public = settings.public_url
 
     def enter(client: str) -> Callable[[], None] | None:
-        slot = gate.enter(read_ip(client))
+        slot = gate.enter(read_address(client))
         return slot.release if slot else None
 
     return Surroundings(
         owner=owner_of,
-        is_proxy=lambda host: bool(settings.trusted_proxy) and gate.is_trusted(read_ip(host)),
+        is_proxy=lambda host: bool(settings.trusted_proxy) and gate.is_trusted(read_address(host)),
         enter=enter,
         stop=stop,
+        metrics=metrics,
         names=Names(
             allowed_names(socket.gethostname(), settings.allow_host, public.host if public else None),
             public.origin if public else None,

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from fileexport.disk.archive import SMALL, Form, compressed
 from fileexport.disk.jail import Opened
-from fileexport.disk.sender import SLICE, Valve, pump, send_span
+from fileexport.disk.sender import SLICE, Pieces, Valve, pump, send_span
 from fileexport.errors import ChangedWhileRead, OverloadedError, PeerGone
 from fileexport.pools import Steps, Worker
 from fileexport.web import pages
@@ -176,6 +176,20 @@ class Bodies:
         with self._place():
             name, length, pieces = await self.away(request, make, *args, **kwargs)
             await self._stream(request, name, content_type, length, pieces)
+
+    async def live(
+        self, request: Request, content_type: bytes, headers: Iterable[Header], pieces: Pieces
+    ) -> None:
+        """Send pieces as they come, until they end or their reader leaves; they are closed then."""
+        request.begin(HTTPStatus.OK, ((b"Content-Type", content_type), *headers))
+        if request.method == b"HEAD":
+            await pieces.close()
+            return request.end()
+        # A reader who leaves while nothing comes ends it as well.
+        request.notifyFinish().addErrback(lambda _: pieces.close())
+        with self._valve(request) as valve:
+            await pump(valve, pieces)
+        request.end()
 
     def static(self, request: Request, file: pages.StaticFile, headers: Iterable[Header]) -> None:
         """Send a file of our own pages, on the conditions of the request."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -18,14 +18,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from fileexport.disk.archive import Form
+from fileexport import __version__
 from fileexport.disk.jail import Opened
 from fileexport.disk.trees import TreeForm
 from fileexport.errors import AuthenticationError, BadRequestError, PeerGone, UnexpectedError, row_for
-from fileexport.exports import ANY, Exports, Pattern
+from fileexport.exports import Exports, Pattern
 from fileexport.http_bodies import Bodies
+from fileexport.http_jobs import JobsDoor
 from fileexport.http_listings import directory_json, directory_page, files_json
-from fileexport.paths import RelPath, printable
+from fileexport.http_queries import directory_of, form_of, required, selection_of
+from fileexport.paths import RelPath
 from fileexport.pools import Worker
 from fileexport.tokens import Principal, Right
 from fileexport.web import pages
@@ -35,7 +37,7 @@ from fileexport.web.forwarded import client_of
 from fileexport.web.head import Head, MalformedRequest
 from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
 from fileexport.web.request import METHODS, Request
-from fileexport.web.routes import OWN_NAMES, Open, Route, Routes, acting, reading
+from fileexport.web.routes import OWN_NAMES, Answer, Open, Route, Routes, acting, reading
 
 #: Seconds before a wrong token is answered, and wrong tokens before the connection is closed.
 WRONG_TOKEN_DELAY = 1.0
@@ -47,8 +49,6 @@ _HTML = b"text/html; charset=utf-8"
 #: What is exported changes; a client asks again whether its copy still holds.
 _FRESH = ((b"Cache-Control", b"no-cache"),)
 
-Answer = Callable[[Request, Principal, bytes], Awaitable[None]]
-
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -56,13 +56,15 @@ class Surroundings:
 
     `owner` tells the uid behind a connection, `is_proxy` whether an address is a trusted proxy's. `enter`
     lets one request of an address behind it in (what it returns lets it out again) or says None. `stop`
-    begins the daemon's graceful stop. `prefix` stands before our paths where a reverse proxy puts one.
+    begins the daemon's graceful stop. `metrics` makes their page in a thread: its content type, its text.
+    `prefix` stands before our paths where a reverse proxy puts one.
     """
 
     owner: Callable[[object], int | None]
     is_proxy: Callable[[str], bool]
     enter: Callable[[str], Callable[[], None] | None]
     stop: Callable[[], None]
+    metrics: Callable[[], tuple[bytes, bytes]]
     names: Names
     prefix: str = ""
 
@@ -79,6 +81,7 @@ class HttpDoor:
         keeper: Doorkeeper,
         disk: Worker,
         bodies: Bodies,
+        jobs: JobsDoor,
         around: Surroundings,
     ) -> None:
         self._reactor = reactor
@@ -86,6 +89,7 @@ class HttpDoor:
         self._keeper = keeper
         self._disk = disk
         self._bodies = bodies
+        self._jobs = jobs
         self._around = around
         # Clients repeat themselves: a name is judged once.
         self._is_our_host = lru_cache(maxsize=256)(lambda host: host_is_allowed(host, around.names))
@@ -93,16 +97,18 @@ class HttpDoor:
 
     def _table(self) -> tuple[Route[Answer], ...]:
         """Every route, with the right that each of its methods needs."""
-        write, delete, admin = Right.WRITE, Right.DELETE, Right.ADMIN
+        delete, admin = Right.DELETE, Right.ADMIN
         return (
             Route("/list", self._list, reading(), plain=True),
             Route("/get", self._get, reading(), plain=True),
-            Route("/tar", self._tar, acting(write), plain=True),
+            *self._jobs.routes(),
             Route("/delete", self._delete, acting(delete, b"POST", b"DELETE"), plain=True),
             Route("/stop", self._stop, acting(admin, b"POST"), plain=True, local_only=True),
             Route("/favicon.ico", self._favicon, reading(Open.TO_ALL)),
             Route("/-/static/*", self._static, reading(Open.TO_ALL)),
             Route("/-/health", self._health, reading(Open.TO_ALL), plain=True),
+            Route("/-/openapi.json", self._describe, reading(Open.TO_ALL)),
+            Route("/-/metrics", self._measure, reading(admin)),
             Route("/-/files", self._browse, reading()),
             Route("/-/files/*", self._browse, reading()),
             Route("/-/*", self._nothing, reading(Open.TO_ALL)),
@@ -154,7 +160,7 @@ class HttpDoor:
             raise _no_method(request.method, route.allow)
         if isinstance(right, Open):
             return Principal.anonymous(Right(0))
-        caller = self._caller(request)
+        request.caller = caller = self._caller(request)
         if route.local_only and not caller.is_local:
             raise HttpError(HTTPStatus.FORBIDDEN, "only a process of this machine may ask for this")
         acting_get = request.is_safe and route.acts
@@ -231,7 +237,7 @@ class HttpDoor:
 
     async def _list(self, request: Request, who: Principal, below: bytes) -> None:
         query = request.parameters()
-        directory = _directory(query)
+        directory = directory_of(query)
         prefix = self._around.prefix
         await self._bodies.made(
             request, _JSON, _FRESH, files_json, self._exports, who, directory, query, prefix
@@ -239,8 +245,8 @@ class HttpDoor:
 
     async def _get(self, request: Request, who: Principal, below: bytes) -> None:
         query = request.parameters()
-        path = _directory(query) / _required(query, "name")
-        form = _form(query)
+        path = directory_of(query) / required(query, "name")
+        form = form_of(query)
         opened = self._exports.open(who, path)
         if opened is None or opened.is_directory:
             if opened is not None:
@@ -252,22 +258,9 @@ class HttpDoor:
             else:
                 await self._bodies.compressed(request, opened, path.name, form)
 
-    async def _tar(self, request: Request, who: Principal, below: bytes) -> None:
-        query = request.parameters()
-        if not all(query.get(name) for name in ("host", "port", "path")):
-            target = request.head.target.decode("latin-1")
-            raise BadRequestError(f"CALLBACK PARAMETERS ARE MISSING: {target}")
-        if not (query["port"].isdecimal() and 0 < int(query["port"][:6]) <= 65535):
-            raise BadRequestError("port is a number from 1 to 65535")
-        if query.get("format", "tar.gz") not in ("tar.gz", "tar.zst", "zip"):
-            raise BadRequestError("format is one of tar.gz, tar.zst, zip")
-        if (opened := self._exports.open(who, _directory(query) / _required(query, "name"))) is not None:
-            opened.close()
-        raise HttpError(HTTPStatus.NOT_IMPLEMENTED, "this version has no compression jobs")
-
     async def _delete(self, request: Request, who: Principal, below: bytes) -> None:
         query = request.parameters()
-        directory, chosen = _directory(query), _selection(query)
+        directory, chosen = directory_of(query), selection_of(query)
         if isinstance(chosen, Pattern):
             count = await self._disk.run(self._exports.remove_matching, who, directory, chosen)
         else:
@@ -328,6 +321,17 @@ class HttpDoor:
     async def _health(self, request: Request, who: Principal, below: bytes) -> None:
         request.answer(HTTPStatus.OK, b"ok", _TEXT, ((b"Cache-Control", b"no-store"),))
 
+    async def _describe(self, request: Request, who: Principal, below: bytes) -> None:
+        # Imported late: most daemons are never asked.
+        from fileexport.web import openapi
+
+        description = openapi.encoded(__version__, self._around.prefix)
+        request.answer(HTTPStatus.OK, description, _JSON, _FRESH)
+
+    async def _measure(self, request: Request, who: Principal, below: bytes) -> None:
+        content_type, page = await self._bodies.away(request, self._around.metrics)
+        request.answer(HTTPStatus.OK, page, content_type, ((b"Cache-Control", b"no-store"),))
+
     async def _favicon(self, request: Request, who: Principal, below: bytes) -> None:
         await self._static(request, who, b"/favicon.ico")
 
@@ -345,48 +349,6 @@ def _no_method(method: bytes, allow: bytes) -> HttpError:
     if method in METHODS:
         return HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "this path does not have that method", headers)
     return HttpError(HTTPStatus.NOT_IMPLEMENTED, "that method is not known here", headers)
-
-
-# -- parameters
-
-
-def _required(query: dict[str, str], name: str) -> str:
-    if name not in query:
-        raise BadRequestError(f"the parameter {name} is missing")
-    return query[name]
-
-
-def _directory(query: dict[str, str]) -> RelPath:
-    return RelPath.parse(_required(query, "dir"))
-
-
-def _form(query: dict[str, str]) -> Form | None:
-    if "compress" not in query:
-        return None
-    try:
-        return Form(query["compress"])
-    except ValueError:
-        raise BadRequestError("compress is one of zip, gz, zst") from None
-
-
-def _selection(query: dict[str, str]) -> Pattern | str:
-    """What /delete is to remove: a pattern, or one name. Raises `BadRequestError`.
-
-    A parameter that we do not know is refused: a misspelt suffix must not widen what is removed.
-    """
-    if unknown := set(query) - {"dir", "name", "prefix", "suffix"}:
-        raise BadRequestError(f"delete knows no parameter {printable(min(unknown))}")
-    chosen = {name: query[name] for name in ("name", "prefix", "suffix") if name in query}
-    if not chosen or not all(chosen.values()):
-        raise BadRequestError("delete needs name, or prefix and/or suffix, and none of them empty")
-    if "name" in chosen:
-        if len(chosen) > 1:
-            raise BadRequestError("name stands alone: without prefix and suffix")
-        return chosen["name"]
-    stars = [value == "*" for value in chosen.values()]
-    if any(stars) and not (all(stars) and len(stars) == 2):
-        raise BadRequestError("every file is prefix=* and suffix=* together; one * alone is refused")
-    return ANY if all(stars) else Pattern(**chosen)
 
 
 def _unauthorized(sentence: str) -> HttpError:

@@ -18,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from fileexport.addresses import Address, read_address
 from fileexport.endpoints import BACKLOG, Endpoint, Reactor, TlsContext, read_endpoint
 from fileexport.errors import ConfigurationError, ListenError
 from fileexport.gate import Gate, GatedFactory, ip_of
@@ -68,6 +69,16 @@ class Listener:
     def addresses(self) -> tuple[str, ...]:
         """Where it listens: ``127.0.0.1:9006``, ``[::1]:9006``, ``unix:/path``."""
         return tuple(_shown(port.getHost()) for port in self.ports)
+
+    @property
+    def tcp_addresses(self) -> tuple[tuple[Address, int], ...]:
+        """Address and port of each of its sockets that TCP reaches; ``0.0.0.0`` and ``::`` as they are."""
+        hosts = [port.getHost() for port in self.ports]
+        return tuple(
+            (read_address(host.host), host.port)
+            for host in hosts
+            if isinstance(host, IPv4Address | IPv6Address)
+        )
 
     @property
     def urls(self) -> tuple[str, ...]:

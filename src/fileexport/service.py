@@ -34,7 +34,7 @@ from twisted.python.components import Componentized
 
 from fileexport.assembly import ExportService
 from fileexport.config import OPTIONS, describe
-from fileexport.errors import ConfigurationError, ListenError, row_for
+from fileexport.errors import ConfigurationError, ListenError, StateError, row_for
 from fileexport.logs import LogSink, observer
 from fileexport.notify import Notifier
 from fileexport.options import shown
@@ -188,7 +188,10 @@ class Daemon(ExportService):
         # Before the banner: who has read it may send a signal.
         self._core.callWhenRunning(self._take_signals)
         self._core.addSystemEventTrigger("after", "shutdown", self._leave)
-        super().startService()
+        try:
+            super().startService()
+        except StateError as error:
+            quit_with(str(error), status=row_for(error).exit)
         self._core.callWhenRunning(self._tell_ready)
 
     def reload(self) -> None:
@@ -265,7 +268,7 @@ def _show_token(prepared: Prepared) -> None:
 def _quiet(inner: ILogObserver) -> ILogObserver:
     """Leave out what Twisted says of its own start and end: the banner says it, an error stands alone."""
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.debug)
-    for namespace in ("twisted.scripts._twistd_unix", "twisted.internet", "log_legacy"):
+    for namespace in ("twisted.scripts._twistd_unix", "twisted.internet", "twisted.web", "log_legacy"):
         levels.setLogLevelForNamespace(namespace, LogLevel.warn)
     return FilteringLogObserver(inner, [levels])
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import resource
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.disk.jail import Jail, View
 from fileexport.paths import RESERVED, RelPath
 from tests.proof.counts import SOAK, Tally
+from tests.proof.small_disk import in_child, mount
 from tests.watched import open_descriptors
 
 #: Bytes of the disk, of the old version on it, and of the new one, which is longer than what is left.
@@ -23,11 +22,6 @@ DISK, OLD, NEW = 4 << 20, 1 << 20, (2 << 20) + 5
 PIECE = 64 << 10
 #: How many levels of fullness are tried.
 LEVELS = 400 if SOAK else 40
-
-_CLONE_NEWNS = 0x20000
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
-#: The child's status when it may not mount.
-_FORBIDDEN = os.EX_NOPERM
 
 ALL = View()
 P = RelPath.parse
@@ -46,28 +40,9 @@ class RealCase(SynchronousTestCase):
 
     def in_child(self, function: Callable[[], int]) -> None:
         """Run it in a child, which may mount and limit what it likes; it returns how many errors it met."""
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.write(writing, str(function()).encode())
-                code = 0
-            except Forbidden:
-                code = _FORBIDDEN
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        os.close(writing)
-        with open(reading, encoding="ascii") as pipe:
-            met = pipe.read()
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code == _FORBIDDEN:
-            raise SkipTest("a tmpfs cannot be mounted here: that takes root and CAP_SYS_ADMIN")
-        self.assertEqual(code, 0)
-        self.assertGreater(int(met), 0)
-        _TALLY.add(int(met))
+        met = int(in_child(self, function))
+        self.assertGreater(met, 0)
+        _TALLY.add(met)
 
     def prepare(self) -> Jail:
         """The old version, and a jail."""
@@ -93,24 +68,8 @@ class RealCase(SynchronousTestCase):
         assert not staging.exists() or os.listdir(staging) == []
 
 
-class Forbidden(Exception):
-    """The child may not mount."""
-
-
 class FullDiskTests(RealCase):
     """A tmpfs that is full, of bytes or of files."""
-
-    def mount(self, options: str) -> None:
-        """A small disk on the root, which goes with the process."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        root = os.fsencode(self.root)
-        for function, arguments in (
-            (libc.unshare, (_CLONE_NEWNS,)),
-            (libc.mount, (b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)),
-            (libc.mount, (b"none", root, b"tmpfs", ctypes.c_ulong(0), options.encode())),
-        ):
-            if function(*arguments) != 0:
-                raise Forbidden
 
     def free(self) -> int:
         """Bytes that are left."""
@@ -127,7 +86,7 @@ class FullDiskTests(RealCase):
         """However much of a new version finds room, the old one stays, and the room is given back."""
 
         def check() -> int:
-            self.mount(f"size={DISK}")
+            mount(self.root, f"size={DISK}")
             jail, met = self.prepare(), 0
             before = open_descriptors()
             for level in range(LEVELS):
@@ -157,7 +116,7 @@ class FullDiskTests(RealCase):
         """What was written while there was room is committed on the full disk."""
 
         def check() -> int:
-            self.mount(f"size={DISK}")
+            mount(self.root, f"size={DISK}")
             jail = self.prepare()
             with jail.stage(ALL, P("d/file")) as staged:
                 staged.write(self.new)
@@ -173,7 +132,7 @@ class FullDiskTests(RealCase):
         """Where no more files can be made, beginning fails, with our directory there or not."""
 
         def check() -> int:
-            self.mount(f"size={DISK},nr_inodes=9")
+            mount(self.root, f"size={DISK},nr_inodes=9")
             jail, met = self.prepare(), 0
             for number in range(9):
                 # The root, `d` and its file are three; our directory and a staged file take two more.

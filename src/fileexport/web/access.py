@@ -112,6 +112,10 @@ class Doorkeeper:
             return self._anonymous[Right(0)] if credentials.basic and acting_get else principal
         return self._anonymous[self._rights(caller, right)]
 
+    def is_own(self, caller: Caller) -> bool:
+        """Whether a process of this machine speaks for itself and belongs to the daemon's own user."""
+        return caller.is_local and caller.owner() == self._policy.uid()
+
     def _rights(self, caller: Caller, right: Right) -> Right:
         policy = self._policy
         if policy.anonymous is Anonymous.ALL:

@@ -22,9 +22,10 @@ from fileexport.web.head import Head, MalformedRequest
 
 if TYPE_CHECKING:
     from fileexport.tokens import Principal
+    from fileexport.web.access import Caller
 
-#: The methods that have a meaning here or elsewhere: RFC 9110, section 9.3, and RFC 5789.
-METHODS = frozenset(b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split())
+#: The methods that have a meaning here or elsewhere: RFC 9110, section 9.3, RFC 5789, and QUERY.
+METHODS = frozenset(b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH QUERY".split())
 
 #: Parameters in a query; no route has a dozen.
 MAX_PARAMETERS = 64
@@ -71,6 +72,7 @@ class Request:
     """A request that is to be answered.
 
     - `who`: who asked, once that is known; the access log names them.
+    - `caller`: what is known of the process behind the connection, once that was asked.
     - `client`: the address that it came from; behind a trusted proxy the one that the proxy names. None on
       a UNIX socket.
     - `started`: when its head was complete, in the reactor's seconds.
@@ -81,6 +83,7 @@ class Request:
 
     __slots__ = (
         "_chunked",
+        "caller",
         "client",
         "_close",
         "_fields",
@@ -108,6 +111,7 @@ class Request:
         self.path, _, self.query = head.target.partition(b"?")
         self.started = started
         self.who: Principal | None = None
+        self.caller: Caller | None = None
         self.client: str | None = getattr(wire.peer, "host", None)
         self.gone = False
         self.began = False

@@ -6,14 +6,17 @@ The table is data, so that a test can walk it: a route without a declared right 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-from fileexport.tokens import Right
+from fileexport.tokens import Principal, Right
+from fileexport.web.request import Request
 
 A = TypeVar("A")
+#: What answers a route of ours: the request, who asks, and what of the path varies.
+Answer = Callable[[Request, Principal, bytes], Awaitable[None]]
 
 #: Names in the root that are our own paths: an exported entry of that name is reached by `/-/files/…`.
 OWN_NAMES = frozenset({"-", "list", "get", "tar", "delete", "stop", "favicon.ico"})
