@@ -1,4 +1,4 @@
-"""Receive webhooks on port 9010: python receiver.py whsec_…"""
+"""Receive webhooks: python receiver.py whsec_… 9010"""
 
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,4 +15,4 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-HTTPServer(("127.0.0.1", 9010), Receiver).serve_forever()
+HTTPServer(("127.0.0.1", int(sys.argv[2])), Receiver).serve_forever()

@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import random
+import socket
+import subprocess
+import sys
 import tarfile
 import time
 from collections import defaultdict
@@ -19,7 +22,7 @@ from fileexport.tokens import generate_token
 from tests.proof.callers import Receiver, Reply, own_address, say
 from tests.proof.commands import DaemonCase, eventually, run
 from tests.proof.counts import SOAK, Tally
-from tests.proof.daemon import Daemon
+from tests.proof.daemon import CHECKOUT, Daemon
 from tests.proof.small_disk import in_small_disk
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -93,6 +96,29 @@ class WgetTests(JobCase):
             self.assertEqual([entry["name"] for entry in listed], ["db-dump.sql", "db-dump.tgz"])
             got = run("wget", "-qO-", daemon.url + "get?dir=dir_1&name=db-dump.tgz").stdout
             self.assertEqual(got, archive.read_bytes())
+
+
+class ManualTests(JobCase):
+    """What the manual shows."""
+
+    def test_receiver(self) -> None:
+        """The receiver of the manual takes a webhook for the daemon's own by the published library."""
+        self.write("root/d/dump.sql", text(1, 1000))
+        with Receiver() as placeholder:
+            port = placeholder.port
+        example = CHECKOUT / "docs/examples/receiver.py"
+        with subprocess.Popen(
+            (sys.executable, str(example), SECRET, str(port)), stdout=subprocess.PIPE
+        ) as receiver:
+            self.addCleanup(receiver.kill)
+            eventually("the receiver listens", lambda: listens(port))
+            with self.daemon() as daemon:
+                hook = {"path": "/d/dump.sql", "callback": f"http://127.0.0.1:{port}/"}
+                self.assertEqual(say(daemon.url, "POST", "/-/jobs", hook, self.bearer).status, 202)
+                daemon.expect(r"CALLBACK: 204 - No Content")
+            receiver.kill()
+            assert receiver.stdout is not None
+            self.assertEqual(receiver.stdout.read(), b"job.done /d/dump.tgz\n")
 
 
 class KillTests(JobCase):
@@ -274,6 +300,15 @@ class FullDiskTests(JobCase):
                 assert reply.status == 507, reply
 
         in_small_disk(self, self.root, 8 << 20, check)
+
+
+def listens(port: int) -> bool:
+    """Whether the port accepts connections."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 def _free(path: Path) -> int:
