@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,10 +14,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import fileexport
-from fileexport import assembly, gate, http_bodies, paths
+from fileexport import assembly, callback_calls, callbacks, gate, http_bodies, http_jobs, jobs, paths
 from fileexport.cli import COMMANDS, main
 from fileexport.config import Anonymous, Settings
-from fileexport.disk import resolve, sender
+from fileexport.disk import resolve, sender, state
 from fileexport.disk.jail import Jail
 from fileexport.exports import MAX_LISTED, Exports
 from fileexport.http_bodies import Bodies
@@ -160,7 +159,21 @@ class LimitTests(SynchronousTestCase):
                 ["idle connection", f"{connection.IDLE_TIME:.0f} s"],
                 ["reader that takes nothing", f"{sender.STALL:.0f} s"],
                 ["connections, unless `--max-concurrent` says otherwise", f"{Settings().max_concurrent}"],
-                ["connections from one address", f"{signature(gate.Gate).parameters['per_address'].default}"],
+                ["connections from one address", f"{gate.PER_ADDRESS}"],
+                ["JSON that asks for a job", f"{http_jobs.MAX_BODY >> 10} KiB"],
+                ["jobs that wait, beside one for each core that runs", f"{jobs.MAX_QUEUED}"],
+                ["jobs that are kept after their end, for a day at most", f"{state.KEPT_JOBS}"],
+                ["time that one request may wait for a job", f"{http_jobs.MAX_WAIT:.0f} s"],
+                ["streams of events at once", f"{http_jobs.MAX_EVENT_STREAMS}"],
+                [
+                    "callbacks at once, and to one host and port",
+                    f"{callbacks.AT_ONCE} and {callbacks.AT_ONE_PLACE}",
+                ],
+                [
+                    "callback: time for all of it, bytes of its answer that are read",
+                    f"{callback_calls.CALL_TIME:.0f} s, {callback_calls.MAX_BODY >> 10} KiB",
+                ],
+                ["attempts to deliver a callback", f"{len(callbacks.DELAYS)}"],
             ],
         )
 
