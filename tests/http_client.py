@@ -260,8 +260,8 @@ class HttpHarness:
 
     `local` says whether its listener is loopback, `owner` the user of every peer's socket, `tokens` the text
     of a token file, `public` whether every user may read the root. `worker` stands for all pools; without
-    one the work is done at once. `job_worker` carries out jobs, where that is another. `calls` stands between
-    the jail and the disk.
+    one the work is done at once. `job_worker` carries out jobs and `makers` makes bodies, where those are
+    others. `calls` stands between the jail and the disk.
     """
 
     def __init__(
@@ -282,6 +282,7 @@ class HttpHarness:
         prefix: str = "",
         worker: Worker | None = None,
         job_worker: Worker | None = None,
+        makers: Worker | None = None,
         calls: Calls | None = None,
     ) -> None:
         self.clock = Clock()
@@ -310,8 +311,8 @@ class HttpHarness:
         )
         exports = Exports(self._jail, tuple(map(RelPath.parse, dirs)))
         worker = worker or Immediate()
-        bodies = Bodies(self.clock, worker, worker)
-        self.rooms = Rooms(self.clock, self._jail, job_worker or worker)
+        bodies = Bodies(self.clock, worker, makers or worker)
+        self.rooms = Rooms(self.clock, self._jail, job_worker or worker, prefix)
         self.jobs_door = JobsDoor(self.clock, exports, self.rooms, keeper, worker, bodies, prefix)
         self.door = HttpDoor(self.clock, exports, keeper, worker, bodies, self.jobs_door, around)
         self.site = Site(

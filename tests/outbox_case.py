@@ -25,6 +25,8 @@ T = TypeVar("T")
 NOW = 1_795_299_200.0
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 URL = "http://127.0.0.1:9010/ping?id=A1B2C3"
+FIN = Answer(200, "OK", "fin")
+BUSY = Answer(503, "Service Unavailable", "busy")
 
 
 class Steady:
@@ -138,14 +140,14 @@ class OutboxCase(SynchronousTestCase):
         self.outbox.start()
 
     def end_job(
-        self, url: str = URL, kind: str = "get", *, state: JobState = JobState.DONE, wake: bool = True
+        self, *urls: str, kind: str = "get", state: JobState = JobState.DONE, wake: bool = True
     ) -> str:
-        """Have a job that has ended and calls back; its id."""
+        """Have a job that has ended and calls back, by one URL or several; its id."""
         target = f"/{self.state.counts()}.tgz"
-        row = JobRow(new_job_id(), "ada", JobState.QUEUED, "{}", target, None, self.clock.seconds())
+        row = JobRow(new_job_id(), "ada", JobState.QUEUED, "{}", target, self.clock.seconds())
         secret = SECRET if kind == "webhook" else None
-        callback = Callback(kind, url, "127.0.0.1", True, secret)
-        self.state.add_job(row, callback, limit=64)
+        for url in urls or (URL,):
+            self.state.add_job(row, Callback(kind, url, "127.0.0.1", True, secret), limit=64)
         self.state.next_job()
         self.state.end_job(row.id, state)
         if wake:

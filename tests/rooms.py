@@ -24,10 +24,11 @@ from tests.outbox_case import Receivers, Steady
 class Rooms:
     """Jobs run in `worker`, and the state is asked at once. `receivers` are all who may be called back."""
 
-    def __init__(self, clock: Clock, jail: Jail, worker: Worker) -> None:
+    def __init__(self, clock: Clock, jail: Jail, worker: Worker, prefix: str = "") -> None:
         self._clock = clock
         self._jail = jail
         self._worker = worker
+        self._prefix = prefix
         self.receivers = Receivers()
 
     @cached_property
@@ -46,7 +47,7 @@ class Rooms:
             self._state,
             Immediate(),
             self.receivers,
-            lambda job: shown(job, None),
+            lambda job: shown(job, None, self._prefix),
             now=self._clock.seconds,
             random=Steady(),
         )

@@ -18,7 +18,7 @@ from typing import IO
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.disk.archive import SMALL, Form, compressed
+from fileexport.disk.archive import SMALL, Form, compressed, distinct
 from fileexport.errors import ChangedWhileRead
 
 if sys.version_info >= (3, 14):
@@ -291,3 +291,35 @@ class HeaderTests(ArchiveCase):
             self.assertEqual(zstd.get_frame_info(data).decompressed_size, size)
             broken = data[:-1] + bytes([data[-1] ^ 1])
             self.assertRaises(zstd.ZstdError, zstd.decompress, broken)
+
+
+class NameTests(SynchronousTestCase):
+    """Names of one directory for archives that cannot hold every byte."""
+
+    def test_different(self) -> None:
+        """No two become the same, also where a number is taken; what needs no change has none."""
+        names = ["a\\b.x", "a_b (2).x", "a_b (3).x", "a_b.x", "a\tb.x", ".\t", ".\n", "_.", "\t."]
+        expected = [
+            "a_b (4).x",
+            "a_b (2).x",
+            "a_b (3).x",
+            "a_b.x",
+            "a_b (5).x",
+            "._",
+            "._ (2)",
+            "_.",
+            "_ (2).",
+        ]
+        self.assertEqual(distinct(names), expected)
+        self.assertEqual(distinct(["plain", "also plain"]), ["plain", "also plain"])
+        self.assertEqual(distinct([]), [])
+
+    def test_many(self) -> None:
+        """A great many names that become the same take no longer than as many others."""
+        names = [
+            os.fsdecode(bytes((a, b, c)))
+            for a in range(128, 192)
+            for b in range(128, 192)
+            for c in range(128, 140)
+        ]
+        self.assertEqual(len(set(distinct(names))), len(names))

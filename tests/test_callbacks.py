@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,23 +26,20 @@ from fileexport.callbacks import (
     AT_ONCE,
     AT_ONE_PLACE,
     DELAYS,
-    HORIZON,
     JITTER,
     MAX_DELAY,
-    TROUBLE,
+    ROWS,
     Outbox,
     delay_after,
     event_of,
     sign,
 )
-from fileexport.disk.schema import Callback, JobRow, JobState, MessageState, new_job_id
+from fileexport.disk import state as limits
+from fileexport.disk.schema import Callback, JobRow, JobState, MessageRow, MessageState, new_job_id
 from fileexport.disk.state import State
 from fileexport.errors import CallbackRefusedError
 from fileexport.pools import Pool
-from tests.outbox_case import NOW, SECRET, URL, OutboxCase, Steady, shown
-
-FIN = Answer(200, "OK", "fin")
-BUSY = Answer(503, "Service Unavailable", "busy")
+from tests.outbox_case import BUSY, FIN, NOW, SECRET, URL, OutboxCase, Steady, shown
 
 # Twisted does not declare that its module is a reactor of every kind.
 reactor: Any = global_reactor
@@ -65,7 +63,7 @@ class PureTests(SynchronousTestCase):
 
     def test_event(self) -> None:
         """An event says what happened, when, and shows the job."""
-        job = JobRow("j1", "ada", JobState.FAILED, "{}", "/é.tgz", None, NOW, NOW, NOW + 0.25, error="no")
+        job = JobRow("j1", "ada", JobState.FAILED, "{}", "/é.tgz", NOW, NOW, NOW + 0.25, error="no")
         event = json.loads(event_of(job, shown(job)))
         self.assertEqual(event.pop("data"), {"id": "j1", "state": "failed", "target": "/é.tgz"})
         self.assertEqual(event, {"type": "job.failed", "timestamp": "2026-11-21T22:13:20.250Z"})
@@ -136,7 +134,7 @@ class DeliveryTests(OutboxCase):
         """The end of a job, whatever it is, is POSTed as a signed event."""
         for state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED):
             self.receivers.script = [Answer(204, "No Content", "")]
-            job = self.end_job("https://127.0.0.1/hook", "webhook", state=state)
+            job = self.end_job("https://127.0.0.1/hook", kind="webhook", state=state)
             call = self.receivers.calls[-1]
             assert call.body is not None
             [message] = self.state.messages(job)
@@ -159,12 +157,12 @@ class DeliveryTests(OutboxCase):
         job = self.end_job(state=JobState.FAILED)
         self.assertEqual(self.receivers.calls, [])
         self.assertEqual(self.fate(job), MessageState.GIVEN_UP)
-        line = "CALLBACK: failed: the job made no archive, given up"
+        line = f"CALLBACK: failed for job {job}: the job made no archive, given up"
         self.assertEqual(self.lines, [(LogLevel.warn, line)])
 
     def test_retries(self) -> None:
         """A message is sent on its schedule, with one id and one event, and given up after ten attempts."""
-        job = self.end_job("http://127.0.0.1/hook", "webhook")
+        job = self.end_job("http://127.0.0.1/hook", kind="webhook")
         for number, delay in enumerate((*DELAYS[1:], None), 1):
             self.assertEqual(len(self.receivers.calls), number)
             self.receivers.calls[-1].answer.callback(BUSY)
@@ -178,8 +176,8 @@ class DeliveryTests(OutboxCase):
         self.assertEqual(len({call.body for call in self.receivers.calls}), 1)
         self.assertEqual(len({call.fields["webhook-timestamp"] for call in self.receivers.calls}), 10)
         line = "CALLBACK: 503 - Service Unavailable: busy"
-        self.assertEqual(self.lines[0], (LogLevel.warn, f"{line} (tried again in 5 s)"))
-        self.assertEqual(self.lines[-1], (LogLevel.warn, f"{line} (given up)"))
+        self.assertEqual(self.lines[0], (LogLevel.warn, f"{line} (job {job}, tried again in 5 s)"))
+        self.assertEqual(self.lines[-1], (LogLevel.warn, f"{line} (job {job}, given up)"))
         self.clock.advance(1e6)
         self.assertEqual(len(self.receivers.calls), 10)
 
@@ -197,9 +195,9 @@ class DeliveryTests(OutboxCase):
         self.assertEqual(
             [line for _, line in self.lines],
             [
-                "CALLBACK: failed: connection refused, tried again in 5 s",
-                "CALLBACK: 302 - Found:  (tried again in 300 s)",
-                "CALLBACK: failed: this callback target is not allowed, tried again in 1800 s",
+                f"CALLBACK: failed for job {job}: connection refused, tried again in 5 s",
+                f"CALLBACK: 302 - Found:  (job {job}, tried again in 300 s)",
+                f"CALLBACK: failed for job {job}: this callback target is not allowed, tried again in 1800 s",
                 "CALLBACK: 200 - OK: fin",
             ],
         )
@@ -210,7 +208,7 @@ class DeliveryTests(OutboxCase):
         self.receivers.script = [Answer(410, "Gone", "enough")]
         job = self.end_job()
         self.assertEqual(self.fate(job), MessageState.GONE)
-        self.assertEqual(self.lines[0][1], "CALLBACK: 410 - Gone: enough (not wanted any more)")
+        self.assertEqual(self.lines[0][1], f"CALLBACK: 410 - Gone: enough (job {job}, not wanted any more)")
 
     def test_retry_after(self) -> None:
         """A receiver that asks for time gets it."""
@@ -225,10 +223,34 @@ class DeliveryTests(OutboxCase):
         """What was delivered can be sent again, with its id; the log of deliveries has both attempts."""
         self.receivers.script = [FIN, FIN]
         job = self.end_job()
-        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.outbox.redeliver(job))), 1)
+        self.assertEqual(self.redeliver(job), 1)
         self.assertEqual(len(self.receivers.calls), 2)
         messages, attempts = self.successResultOf(Deferred.fromCoroutine(self.outbox.deliveries(job)))
         self.assertEqual(([m.state for m in messages], len(attempts)), ([MessageState.DELIVERED], 2))
+
+    def test_redeliver_in_flight(self) -> None:
+        """What is to be sent again while it is being sent is sent again, with all its attempts before it."""
+        for answer in (BUSY, FIN):
+            job = self.end_job(f"http://127.0.0.1:1/{answer.status}")
+            self.clock.advance(1)
+            self.assertEqual(self.redeliver(job), 1)
+            first = len(self.receivers.calls)
+            self.receivers.calls[-1].answer.callback(answer)
+            self.assertEqual(len(self.receivers.calls), first + 1)
+            [message] = self.state.messages(job)
+            self.assertEqual((message.state, message.attempts), (MessageState.DUE, 0))
+            self.receivers.calls[-1].answer.callback(FIN)
+            self.assertEqual(self.fate(job), MessageState.DELIVERED)
+
+    def test_nothing_to_redeliver(self) -> None:
+        """A plain GET is not sent for a job that failed, not even when somebody wants it again."""
+        job = self.end_job(state=JobState.FAILED)
+        self.assertEqual(self.redeliver(job), 0)
+        self.assertEqual((self.fate(job), self.receivers.calls), (MessageState.GIVEN_UP, []))
+
+    def redeliver(self, job: str) -> int:
+        """Have a job's messages sent again."""
+        return self.successResultOf(Deferred.fromCoroutine(self.outbox.redeliver(job)))
 
     def test_nothing_to_do(self) -> None:
         """Without messages the outbox sleeps, and no timer runs."""
@@ -267,15 +289,41 @@ class CrowdTests(OutboxCase):
         self.assertEqual(self.fate(job), MessageState.DELIVERED)
 
     def test_far_messages(self) -> None:
-        """Messages that are due beyond the horizon are not forgotten for those that are on their way."""
+        """Messages that are due much later are not forgotten for those that are on their way."""
         self.receivers.script = [BUSY]
         self.end_job()
         self.clock.advance(5)
         self.receivers.calls[1].answer.callback(BUSY)
-        self.assertGreater(DELAYS[2], HORIZON)
         self.end_job("http://127.0.0.1:2/")
-        self.clock.pump([HORIZON] * 5)
+        self.clock.advance(DELAYS[2])
         self.assertEqual(self.places(), ["127.0.0.1:9010"] * 2 + ["127.0.0.1:2", "127.0.0.1:9010"])
+
+    def test_many(self) -> None:
+        """However much is due, each look reads a little, and none is made while nothing more may be sent."""
+        self.patch(limits, "MAX_SHARED", 400)
+        read: list[int] = []
+        due_messages = self.state.due_messages
+
+        def counted(now: float, limit: int, without: Collection[str] = ()) -> Sequence[MessageRow]:
+            rows = due_messages(now, limit, without)
+            read.append(len(rows))
+            return rows
+
+        self.patch(self.state, "due_messages", counted)
+        self.end_job(*(f"http://127.0.0.1:{1 + n % 50}/{n}" for n in range(400)))
+        self.assertEqual((len(self.receivers.calls), read), (AT_ONCE, [ROWS]))
+        self.outbox.wake()
+        self.assertEqual(read, [ROWS])
+        for call in self.receivers.calls[:3]:
+            call.answer.callback(BUSY)
+        self.assertEqual((len(self.receivers.calls), read), (AT_ONCE + 3, [ROWS] * 4))
+
+    def test_crowded_place(self) -> None:
+        """What a place that is full has still to get, however much, hides nobody else's message."""
+        for n in range(ROWS + 5):
+            self.end_job(f"http://127.0.0.1:1/{n}", wake=False)
+        self.end_job("http://127.0.0.1:2/")
+        self.assertEqual(self.places(), ["127.0.0.1:1"] * AT_ONE_PLACE + ["127.0.0.1:2"])
 
     def test_unreadable(self) -> None:
         """A message whose URL cannot be read is a failed attempt, not the end of the outbox."""
@@ -283,89 +331,6 @@ class CrowdTests(OutboxCase):
         self.assertEqual(self.fate(job), MessageState.DUE)
         self.receivers.script = [FIN]
         self.assertEqual(self.fate(self.end_job()), MessageState.DELIVERED)
-
-
-class StopTests(OutboxCase):
-    """Stops, restarts and a state in trouble."""
-
-    def test_stop(self) -> None:
-        """A stop cuts off what is in flight and begins nothing; a restart sends it with the same id."""
-        job = self.end_job("http://127.0.0.1/hook", "webhook")
-        waiting = self.end_job(wake=False)
-        self.successResultOf(self.outbox.stop())
-        self.assertEqual((self.fate(job), self.state.attempts(job)), (MessageState.DUE, []))
-        self.outbox.wake()
-        self.assertEqual(len(self.receivers.calls), 1)
-        self.receivers.script = [FIN, FIN]
-        self.restart()
-        self.assertEqual([self.fate(job), self.fate(waiting)], [MessageState.DELIVERED] * 2)
-        first, second, _ = self.receivers.calls
-        self.assertEqual(first.fields["webhook-id"], second.fields["webhook-id"])
-
-    def test_restart_keeps_the_schedule(self) -> None:
-        """A restart neither hurries a retry nor forgets how many there were."""
-        self.receivers.script = [BUSY, BUSY]
-        job = self.end_job()
-        self.clock.advance(5)
-        self.restart()
-        self.clock.advance(DELAYS[2] - 1)
-        self.assertEqual(len(self.receivers.calls), 2)
-        self.clock.advance(1)
-        self.assertEqual(len(self.receivers.calls), 3)
-        self.receivers.calls[-1].answer.callback(FIN)
-        self.assertEqual(self.fate(job), MessageState.DELIVERED)
-
-    def test_down_for_long(self) -> None:
-        """What became due while the daemon was down is sent at the start."""
-        self.receivers.script = [BUSY, FIN]
-        job = self.end_job()
-        self.successResultOf(self.outbox.stop())
-        self.clock.advance(3600)
-        self.outbox.start()
-        self.assertEqual(self.fate(job), MessageState.DELIVERED)
-
-    def test_answer_is_noted(self) -> None:
-        """An answer that could not be noted at once is noted later, and the call is not made again for it."""
-        job = self.end_job()
-        self.disk.error = OSError("the disk is full")
-        self.receivers.calls[0].answer.callback(FIN)
-        self.clock.advance(TROUBLE)
-        self.assertEqual(self.fate(job), MessageState.DUE)
-        self.disk.error = None
-        self.clock.advance(TROUBLE)
-        self.assertEqual(self.fate(job), MessageState.DELIVERED)
-        self.assertEqual(len(self.receivers.calls), 1)
-        self.assertGreaterEqual(len(self.flushLoggedErrors(OSError)), 2)
-
-    def test_stop_in_trouble(self) -> None:
-        """A stop does not wait for a state that cannot be written."""
-        job = self.end_job()
-        self.disk.error = OSError("the disk is full")
-        self.receivers.calls[0].answer.callback(FIN)
-        self.successResultOf(self.outbox.stop())
-        self.assertEqual(self.fate(job), MessageState.DUE)
-        self.flushLoggedErrors(OSError)
-
-    def test_unreadable_state(self) -> None:
-        """Where the messages cannot be read, the outbox asks again after a while, not all the time."""
-        self.disk.error = OSError("broken")
-        job = self.end_job()
-        self.assertEqual(self.disk.refused, 1)
-        self.clock.advance(TROUBLE - 1)
-        self.assertEqual(self.disk.refused, 1)
-        self.disk.error = None
-        self.receivers.script = [FIN]
-        self.clock.advance(1)
-        self.assertEqual(self.fate(job), MessageState.DELIVERED)
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-
-    def test_mistake_of_ours(self) -> None:
-        """A mistake in the making of a call is logged, and is one attempt of the ten."""
-        self.receivers.script = [ZeroDivisionError(), FIN]
-        job = self.end_job()
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.clock.advance(5)
-        self.assertEqual(self.fate(job), MessageState.DELIVERED)
 
 
 class Hook(Protocol):
@@ -413,9 +378,9 @@ class WholeTests(TestCase):
         self.addCleanup(state.close)
         disk.start()
         self.addCleanup(disk.stop)
-        caller = Caller(reactor, Targets(lambda: (), (), lambda _: True))
+        caller = Caller(reactor, Targets(lambda: (), (), lambda _: True), disk)
         outbox = Outbox(reactor, state, disk, caller, shown, now=now, random=random.Random(1))
-        row = JobRow(new_job_id(), "ada", JobState.QUEUED, "{}", "/a.tgz", None, now())
+        row = JobRow(new_job_id(), "ada", JobState.QUEUED, "{}", "/a.tgz", now())
         url = f"http://127.0.0.1:{port.getHost().port}/hook"
         state.add_job(row, Callback("webhook", url, "127.0.0.1", True, SECRET), limit=1)
         state.next_job()

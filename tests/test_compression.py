@@ -12,12 +12,14 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.compression import ArchiveForm, Compression, Order, target_of
+from fileexport.compression import ArchiveForm, Compression, Order, narrowed, target_of
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
 from fileexport.errors import (
@@ -71,6 +73,19 @@ class Stopping(Meter):
         super().check()
 
 
+class Counted(Meter):
+    """Does something when the tree has been counted, before it is packed."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        super().__init__(lambda: 0.0)
+        self._then = then
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "files_total" and value is not None:
+            self._then()
+
+
 class CompressionCase(SynchronousTestCase):
     """Has a root with a dump and a directory; nothing may stay open or in staging."""
 
@@ -86,6 +101,7 @@ class CompressionCase(SynchronousTestCase):
         self.jail = Jail(str(self.root), calls=self.disk)
         self.addCleanup(self.jail.close)
         self.work = Compression(self.jail, 2)
+        self.addCleanup(self.work.close)
 
     def nothing_stays(self) -> None:
         self.assertEqual(open_descriptors() - self.before, set())
@@ -153,10 +169,11 @@ class OrderTests(CompressionCase):
     """What the door asks before a job is there."""
 
     def test_rights(self) -> None:
-        """Reading and writing are both needed."""
-        for rights in (Right.READ, Right.WRITE, Right.ALL & ~Right.READ, Right.ALL & ~Right.WRITE):
+        """Writing is needed, and nothing else."""
+        for rights in (Right.READ, Right.ALL & ~Right.WRITE):
             who = Principal("someone", rights, RelPath())
             self.assertRaises(PermissionError, self.order, "d/dump.sql", "tar.gz", who)
+        self.order("d/dump.sql", "tar.gz", Principal("someone", Right.WRITE, RelPath()))
 
     def test_what_cannot_be(self) -> None:
         """What is unknown, what the format cannot hold, the source itself, a directory in the way."""
@@ -187,8 +204,32 @@ class OrderTests(CompressionCase):
         self.order("d/dump.sql")
         self.disk.free = 10_000
         self.assertRaises(OSError, self.order, "d/sub")
+        self.disk.free += 1
+        self.order("d/sub")
         self.disk.flags = os.ST_RDONLY
         self.assertEqual(self.assertRaises(OSError, self.order, "d/sub").errno, errno.EROFS)
+
+    def test_the_same_file(self) -> None:
+        """What leads to the file that has the archive's name already is refused: it would become its own."""
+        old = self.root / "d" / "dump.tgz"
+        old.write_bytes(OLD)
+        (self.root / "d" / "x.tgz").write_bytes(b"")
+        order = self.order("d/dump.sql")
+        for make in (old.hardlink_to, old.symlink_to):
+            old.unlink()
+            make(self.root / "d" / "dump.sql" if make == old.hardlink_to else Path("dump.sql"))
+            self.assertRaises(ConflictError, self.order, "d/dump.sql")
+            self.assertRaises(ConflictError, self.work, order, Meter(lambda: 0.0))
+        (self.root / "d" / "x.sql").symlink_to("x.tgz")
+        self.assertRaises(ConflictError, self.order, "d/x.sql")
+
+    def test_place(self) -> None:
+        """The same directory by a link is the same place; another name or directory is another one."""
+        (self.root / "l").symlink_to("d")
+        places = [self.order(source)["place"] for source in ("d/dump.sql", "l/dump.sql", "d/sub", "d/sub/a")]
+        status = (self.root / "d").stat()
+        self.assertEqual(places[:2], [f"{status.st_dev}:{status.st_ino}/dump.tgz"] * 2)
+        self.assertEqual(len(set(places)), 3)
 
     def test_the_part_that_is_seen(self) -> None:
         """An order keeps what its principal saw; what they do not see is not there, nor a place above it."""
@@ -217,7 +258,6 @@ class WorkTests(CompressionCase):
             result,
             {
                 "path": "/d/dump.tgz",
-                "url": "/d/dump.tgz",
                 "size": len(data),
                 "sha256": hashlib.sha256(data).hexdigest(),
                 "files": 1,
@@ -244,16 +284,81 @@ class WorkTests(CompressionCase):
         who = Principal("s", Right.ALL, P("d"), sees_hidden=False)
         self.assertEqual(self.made("d/sub", "zip", who=who)["files"], 1)
 
-    def test_mode(self) -> None:
-        """The archive has the mode that the umask gives, and replaces what had its name."""
-        archive = self.root / "d" / "dump.tgz"
-        archive.write_bytes(OLD)
-        archive.chmod(0o600)
-        previous = os.umask(0o027)
-        self.addCleanup(os.umask, previous)
-        self.made("d/dump.sql")
-        self.assertEqual(stat.S_IMODE(archive.stat().st_mode), 0o640)
+    def mode_of(self, source: str, mode: int, old: int | None = None) -> int:
+        """The mode of an archive whose source has this one, and `old` where its name was taken."""
+        archive = self.root / self.order(source)["target"].lstrip("/")
+        archive.unlink(missing_ok=True)
+        (self.root / source).chmod(mode)
+        if old is not None:
+            archive.write_bytes(OLD)
+            archive.chmod(old)
+        self.made(source)
         self.assertNotEqual(archive.read_bytes(), OLD)
+        return stat.S_IMODE(archive.stat().st_mode)
+
+    def test_mode(self) -> None:
+        """Nobody may read an archive who may not read its source, or might not read the old one."""
+        self.addCleanup(os.umask, os.umask(0o027))
+        for source, mode, old, expected in (
+            ("d/dump.sql", 0o600, None, 0o600),
+            ("d/dump.sql", 0o644, None, 0o640),
+            ("d/dump.sql", 0o4755, None, 0o640),
+            ("d/dump.sql", 0o644, 0o600, 0o600),
+            ("d/dump.sql", 0o600, 0o644, 0o600),
+            ("d/sub", 0o700, None, 0o600),
+            ("d/sub", 0o755, None, 0o640),
+            ("d/sub", 0o740, None, 0o600),
+            ("d/sub", 0o710, None, 0o600),
+            ("d/sub", 0o755, 0o600, 0o600),
+        ):
+            self.assertEqual(self.mode_of(source, mode, old), expected, (source, oct(mode), old))
+
+    def test_mode_of_a_member(self) -> None:
+        """One file in a directory that not everybody may read keeps the whole archive from everybody."""
+        self.addCleanup(os.umask, os.umask(0o022))
+        self.assertEqual(self.mode_of("d/sub", 0o755, None), 0o644)
+        inner = self.root / "d/sub/private"
+        inner.mkdir()
+        (inner / "f").touch()
+        for directory, file, expected in (
+            (0o755, 0o640, 0o640),
+            (0o755, 0o600, 0o600),
+            (0o711, 0o644, 0o600),
+        ):
+            (inner / "f").chmod(file)
+            inner.chmod(directory)
+            (self.root / "d/sub.tgz").unlink()
+            self.assertEqual(self.mode_of("d/sub", 0o755, None), expected, (oct(directory), oct(file)))
+
+    def test_mode_of_another_group(self) -> None:
+        """What the source's group may do, another group may only as everybody may, and the reverse."""
+
+        def status(mode: int, group: int) -> os.stat_result:
+            return os.stat_result((mode, 0, 0, 1, 0, group, 0, 0, 0, 0))
+
+        archive = status(stat.S_IFREG | 0o664, 7)
+        for mode, group, expected in (
+            (stat.S_IFREG | 0o640, 7, 0o640),
+            (stat.S_IFREG | 0o640, 8, 0o600),
+            (stat.S_IFREG | 0o604, 8, 0o600),
+            (stat.S_IFREG | 0o664, 8, 0o644),
+            (stat.S_IFDIR | 0o750, 8, 0o600),
+            (stat.S_IFDIR | 0o755, 8, 0o644),
+        ):
+            self.assertEqual(narrowed(archive, status(mode, group), None), expected, (oct(mode), group))
+            self.assertEqual(narrowed(archive, archive, status(mode, group)), expected, (oct(mode), group))
+
+    def test_at_the_same_time(self) -> None:
+        """Orders that are carried out together share the threads, and make what each makes alone."""
+        sources = ("d", "d/dump.sql", "d/sub")
+        (self.root / "d" / "dump.sql").write_bytes(SQL * 4)
+        orders = [self.order(source, form) for source in sources for form in ("tar.gz", "tar.zst", "zip")]
+        alone = [self.work(order, Meter(lambda: 0.0)) for order in orders]
+        for order in orders:
+            (self.root / order["target"].lstrip("/")).unlink()
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda order: self.work(order, Meter(lambda: 0.0)), orders[3:]))
+        self.assertEqual(together, alone[3:])
 
     def test_progress(self) -> None:
         """The meter knows the totals and arrives at them."""
@@ -267,11 +372,25 @@ class WorkTests(CompressionCase):
         order = self.order("d", "tar.zst")
         self.assertEqual(self.work(order, Meter(lambda: 0.0)), self.work(order, Meter(lambda: 0.0)))
 
-    def test_a_target_inside(self) -> None:
-        """An archive that lies in its own directory is not packed into itself."""
-        order = self.order("d", "zip") | {"target": "/d/own.zip"}
-        for _ in range(2):
-            self.assertEqual(self.work(order, Meter(lambda: 0.0))["files"], 3)
+    def test_threads_of_zstd(self) -> None:
+        """Orders that begin one after the other have 8, 4, 2 and 2 threads of 8, and not 8 each."""
+        work = Compression(self.jail, 8)
+        self.addCleanup(work.close)
+        together = Barrier(4)
+        before, counted = len(os.listdir("/proc/self/task")), list[int]()
+
+        class Meeting(Meter):
+            def advance(self, nbytes: int = 0, files: int = 0) -> None:
+                if not self.bytes_done:
+                    together.wait(60)
+                    counted.append(len(os.listdir("/proc/self/task")))
+                    together.wait(60)
+                super().advance(nbytes, files)
+
+        orders = [self.order("d/dump.sql", "tar.zst") | {"target": f"/{number}"} for number in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda order: work(order, Meeting(lambda: 0.0)), orders))
+        self.assertLessEqual(max(counted), before + 4 + 16)
 
     def test_names_that_are_no_text(self) -> None:
         """Such a name is archived, and the result is JSON that any reader takes."""
@@ -279,8 +398,8 @@ class WorkTests(CompressionCase):
         self.addCleanup(jail.close)
         (self.root / os.fsdecode(b"bad\xff.sql")).write_bytes(SQL)
         order = Exports(jail).compress_order(ALL, P(os.fsdecode(b"bad\xff.sql")), "tar.gz")
-        result = Compression(jail, 1)(order, Meter(lambda: 0.0))
-        self.assertEqual((result["path"], result["url"]), ("/bad\ufffd.tgz", "/bad%FF.tgz"))
+        result = Compression(jail, 0)(order, Meter(lambda: 0.0))
+        self.assertEqual(result["path"], "/bad\ufffd.tgz")
         json.dumps(result, ensure_ascii=False).encode("utf-8")
 
 
@@ -321,8 +440,19 @@ class FailureTests(CompressionCase):
     def test_changes(self) -> None:
         """A source that changes while it is read is named."""
         dump = self.root / "d" / "dump.sql"
-        error = self.fails(ChangedWhileRead, self.order("d"), Stopping(7, lambda: dump.write_bytes(b"x")))
+        error = self.fails(ChangedWhileRead, self.order("d"), Stopping(12, lambda: dump.write_bytes(b"x")))
         self.assertIn("dump.sql", sentence_for(error))
+
+    def test_a_tree_that_is_another(self) -> None:
+        """A file that comes or goes between the count and the packing fails the job; the tree is named."""
+        changes = (
+            (self.root / "d" / "sub" / "new").touch,
+            lambda: (self.root / "d" / "sub" / "new").unlink(),
+        )
+        for change in changes:
+            order, meter = self.order("d"), Counted(change)
+            error = self.fails(ChangedWhileRead, order, meter)
+            self.assertEqual(sentence_for(error), "d changed while it was read: try again")
 
     def test_unreadable(self) -> None:
         """What may not be read is named."""

@@ -7,10 +7,21 @@ import random
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.disk.deflate import BLOCK, blocks, deflate, gz, joined_checksum, ordered, seconds
+from fileexport.disk.deflate import (
+    BLOCK,
+    NO_THREADS,
+    Threads,
+    blocks,
+    deflate,
+    gz,
+    joined_checksum,
+    ordered,
+    seconds,
+)
 
 SIZES = (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7)
 
@@ -67,7 +78,11 @@ class StreamTests(SynchronousTestCase):
     def test_threads_change_nothing(self) -> None:
         """The same bytes come out, however many threads there are."""
         content = text(9 * BLOCK)
-        streams = {b"".join(gz(cut(content, 99_999), "n", 1e9, threads)) for threads in (0, 1, 2, 5)}
+        streams = set()
+        for count in (0, 1, 2, 4):
+            threads = Threads(count)
+            streams.add(b"".join(gz(cut(content, 99_999), "n", 1e9, threads)))
+            threads.close()
         [stream] = streams
         self.assertEqual(gzip.decompress(stream), content)
 
@@ -85,6 +100,12 @@ class StreamTests(SynchronousTestCase):
 class OrderedTests(SynchronousTestCase):
     """Work over threads, results in order."""
 
+    def threads(self, count: int) -> Threads:
+        """So many threads, until the test ends."""
+        made = Threads(count)
+        self.addCleanup(made.close)
+        return made
+
     def test_order(self) -> None:
         """Results come in the order of the items, whichever is finished first."""
         later = threading.Event()
@@ -96,7 +117,7 @@ class OrderedTests(SynchronousTestCase):
                 later.set()
             return -item
 
-        self.assertEqual(list(ordered(work, range(50), 3)), [-item for item in range(50)])
+        self.assertEqual(list(ordered(work, range(50), self.threads(3))), [-item for item in range(50)])
 
     def test_ahead(self) -> None:
         """Only so many items are taken before their results are: memory is bounded."""
@@ -107,33 +128,62 @@ class OrderedTests(SynchronousTestCase):
                 taken.append(item)
                 yield item
 
-        results = ordered(abs, items(), 2)
+        results = ordered(abs, items(), self.threads(2))
         for expected in range(10):
             self.assertEqual(next(results), expected)
             self.assertLessEqual(len(taken), expected + 4)
         results.close()
         self.assertLess(len(taken), 14)
 
-    def test_the_threads_end(self) -> None:
-        """No thread is left: after the end, after a close in the middle, after an error on either side."""
+    def test_errors(self) -> None:
+        """What the items or the work raise comes out; the threads serve others afterwards, then end."""
 
         def broken() -> Iterator[int]:
             yield from range(5)
             raise LookupError
 
         before = threading.active_count()
-        self.assertEqual(len(list(ordered(abs, range(9), 2))), 9)
-        results = ordered(abs, range(99), 2)
-        next(results)
-        self.assertGreater(threading.active_count(), before)
-        results.close()
+        threads = Threads(2)
         with self.assertRaises(LookupError):
-            list(ordered(abs, broken(), 2))
+            list(ordered(abs, broken(), threads))
         with self.assertRaises(ZeroDivisionError):
-            list(ordered(lambda item: 1 // (item - 7), range(99), 2))
+            list(ordered(lambda item: 1 // (item - 7), range(99), threads))
+        self.assertEqual(list(ordered(abs, range(9), threads)), list(range(9)))
+        threads.close()
         self.assertEqual(threading.active_count(), before)
 
+    def test_shared(self) -> None:
+        """Streams that are made together have no more threads than one has, and hold less each."""
+        threads, seen, taken = self.threads(4), set[int](), [0, 0]
+
+        def items(stream: int) -> Iterator[int]:
+            for item in range(100):
+                taken[stream] += 1
+                yield item
+
+        def work(item: int) -> int:
+            seen.add(threading.get_ident())
+            return item
+
+        with threads.used(), threads.used():
+            streams = [ordered(work, items(stream), threads) for stream in (0, 1)]
+            for expected in range(100):
+                self.assertEqual([next(stream) for stream in streams], [expected, expected])
+                self.assertLessEqual(max(taken), expected + 4)
+        self.assertLessEqual(len(seen), 4)
+
+    def test_share(self) -> None:
+        """Who is there shares what there is, and each has one at least."""
+        threads = self.threads(4)
+        shares = [threads.share]
+        with ExitStack() as users:
+            for _ in range(6):
+                users.enter_context(threads.used())
+                shares.append(threads.share)
+        self.assertEqual([*shares, threads.share], [4, 4, 2, 1, 1, 1, 1, 4])
+
     def test_no_threads(self) -> None:
-        """With none, the caller's own thread does it."""
-        seen = set(ordered(lambda item: threading.get_ident(), range(9), 0))
+        """With none, the caller's own thread does it, however many share them."""
+        with NO_THREADS.used():
+            seen = set(ordered(lambda item: threading.get_ident(), range(9), NO_THREADS))
         self.assertEqual(seen, {threading.get_ident()})

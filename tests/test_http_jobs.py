@@ -1,73 +1,19 @@
-"""Jobs through the HTTP door: asking, sharing, waiting, watching, cancelling; who sees which."""
+"""Asking for jobs through the HTTP door: what is an order, who may, what is shared, who is called back."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from typing import Any
 
 from fileexport.callback_calls import Answer
 from fileexport.errors import CallbackRefusedError
-from fileexport.http_jobs import MAX_BODY, MAX_EVENT_STREAMS
+from fileexport.http_jobs import MAX_BODY
 from fileexport.jobs import MAX_QUEUED
-from tests.http_client import Connection, HttpCase, HttpHarness, Response, encode
+from tests.http_jobs_case import ANN, BOB, EVE, PING, PLAIN, ROOT, SAME_BOB, SECRET, TOKENS, HttpJobsCase
 from tests.jobs_case import Turned
 
-SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-TOKENS = f"""
-token-of-root name=root may=read,write,delete,admin
-token-of-ann name=ann may=read,write secret={SECRET}
-token-of-bob name=bob may=read,write under=/d
-token-of-eve name=eve may=read
-"""
-ROOT, ANN, BOB, EVE = ({"Authorization": f"Bearer token-of-{name}"} for name in ("root", "ann", "bob", "eve"))
-JSON = {"Content-Type": "application/json", "Accept": "application/json"}
-PLAIN = "/tar?dir=d&name=dump.sql"
-PING = "&host=localhost&port=9010&path=/ping?id=A1B2C3"
 
-
-class JobsCase(HttpCase):
-    """Has a file, and a door whose jobs run when the test says so."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.write("d/dump.sql", b"INSERT INTO t VALUES (1);\n" * 1000)
-        self.write("e/other.sql", b"SELECT 1;\n")
-        self.pool = Turned()
-        self.web = self.harness(tokens=TOKENS, job_worker=self.pool)
-        self.addCleanup(self.work)
-
-    def work(self) -> None:
-        """Carry out all jobs."""
-        while self.pool.waiting:
-            self.pool.turn()
-
-    def ask(
-        self, order: object, who: dict[str, str] = ANN, web: HttpHarness | None = None, **fields: str
-    ) -> Response:
-        """POST an order, or any text that is none."""
-        text = order if isinstance(order, bytes) else json.dumps(order).encode()
-        headers = {**JSON, **who, **{name.replace("_", "-"): value for name, value in fields.items()}}
-        return (web or self.web).request("POST", "/-/jobs", headers, text)
-
-    def job(self, path: str = "/d/dump.sql", who: dict[str, str] = ANN, **more: Any) -> dict[str, Any]:
-        """A job that was acknowledged."""
-        answer = self.ask({"path": path, **more}, who)
-        self.assertEqual(answer.status, 202, answer.text)
-        value: dict[str, Any] = answer.json()
-        self.assertEqual(answer.field("Location"), f"/-/jobs/{value['id']}")
-        return value
-
-    def get(self, target: str, who: dict[str, str] = ANN) -> Response:
-        """What GET answers to somebody."""
-        return self.web.get(target, {**who, "Accept": "application/json"})
-
-    def state(self, job: dict[str, Any]) -> str:
-        """The state that a job has now."""
-        return str(self.get(f"/-/jobs/{job['id']}").json()["state"])
-
-
-class TarTests(JobsCase):
+class TarTests(HttpJobsCase):
     """`/tar`, as scripts know it."""
 
     def test_line(self) -> None:
@@ -116,6 +62,14 @@ class TarTests(JobsCase):
             self.assertEqual(len(answer.text.splitlines()), 1)
         self.assertEqual(self.get("/-/jobs", ROOT).json(), [])
 
+    def test_parameters_are_missing(self) -> None:
+        """The line repeats the request as it was sent, in whatever letters; what is no text is replaced."""
+        for sent, said in (("dümp", "dümp"), ("d%C3%BCmp", "d%C3%BCmp"), (b"d\xff", "d\ufffd")):
+            name = sent if isinstance(sent, bytes) else sent.encode()
+            answer = self.web.get(b"/tar?dir=d&name=" + name)
+            line = f"ERROR - CALLBACK PARAMETERS ARE MISSING: /tar?dir=d&name={said}"
+            self.assertEqual((answer.status, answer.text), (400, line))
+
     def test_own_source(self) -> None:
         """An archive is not made into itself."""
         self.write("d/dump.tgz", b"")
@@ -146,7 +100,7 @@ class TarTests(JobsCase):
             self.assertEqual(call.asker.loopback_allowed, allowed, (settings, headers))
 
 
-class OrderTests(JobsCase):
+class OrderTests(HttpJobsCase):
     """`POST /-/jobs`."""
 
     def test_life(self) -> None:
@@ -191,10 +145,11 @@ class OrderTests(JobsCase):
         self.assertEqual(self.ask(b" " * (MAX_BODY + 1)).status, 413)
 
     def test_rights(self) -> None:
-        """It takes the right to write, and is about what the caller sees."""
+        """It takes the right to write, and no other, and is about what the caller sees."""
         self.assertEqual(self.ask({"path": "/d/dump.sql"}, EVE).status, 403)
         self.assertEqual(self.ask({"path": "/e/other.sql"}, BOB).status, 404)
-        self.assertEqual(self.ask({"path": "/d/dump.sql"}, BOB).status, 202)
+        for who in (BOB, SAME_BOB):
+            self.assertEqual(self.ask({"path": "/d/dump.sql"}, who).status, 202)
         stranger = self.harness(owner=4242, tokens=TOKENS)
         self.assertEqual(self.ask({"path": "/d/dump.sql"}, {}, stranger).status, 401)
 
@@ -214,6 +169,40 @@ class OrderTests(JobsCase):
         self.assertEqual(self.ask(dump, Idempotency_Key="k1").json()["id"], first["id"])
         self.assertEqual(self.ask({**dump, "format": "zip"}, Idempotency_Key="k1").status, 409)
         self.assertEqual(self.ask({"path": "/d/dump.sql"}, Idempotency_Key="k" * 256).status, 400)
+
+    def test_repeated(self) -> None:
+        """A request that is repeated finds its job where it could not be made any more."""
+        hook = {"path": "/d/dump.sql", "callback": "http://127.0.0.1:9010/hook"}
+        first = self.ask(hook, Idempotency_Key="k1").json()
+        self.work()
+        (self.root / "d/dump.sql").unlink()
+
+        async def check(*_: object) -> None:
+            raise CallbackRefusedError
+
+        self.patch(self.web.rooms.receivers, "check", check)
+        again = self.ask({**hook, "format": "tar.gz", "path": "d//dump.sql"}, Idempotency_Key="k1")
+        self.assertEqual((again.status, again.json()["id"]), (202, first["id"]))
+        self.assertEqual(again.field("Location"), f"/-/jobs/{first['id']}")
+        for more in ({"callback": None}, {"callback": "http://127.0.0.1:9010/other"}, {"sums": True}):
+            self.assertEqual(self.ask({**hook, **more}, Idempotency_Key="k1").status, 409, more)
+        self.assertEqual(self.ask(hook, ROOT, Idempotency_Key="k1").status, 404)
+        self.assertEqual(self.ask(hook).status, 404)
+
+    def test_link(self) -> None:
+        """The archive's address is that of the daemon's pages: below the prefix, past its own names."""
+        web = self.harness(tokens=TOKENS, job_worker=Turned(at_once=True), prefix="/export")
+        self.write("-/dump ü.sql", b"x")
+        for path, url in (
+            ("/-/dump ü.sql", "/export/-/files/-/dump%20%C3%BC.tgz"),
+            ("/d/dump.sql", "/export/d/dump.tgz"),
+        ):
+            job = self.ask({"path": path, "callback": "http://127.0.0.1:9010/hook"}, web=web).json()
+            target = f"/-/jobs/{job['id']}"
+            self.assertEqual(web.get(target, ANN).json()["result"]["url"], url)
+            event = json.loads(web.rooms.receivers.calls[-1].body or b"")
+            self.assertEqual(event["data"]["result"]["url"], url)
+            self.assertTrue(web.get(url.removeprefix("/export"), ANN).body.startswith(b"\x1f\x8b"))
 
     def test_full(self) -> None:
         """Beyond the queue's length there is a 429 that says when to come again."""
@@ -238,10 +227,10 @@ class OrderTests(JobsCase):
         event = json.loads(call.body or b"")
         self.assertEqual((event["type"], event["data"]["id"]), ("job.done", job["id"]))
         self.assertEqual(call.fields["webhook-id"], message["id"])
-        call.answer.callback(Answer(500, "No", ""))
+        call.answer.callback(Answer(500, "No", "come back later"))
         shown = self.get(f"/-/jobs/{job['id']}").json()
         [attempt] = shown["callbacks"][0]["attempts"]
-        self.assertEqual(attempt["status"], 500)
+        self.assertEqual((attempt["status"], attempt["first_line"]), (500, "come back later"))
         self.assertNotIn(SECRET, json.dumps(shown))
         again = self.web.request("POST", f"/-/jobs/{job['id']}/redeliver", ANN)
         self.assertEqual(again.status, 202)
@@ -254,132 +243,3 @@ class OrderTests(JobsCase):
         """Without a callback there is nothing to send again."""
         job = self.job()
         self.assertEqual(self.web.request("POST", f"/-/jobs/{job['id']}/redeliver", ANN).status, 409)
-
-
-class LookTests(JobsCase):
-    """Looking at jobs, waiting for them, cancelling them."""
-
-    def test_who_sees_which(self) -> None:
-        """Everybody sees their own jobs and an admin all; other people's do not exist."""
-        mine, other = self.job(), self.job("/e/other.sql", ROOT)
-        ids = {
-            name: [job["id"] for job in self.get("/-/jobs", who).json()]
-            for name, who in (("ann", ANN), ("bob", BOB), ("root", ROOT))
-        }
-        self.assertEqual(ids, {"ann": [mine["id"]], "bob": [], "root": [other["id"], mine["id"]]})
-        for target in (f"/-/jobs/{other['id']}", "/-/jobs/none", f"/-/jobs/{other['id']}/events"):
-            self.assertEqual(self.get(target).status, 404, target)
-        for method, rest in (("DELETE", ""), ("POST", "/redeliver")):
-            self.assertEqual(self.web.request(method, f"/-/jobs/{other['id']}{rest}", ANN).status, 404)
-        self.assertEqual(self.get(f"/-/jobs/{mine['id']}", ROOT).status, 200)
-        self.assertEqual(self.get("/-/jobs", EVE).status, 403)
-        self.assertEqual(len(self.get("/-/jobs?limit=1", ROOT).json()), 1)
-
-    def test_numbers(self) -> None:
-        """Parameters that are no numbers in their range are refused."""
-        job = self.job()
-        for target in ("/-/jobs?limit=0", "/-/jobs?limit=1001", "/-/jobs?limit=x", "/-/jobs?limit=-1"):
-            self.assertEqual(self.get(target).status, 400, target)
-        for wait in ("61", "-1", "x", "1.5", ""):
-            self.assertEqual(self.get(f"/-/jobs/{job['id']}?wait={wait}").status, 400, wait)
-
-    def test_cancel(self) -> None:
-        """A queued job is cancelled at once; one that has ended stays as it was."""
-        jobs = [self.job(f"/d/{name}") for name in self.more(3)]
-        answer = self.web.request("DELETE", f"/-/jobs/{jobs[2]['id']}", ANN)
-        self.assertEqual((answer.status, answer.json()["state"]), (200, "cancelled"))
-        self.work()
-        self.assertEqual([self.state(job) for job in jobs], ["done", "done", "cancelled"])
-        answer = self.web.request("DELETE", f"/-/jobs/{jobs[0]['id']}", ANN)
-        self.assertEqual((answer.status, answer.json()["state"]), (200, "done"))
-
-    def test_cancel_running(self) -> None:
-        """A running job ends at its work's next look, and leaves nothing."""
-        job = self.job()
-        connection = self.begun("DELETE", f"/-/jobs/{job['id']}")
-        self.assertEqual(connection.settle(), b"")
-        self.work()
-        self.assertEqual(connection.receive().json()["state"], "cancelled")
-        self.assertFalse((self.root / "d/dump.tgz").exists())
-
-    def test_wait(self) -> None:
-        """Waiting ends with the job, with its time, or with the daemon."""
-        job = self.job()
-        target = f"/-/jobs/{job['id']}?wait=30"
-        waiting = self.begun("GET", target)
-        self.assertEqual(waiting.settle(), b"")
-        self.web.clock.advance(30)
-        self.assertEqual(waiting.receive().json()["state"], "running")
-        waiting = self.begun("GET", target)
-        self.work()
-        self.assertEqual(waiting.receive().json()["state"], "done")
-        self.assertEqual(self.get(target).json()["state"], "done")
-        other = self.begun("GET", f"/-/jobs/{self.job('/e/other.sql')['id']}?wait=30")
-        self.web.jobs_door.stop()
-        self.assertEqual(other.receive().json()["state"], "running")
-
-    def test_gone_while_waiting(self) -> None:
-        """Nobody waits for a client that has gone."""
-        waiting = self.begun("GET", f"/-/jobs/{self.job()['id']}?wait=30")
-        waiting.lose()
-        self.assertEqual(self.web.clock.getDelayedCalls(), [])
-
-    def more(self, count: int) -> list[str]:
-        """More files; their names."""
-        names = [f"more{number}.sql" for number in range(count)]
-        for name in names:
-            self.write(f"d/{name}", b"x")
-        return names
-
-    def begun(self, method: str, target: str, who: dict[str, str] = ANN) -> Connection:
-        """A connection on which a request was made whose answer may take a while."""
-        connection = self.web.connect()
-        connection.send(encode(method, target, {**who, "Accept": "application/json"}, b""))
-        return connection
-
-
-class EventTests(LookTests):
-    """News as they come."""
-
-    def news(self, connection: Connection) -> list[tuple[str, str]]:
-        """Path and state in all events that came, in order."""
-        found = []
-        for line in connection.settle().decode().splitlines():
-            if line.startswith("data: "):
-                job = json.loads(line.removeprefix("data: "))
-                found.append((job["path"], job["state"]))
-        return found
-
-    def test_one(self) -> None:
-        """The stream of one job begins with what it is and ends with its end."""
-        job = self.job()
-        stream = self.begun("GET", f"/-/jobs/{job['id']}/events")
-        text = stream.settle().decode()
-        self.assertIn("Content-Type: text/event-stream; charset=utf-8\r\n", text)
-        self.assertIn("Cache-Control: no-store\r\n", text)
-        self.assertIn('"state":"running"', text)
-        self.work()
-        self.assertEqual(self.news(stream), [("/d/dump.sql", "done")])
-        ended = self.begun("GET", f"/-/jobs/{job['id']}/events")
-        self.assertEqual(self.news(ended), [("/d/dump.sql", "done")])
-        head = self.begun("HEAD", f"/-/jobs/{job['id']}/events")
-        self.assertEqual(head.receive(head=True).body, b"")
-
-    def test_all(self) -> None:
-        """The stream of all jobs is that of the caller's own; an admin's is everybody's."""
-        own, every = self.begun("GET", "/-/events", BOB), self.begun("GET", "/-/events", ROOT)
-        self.assertEqual((self.news(own), self.news(every)), ([], []))
-        self.job()
-        self.work()
-        self.assertEqual(self.news(own), [])
-        self.assertEqual(self.news(every)[-1], ("/d/dump.sql", "done"))
-        self.web.jobs_door.stop()
-        self.assertTrue(own.settle().endswith(b"0\r\n\r\n"))
-
-    def test_bound(self) -> None:
-        """There are so many streams at once and no more; one that ends gives its place back."""
-        streams = [self.begun("GET", "/-/events") for _ in range(MAX_EVENT_STREAMS)]
-        self.assertEqual(self.get("/-/events").status, 503)
-        streams[0].lose()
-        last = self.begun("GET", "/-/events")
-        self.assertTrue(last.settle().startswith(b"HTTP/1.1 200"))

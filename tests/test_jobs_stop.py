@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from fileexport.disk.schema import JobState
+from fileexport.disk.schema import JobRow, JobState
 from fileexport.errors import OverloadedError, StateError
-from fileexport.jobs import RETRY_TIME, Jobs, Order
+from fileexport.jobs import OPENING_TIME, RETRY_TIME, Jobs, Order
 from fileexport.meter import Meter
 from fileexport.pools import Pool
 from tests.jobs_case import FULL, PING, JobsCase
@@ -140,12 +141,77 @@ class RefusalTests(JobsCase):
         self.assertEqual(len(self.flushLoggedErrors(StateError)), 3)
         self.disk.error = None
         self.assertEqual((self.states(row), self.clock.getDelayedCalls()), (["running"], []))
-        self.failureResultOf(self.failing_start(), StateError)
 
-    def failing_start(self) -> Deferred[None]:
-        """A start on a disk that refuses."""
-        self.disk.error = StateError("damaged")
-        return self.make().start()
+    def test_unforeseen(self) -> None:
+        """What nobody foresaw keeps no job from its end either, nor another from its start."""
+        first, second, third = (self.submit(target) for target in ("/a", "/b", "/c"))
+        self.disk.error = sqlite3.OperationalError("unable to do it")
+        self.pool.turn()
+        self.disk.error = None
+        self.clock.advance(RETRY_TIME)
+        self.assertEqual(self.states(first, second, third), ["done", "running", "running"])
+        self.fail_once(self.state, "next_job", MemoryError())
+        fourth = self.submit("/d")
+        self.pool.turn()
+        self.assertEqual(self.states(second, fourth), ["done", "queued"])
+        self.clock.advance(RETRY_TIME)
+        self.assertEqual(self.states(third, fourth), ["running", "running"])
+        for kind in (sqlite3.OperationalError, MemoryError):
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+
+    def fail_once(self, target: object, name: str, error: Exception) -> None:
+        """Have the next call of a method raise."""
+        whole, errors = getattr(target, name), [error]
+
+        def fail(*arguments: Any) -> Any:
+            if errors:
+                raise errors.pop()
+            return whole(*arguments)
+
+        self.patch(target, name, fail)
+
+    def refused_start(self) -> tuple[JobRow, Deferred[None]]:
+        """A job that ran when the process was killed, and a start on a disk that refuses."""
+        row = self.submit()
+        self.kill()
+        self.disk.error = FULL
+        return row, self.jobs.start()
+
+    def test_start(self) -> None:
+        """A queue that cannot be opened is opened when it can be; an order waits for that, not for ever."""
+        row, starting = self.refused_start()
+        late = self.start(self.jobs.submit({}, owner="ann", target="/late"))
+        self.clock.advance(OPENING_TIME - 1)
+        early = self.start(self.jobs.submit({}, owner="ann", target="/early"))
+        self.assertNoResult(late)
+        self.clock.advance(1)
+        self.failureResultOf(late, OverloadedError)
+        self.disk.error = None
+        self.assertNoResult(starting)
+        self.clock.advance(RETRY_TIME - OPENING_TIME)
+        self.successResultOf(starting)
+        self.assertEqual((self.states(row, self.successResultOf(early)), self.ends), (["running"] * 2, 1))
+        self.assertEqual((len(self.flushLoggedErrors(OSError)), self.clock.getDelayedCalls()), (1, []))
+
+    def test_stop_while_starting(self) -> None:
+        """A stop ends a start that is tried again and again; who waited for it is refused."""
+        row, starting = self.refused_start()
+        early = self.start(self.jobs.submit({}, owner="ann", target="/early"))
+        self.successResultOf(self.jobs.stop())
+        self.successResultOf(starting)
+        self.failureResultOf(early, OverloadedError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.disk.error = None
+        self.assertEqual(self.states(row), ["running"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 3)
+
+    def test_old_jobs_at_a_start(self) -> None:
+        """That old jobs cannot be removed keeps no start from success."""
+        self.kill()
+        self.fail_once(self.state, "prune", StateError("damaged"))
+        self.successResultOf(self.jobs.start())
+        self.assertEqual(self.states(self.submit()), ["running"])
+        self.assertEqual(len(self.flushLoggedErrors(StateError)), 1)
 
     def test_pool(self) -> None:
         """A job for which there is no thread keeps its place, and has one later or goes back at a stop."""

@@ -8,12 +8,33 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.metrics import BEAT, DELAY_BUCKETS, REQUEST_BUCKETS, Metrics
+from fileexport.callback_calls import CALL_TIME, Answer, CallFailed
+from fileexport.callback_targets import Asker, Target
+from fileexport.metrics import BEAT, DELAY_BUCKETS, REQUEST_BUCKETS, CountedCalls, Metrics
+from tests.http_client import Response, encode
+from tests.jobs_case import JobsCase
+from tests.machine import TOKEN, ServiceCase
+from tests.outbox_case import Receivers
 
 Labels = tuple[tuple[str, str], ...]
+
+
+def samples(text: bytes) -> dict[tuple[str, Labels], float]:
+    """Every sample of a page by its name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text.decode("utf-8"))
+        for sample in family.samples
+    }
+
+
+def labelled(page: Mapping[tuple[str, Labels], float], name: str) -> dict[tuple[str, ...], float]:
+    """The samples of one name by the values of their labels."""
+    return {tuple(value for _, value in labels): number for (n, labels), number in page.items() if n == name}
 
 
 class MetricsTests(SynchronousTestCase):
@@ -33,17 +54,11 @@ class MetricsTests(SynchronousTestCase):
 
     def page(self) -> dict[tuple[str, Labels], float]:
         """Every sample of the page by its name and labels."""
-        _, text = self.metrics.render()
-        return {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in text_string_to_metric_families(text.decode("utf-8"))
-            for sample in family.samples
-        }
+        return samples(self.metrics.render()[1])
 
     def labelled(self, name: str) -> dict[tuple[str, ...], float]:
         """The samples of one name by the values of their labels."""
-        found = self.page().items()
-        return {tuple(value for _, value in labels): number for (n, labels), number in found if n == name}
+        return labelled(self.page(), name)
 
     def test_content_type(self) -> None:
         """The page is Prometheus' text format, and says so."""
@@ -95,12 +110,9 @@ class MetricsTests(SynchronousTestCase):
         self.jobs = {}
         self.assertEqual(self.labelled("fileexport_jobs"), {})
 
-    def test_ends(self) -> None:
-        """Ends of jobs and outcomes of callbacks are counted by their names."""
-        for state in ("done", "failed", "done"):
-            self.metrics.job_ended(state)
+    def test_callbacks(self) -> None:
+        """Outcomes of callbacks are counted by their names."""
         self.metrics.callback("delivered")
-        self.assertEqual(self.labelled("fileexport_jobs_ended_total"), {("done",): 2.0, ("failed",): 1.0})
         self.assertEqual(self.labelled("fileexport_callbacks_total"), {("delivered",): 1.0})
 
     def test_delay(self) -> None:
@@ -149,3 +161,78 @@ class MetricsTests(SynchronousTestCase):
         """Counting does not import prometheus-client: a start does not wait for it."""
         code = "import sys, fileexport.metrics; sys.exit('prometheus_client' in sys.modules)"
         self.assertEqual(subprocess.run([sys.executable, "-c", code], check=False).returncode, 0)
+
+
+class EndTests(JobsCase):
+    """Ends of jobs."""
+
+    def test_ends(self) -> None:
+        """The end of each job is counted once, by its state; news that are no end are not."""
+        metrics = Metrics(
+            self.clock, connections=lambda: 0, accepted=lambda: 0, jobs=lambda: {}, version="1.2.3"
+        )
+        self.jobs.subscribe(metrics.job_news)
+        done, cancelled = self.submit("/a"), self.submit("/b")
+        self.get(self.jobs.cancel(cancelled.id))
+        self.clock.advance(1)
+        for _ in range(2):
+            self.pool.turn()
+        self.assertEqual(self.states(done, cancelled), ["done", "cancelled"])
+        found = labelled(samples(metrics.render()[1]), "fileexport_jobs_ended_total")
+        self.assertEqual(found, {("done",): 1.0, ("cancelled",): 1.0})
+
+
+class CallTests(SynchronousTestCase):
+    """Attempts to deliver callbacks."""
+
+    def test_outcomes(self) -> None:
+        """An attempt is delivered, rejected or failed, and the outbox sees what it saw without the count."""
+        receivers, counted = Receivers(), list[str]()
+        calls = CountedCalls(receivers, counted.append)
+        target, asker = Target.from_url("http://192.0.2.9/ping?id=1"), Asker()
+        fates = (Answer(204, "", ""), Answer(302, "", ""), Answer(410, "", ""), CallFailed("no answer"))
+        for fate in fates:
+            receivers.script = [fate]
+            calling = Deferred.fromCoroutine(calls.call(target, asker, {}))
+            if isinstance(fate, CallFailed):
+                self.assertIs(self.failureResultOf(calling, CallFailed).value, fate)
+            else:
+                self.assertIs(self.successResultOf(calling), fate)
+        self.assertEqual(counted, ["delivered", "rejected", "rejected", "failed"])
+
+    def test_cut_off(self) -> None:
+        """What a stop cuts off is made again: it is no attempt."""
+        counted: list[str] = []
+        calls = CountedCalls(Receivers(), counted.append)
+        calling = Deferred.fromCoroutine(calls.call(Target.from_url("http://192.0.2.9/"), Asker(), {}))
+        calling.cancel()
+        self.failureResultOf(calling, CancelledError)
+        self.assertEqual(counted, [])
+
+
+class DaemonTests(ServiceCase):
+    """The page of a whole daemon."""
+
+    def ask(self, target: str) -> Response:
+        """What GET answers, when the threads have done their part."""
+        connection = self.connect()
+        connection.send(encode("GET", target, {"Authorization": f"Bearer {TOKEN}"}, b""))
+        connection.turn()
+        while not connection.wire.value():
+            self.machine.turn()
+            connection.turn()
+        return connection.receive()
+
+    def test_job(self) -> None:
+        """A job and its callback are counted when they have come to their end."""
+        self.started(token_file=self.tokens(), callback_allow=["192.0.2.9"])
+        job = self.ask("/tar?dir=/&name=hello.txt&host=192.0.2.9&port=9010&path=/ping").field("Location")
+        while not self.machine.tcpClients:
+            self.machine.turn()
+        self.assertEqual(self.ask(job).json()["state"], "done")
+        self.machine.advance(CALL_TIME)
+        [attempt] = self.ask(job).json()["callbacks"][0]["attempts"]
+        self.assertEqual(attempt["error"], "no answer in time")
+        page = samples(self.ask("/-/metrics").body)
+        self.assertEqual(labelled(page, "fileexport_jobs_ended_total"), {("done",): 1.0})
+        self.assertEqual(labelled(page, "fileexport_callbacks_total"), {("failed",): 1.0})

@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport import http_jobs
+from fileexport.compression import ArchiveForm
 from fileexport.disk.archive import Form
-from fileexport.disk.schema import JobState, MessageState
+from fileexport.disk.schema import AttemptRow, JobRow, JobState, MessageRow, MessageState
 from fileexport.disk.trees import TreeForm
 from fileexport.errors import ERRORS, FULL_DISK
-from fileexport.web.openapi import document, encoded
+from fileexport.http_queries import FILE_FORMATS, JOB_FORMATS, TAR_FORMATS, TREE_FORMATS
+from fileexport.job_views import listing, shown, shown_callback
+from fileexport.meter import Progress
+from fileexport.web.openapi import Formats, document, encoded
 from fileexport.web.routes import OWN_NAMES, Open
 from tests.test_docs import CHECKOUT, routes
 
 Json = dict[str, Any]
+FORMATS = Formats(JOB_FORMATS, TAR_FORMATS, FILE_FORMATS, TREE_FORMATS)
 #: What a covering route is in the document; below `/-/` there is nothing else, and nothing to describe.
 COVERING = {
     "/*": ("/", "/{path}"),
@@ -32,7 +37,7 @@ COVERING = {
 
 def documented() -> Json:
     """The document as a reader gets it."""
-    found: Json = json.loads(encoded("1.2.3", ""))
+    found: Json = json.loads(encoded("1.2.3", "", FORMATS))
     return found
 
 
@@ -78,11 +83,11 @@ class DocumentTests(SynchronousTestCase):
         """It tells version and prefix; without a prefix the paths begin at the root."""
         self.assertEqual(self.document["info"]["version"], "1.2.3")
         self.assertEqual(self.document["servers"], [{"url": "/"}])
-        self.assertEqual(document("1", "/files")["servers"], [{"url": "/files"}])
+        self.assertEqual(document("1", "/files", FORMATS)["servers"], [{"url": "/files"}])
 
     def test_encoded_once(self) -> None:
         """It is made once, however often it is asked for."""
-        self.assertIs(encoded("1.2.3", ""), encoded("1.2.3", ""))
+        self.assertIs(encoded("1.2.3", "", FORMATS), encoded("1.2.3", "", FORMATS))
 
     def test_references(self) -> None:
         """Every reference leads to a component, and every component is referred to."""
@@ -178,7 +183,8 @@ class AgreementTests(SynchronousTestCase):
         schemas = self.document["components"]["schemas"]
         self.assertEqual(parameter(self.document, "/get", "compress")["enum"], [form.value for form in Form])
         self.assertEqual(parameter(self.document, "/", "archive")["enum"], [form.value for form in TreeForm])
-        self.assertEqual(schemas["NewJob"]["properties"]["format"]["enum"], list(get_args(http_jobs.Format)))
+        self.assertEqual(parameter(self.document, "/tar", "format")["enum"], ["tar.gz", "tar.zst", "zip"])
+        self.assertEqual(schemas["Format"]["enum"], [form.value for form in ArchiveForm])
         self.assertEqual(schemas["Job"]["properties"]["state"]["enum"], list(JobState))
         self.assertEqual(schemas["Callback"]["properties"]["state"]["enum"], list(MessageState))
 
@@ -187,7 +193,41 @@ class AgreementTests(SynchronousTestCase):
         schema = self.document["components"]["schemas"]["NewJob"]
         self.assertEqual(list(schema["properties"]), list(http_jobs.NewJob.__struct_fields__))
 
+    def test_job(self) -> None:
+        """A job is as its schema says, with no other properties: by itself, and in a listing."""
+        order = '{"source": "/a.sql", "target": "/a.tgz", "format": "tar.gz"}'
+        result = {"path": "/a.tgz", "size": 5, "sha256": "0" * 64, "files": 1}
+        result["skipped"] = {"count": 1, "entries": [{"name": "l", "why": "a link"}]}
+        job = JobRow(
+            id="id",
+            owner="ann",
+            state=JobState.DONE,
+            order=order,
+            target="1:2/a.tgz",
+            created=1.0,
+            ended=3.0,
+            result=json.dumps(result),
+        )
+        message = MessageRow(
+            "get", "http://h/", "", False, id="m", job="id", state=MessageState.DUE, attempts=1, due=5.0
+        )
+        callbacks = shown_callback([message], [AttemptRow("m", 4.0, 200, None, "thanks")])
+        one = {**shown(job, Progress(1, 2, 0, 1, 0.5, 2.0), ""), "callbacks": callbacks}
+        [listed] = json.loads(listing([(job, None)], ""))
+        schemas = self.document["components"]["schemas"]
+        for found in (one, listed):
+            OAS31Validator({**schemas["Job"], "components": self.document["components"]}).validate(found)
+        for found, name in (
+            (one, "Job"),
+            (one["progress"], "Progress"),
+            (one["result"], "Result"),
+            (callbacks[0], "Callback"),
+            (callbacks[0]["attempts"][0], "Attempt"),
+        ):
+            self.assertEqual(set(found), set(schemas[name]["properties"]), name)
+
     def test_limits(self) -> None:
         """The limits that it names are those of the door."""
-        self.assertEqual(parameter(self.document, "/-/jobs", "limit")["maximum"], http_jobs.MAX_JOBS)
+        limit = parameter(self.document, "/-/jobs", "limit")
+        self.assertEqual((limit["maximum"], limit["default"]), (http_jobs.MAX_JOBS, http_jobs.SOME_JOBS))
         self.assertEqual(parameter(self.document, "/-/jobs/{id}", "wait")["maximum"], http_jobs.MAX_WAIT)

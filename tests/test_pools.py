@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -59,6 +60,28 @@ class Work:
         if not self.may_end.wait(PATIENCE):
             raise TimeoutError
         return value
+
+
+class NoThreadTests(SynchronousTestCase):
+    """A system that gives no thread."""
+
+    def test_refused(self) -> None:
+        """The work fails and the pool goes on: as soon as there are threads again it works."""
+        reactor = Turns()
+        pool = Pool(reactor, "test", 1, 2)
+        pool.start()
+        self.addCleanup(pool.stop)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch = self.patch(ThreadPool, "callInThreadWithCallback", refuse)
+        for _ in range(3):
+            self.failureResultOf(pool.run(int), OverloadedError)
+        patch.restore()
+        result = pool.run(int)
+        reactor.turn()
+        self.assertEqual(self.successResultOf(result), 0)
 
 
 class PoolCase(SynchronousTestCase):

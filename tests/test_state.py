@@ -25,10 +25,10 @@ PING = Callback("get", "http://192.0.2.7:9010/ping?id=A1", "192.0.2.7", False)
 HOOK = Callback("webhook", "https://192.0.2.7/hook", "192.0.2.7", True, "whsec_c2VjcmV0")
 
 
-def order(target: str, key: str | None = None, *, owner: str = "ann", text: str = "") -> JobRow:
+def order(target: str, *, owner: str = "ann", text: str = "") -> JobRow:
     """A new job."""
     text = text or f'{{"target":"{target}"}}'
-    return JobRow(new_job_id(), owner, JobState.QUEUED, text, target, key, 1000.0)
+    return JobRow(new_job_id(), owner, JobState.QUEUED, text, target, 1000.0)
 
 
 class StateCase(SynchronousTestCase):
@@ -50,9 +50,11 @@ class StateCase(SynchronousTestCase):
         self.state.close()
         self.state = self.open()
 
-    def add(self, row: JobRow, callback: Callback | None = None) -> JobRow:
+    def add(
+        self, row: JobRow, callback: Callback | None = None, *, key: str | None = None, request: str = "r"
+    ) -> JobRow:
         """Queue a job."""
-        return self.state.add_job(row, callback, limit=3)
+        return self.state.add_job(row, callback, key=key, request=request, limit=3)
 
     def found(self, job: str) -> JobRow:
         """The job, which must be there."""
@@ -84,7 +86,7 @@ class JobTests(StateCase):
 
     def test_life(self) -> None:
         """A job is queued, runs and ends; each call gives it as it is then, and so does `job`, also later."""
-        row = self.add(order("/a", "key-1"))
+        row = self.add(order("/a"), key="key-1")
         self.assertEqual((len(row.id), self.found(row.id)), (22, row))
         running = self.run_next()
         self.assertEqual(running, replace(row, state=JobState.RUNNING, started=2000.0))
@@ -160,7 +162,7 @@ class JobTests(StateCase):
         self.assertRaises(BusyError, self.add, order(row.target))
 
     def test_listing(self) -> None:
-        """The newest come first, of one owner or of all, so many of them, and from a given one on."""
+        """The newest come first, of one owner or of all, and so many of them."""
         names = []
         for number in range(6):
             row = self.add(order(f"/{number}", owner=("ann", "bob")[number % 2]))
@@ -170,9 +172,8 @@ class JobTests(StateCase):
         self.assertEqual([row.id for row in listed()], names[::-1])
         self.assertEqual([row.id for row in listed("bob")], names[::-2])
         self.assertEqual([row.id for row in listed(limit=2)], [names[5], names[4]])
-        self.assertEqual([row.id for row in listed(before=names[2])], [names[1], names[0]])
-        self.assertEqual([row.id for row in listed("ann", limit=1, before=names[4])], [names[2]])
-        self.assertEqual([listed("eve"), listed(before="missing"), listed(limit=-1)], [[], [], []])
+        self.assertEqual([row.id for row in listed("ann", limit=1)], [names[4]])
+        self.assertEqual([listed("eve"), listed(limit=-1)], [[], []])
 
     def test_counts(self) -> None:
         """Every state has its number of jobs."""
@@ -226,59 +227,99 @@ class SharingTests(StateCase):
         self.run_next()
         self.add(order("/d"))
 
+    def test_own_part(self) -> None:
+        """While others have something queued, an owner finds the last quarter of the queue full."""
+
+        def add(number: int, owner: str) -> JobRow:
+            return self.state.add_job(order(f"/{owner}{number}", owner=owner), limit=8)
+
+        for number in range(5):
+            add(number, "ann")
+        add(0, "bob")
+        add(5, "ann")
+        self.assertRaises(QueueFull, add, 6, "ann")
+        add(1, "bob")
+        self.assertRaises(QueueFull, add, 2, "bob")
+
     def test_key(self) -> None:
         """A key stands for its job, ended or not, and the repeated request adds nothing."""
-        row = self.add(order("/a", "k"), PING)
-        self.assertEqual(self.add(order("/a", "k"), PING), row)
+        self.assertIsNone(self.state.job_by_key("ann", "k", "r"))
+        row = self.add(order("/a"), PING, key="k")
+        self.assertEqual(self.add(order("/a"), PING, key="k"), row)
         self.run_next()
         done = self.state.end_job(row.id, JobState.DONE, "{}")
         self.reopen()
-        self.assertEqual(self.add(order("/a", "k"), PING), done)
+        self.assertEqual(self.add(order("/a"), PING, key="k"), done)
+        self.assertEqual(self.state.job_by_key("ann", "k", "r"), done)
         self.assertEqual(len(self.state.messages(row.id)), 1)
-        other = self.add(order("/a", "k", owner="bob"))
+        self.assertIsNone(self.state.job_by_key("bob", "k", "r"))
+        other = self.add(order("/a", owner="bob"), key="k")
         self.assertNotEqual(other.id, row.id)
 
     def test_key_of_another_request(self) -> None:
-        """A key for another order or another callback is a conflict, also when its target is busy."""
-        self.add(order("/a", "k"), PING)
+        """A key that stands for another request is a conflict, also when the target is busy."""
+        self.add(order("/a"), key="k")
         self.add(order("/b"))
-        for other, callback in (
-            (order("/b", "k"), PING),
-            (order("/a", "k", text='{"other":1}'), PING),
-            (order("/a", "k"), HOOK),
-            (order("/a", "k"), None),
-        ):
-            self.assertRaises(ConflictError, self.add, other, callback)
+        for target in ("/a", "/b", "/c"):
+            self.assertRaises(ConflictError, self.add, order(target), key="k", request="other")
+        for other in ("", "other", "r\udcff" * 100_000):
+            self.assertRaises(ConflictError, self.state.job_by_key, "ann", "k", other)
+
+    def test_key_of_the_same_request(self) -> None:
+        """A key is asked for what the client said, not for what that has become since."""
+        row = self.add(order("/a"), key="k")
+        self.assertEqual(self.add(order("/a", text='{"other":1}'), HOOK, key="k"), row)
+        self.assertEqual(self.state.messages(row.id), [])
 
     def test_key_of_a_shared_job(self) -> None:
         """A request that shares a job has its own key for it."""
-        row = self.add(order("/a", "first"))
-        self.add(order("/a", "second"), PING)
+        row = self.add(order("/a"), key="first")
+        self.add(order("/a"), PING, key="second", request="other")
         self.run_next()
         self.state.end_job(row.id, JobState.DONE, "{}")
-        self.assertEqual(self.add(order("/a", "second"), PING).id, row.id)
-        self.assertEqual(self.add(order("/a", "first")).id, row.id)
+        self.assertEqual(self.add(order("/a"), PING, key="second", request="other").id, row.id)
+        self.assertEqual(self.add(order("/a"), key="first").id, row.id)
 
     def test_shared_limit(self) -> None:
-        """One job takes so many messages and keys; beyond, nothing is added."""
+        """One job takes so many messages and keys; beyond, only what adds none shares it."""
         row = self.add(order("/a"), PING)
-        self.add(order("/b", "0"))
+        self.add(order("/b"), key="0")
         for number in range(1, limits.MAX_SHARED):
             self.add(order("/a"), PING)
-            self.add(order("/b", str(number)))
+            self.add(order("/b"), key=str(number))
         self.assertRaises(QueueFull, self.add, order("/a"), PING)
-        self.assertRaises(QueueFull, self.add, order("/b", "more"))
+        self.assertRaises(QueueFull, self.add, order("/b"), key="more")
+        self.assertRaises(QueueFull, self.add, order("/a"), PING, key="neither")
+        self.assertIsNone(self.state.job_by_key("ann", "neither", "r"))
         self.assertEqual(len(self.state.messages(row.id)), limits.MAX_SHARED)
+        self.assertEqual(self.add(order("/a"), key="k").id, row.id)
+        self.add(order("/a"))
+        self.add(order("/b"), PING)
 
     def test_message_limit(self) -> None:
         """So many messages are kept for delivery; beyond, the job that brings one is not taken."""
         self.patch(limits, "MAX_MESSAGES", 2)
         row = self.ended()
-        self.add(order("/b"), PING)
+        self.add(order("/b", owner="bob"), PING)
         self.assertRaises(QueueFull, self.add, order("/c"), PING)
         self.add(order("/c"))
-        self.state.attempted(AttemptRow(self.message(row.id).id, 1.0, 200, None, ""), MessageState.DELIVERED)
+        self.deliver(row)
         self.add(order("/d"), PING)
+
+    def test_own_message_limit(self) -> None:
+        """An owner whose messages nobody takes is refused, and nobody else is."""
+        self.patch(limits, "MAX_OWN_MESSAGES", 2)
+        row = self.ended()
+        self.add(order("/b"), PING)
+        self.assertRaises(QueueFull, self.add, order("/c"), PING)
+        self.add(order("/c", owner="bob"), PING)
+        self.deliver(row)
+        self.add(order("/d"), PING)
+
+    def deliver(self, row: JobRow) -> None:
+        """Have the message of a job delivered."""
+        message = self.message(row.id)
+        self.state.attempted(message, AttemptRow(message.id, 1.0, 200, None, ""), MessageState.DELIVERED)
 
 
 class MessageTests(StateCase):
@@ -335,33 +376,50 @@ class MessageTests(StateCase):
         self.assertEqual([m.job for m in due(2100.0, 10)], rows[:2])
         self.assertEqual([m.job for m in due(9999.0, 1)], rows[:1])
         self.assertEqual(due(1999.0, 10), [])
+        self.assertEqual([self.state.next_due(after) for after in (2000.0, 2200.0)], [2100.0, None])
+
+    def test_due_elsewhere(self) -> None:
+        """Places that are full are left out, whatever is due there."""
+        for number, callback in enumerate((PING, PING, HOOK, PING)):
+            self.ended(f"/{number}", callback)
+        places = [PING.place, HOOK.place]
+        self.assertEqual(places, ["http://192.0.2.7:9010", "https://192.0.2.7"])
+        for without, urls in (
+            ([], [PING.url, PING.url]),
+            ([PING.place], [HOOK.url]),
+            (["http://192.0.2.7"], [PING.url, PING.url]),
+            (places, []),
+        ):
+            self.assertEqual([m.url for m in self.state.due_messages(2000.0, 2, without)], urls)
 
     def test_attempts(self) -> None:
         """An attempt is noted with what becomes of the message: later, or never again."""
         row = self.ended()
         message = self.message(row.id)
         failed, delivered = self.attempt(message), self.attempt(message, 200, 2007.0)
-        self.assertTrue(self.state.attempted(failed, MessageState.DUE, 2006.0))
+        self.assertTrue(self.state.attempted(message, failed, MessageState.DUE, 2006.0))
         self.assertEqual(self.message(row.id), replace(message, attempts=1, due=2006.0))
         self.assertEqual((self.state.next_due(), self.state.due_messages(2005.0, 9)), (2006.0, []))
-        self.assertTrue(self.state.attempted(delivered, MessageState.DELIVERED))
+        retried = self.message(row.id)
+        self.assertTrue(self.state.attempted(retried, delivered, MessageState.DELIVERED))
         self.assertEqual(
             self.message(row.id), replace(message, state=MessageState.DELIVERED, attempts=2, due=None)
         )
         self.assertEqual(self.state.attempts(row.id), [failed, delivered])
         self.assertIsNone(self.state.next_due())
-        self.assertFalse(self.state.attempted(delivered, MessageState.DELIVERED))
-        self.assertFalse(self.state.attempted(AttemptRow("msg_x", 1.0, 200, None, ""), MessageState.GONE))
+        missing = replace(message, id="msg_x")
+        for sent in (retried, self.message(row.id), missing):
+            self.assertFalse(self.state.attempted(sent, self.attempt(sent), MessageState.DELIVERED))
         self.assertEqual(len(self.state.attempts(row.id)), 2)
         for wrong in ((MessageState.DUE, None), (MessageState.GONE, 1.0)):
-            self.assertRaises(ValueError, self.state.attempted, failed, *wrong)
+            self.assertRaises(ValueError, self.state.attempted, message, failed, *wrong)
 
     def test_redeliver(self) -> None:
         """All messages of an ended job can be sent anew, now and with all attempts, under their old ids."""
         row = self.ended()
         message = self.message(row.id)
         for end in (MessageState.DELIVERED, MessageState.GONE, MessageState.GIVEN_UP):
-            self.state.attempted(self.attempt(message), end)
+            self.state.attempted(self.message(row.id), self.attempt(message), end)
             self.time += 50
             self.assertEqual(self.state.redeliver(row.id), 1)
             self.assertEqual(self.message(row.id), replace(message, due=self.time))
@@ -369,13 +427,42 @@ class MessageTests(StateCase):
         self.assertEqual([self.state.redeliver(waiting.id), self.state.redeliver("missing")], [0, 0])
         self.assertEqual(self.message(waiting.id).state, MessageState.WAITING)
 
+    def test_nothing_to_redeliver(self) -> None:
+        """A plain GET is sent after a success only: after another end there is none to be sent again."""
+        for number, end in enumerate((JobState.FAILED, JobState.CANCELLED)):
+            row = self.add(order(f"/{number}"), PING)
+            self.run_next()
+            self.state.end_job(row.id, end)
+            message = self.message(row.id)
+            self.state.attempted(message, self.attempt(message), MessageState.GIVEN_UP)
+            self.assertEqual(self.state.redeliver(row.id), 0)
+            self.assertEqual(self.message(row.id).state, MessageState.GIVEN_UP)
+        row = self.add(order("/both"), PING)
+        self.add(order("/both"), HOOK)
+        self.run_next()
+        self.state.end_job(row.id, JobState.FAILED)
+        self.assertEqual(self.state.redeliver(row.id), 1)
+
+    def test_redeliver_wins(self) -> None:
+        """A redelivery during an attempt is not undone by it: neither the news nor the attempts are lost."""
+        row = self.ended()
+        for end, due in ((MessageState.DUE, 9000.0), (MessageState.DELIVERED, None)):
+            sent = self.message(row.id)
+            self.time += 10
+            self.state.redeliver(row.id)
+            again = self.message(row.id)
+            self.assertFalse(self.state.attempted(sent, self.attempt(sent), end, due))
+            self.assertEqual(self.message(row.id), again)
+            self.assertEqual((again.state, again.attempts, again.due), (MessageState.DUE, 0, self.time))
+
     def test_attempts_limit(self) -> None:
         """Of a message that is delivered again and again, the last attempts are remembered."""
         row, other = self.ended(), self.ended("/b")
-        self.state.attempted(self.attempt(self.message(other.id)), MessageState.GONE)
-        message = self.message(row.id)
+        message = self.message(other.id)
+        self.state.attempted(message, self.attempt(message), MessageState.GONE)
         for number in range(limits.MAX_ATTEMPTS + 5):
-            self.state.attempted(self.attempt(message, at=float(number)), MessageState.DUE, 3000.0)
+            message = self.message(row.id)
+            self.state.attempted(message, self.attempt(message, at=float(number)), MessageState.DUE, 3000.0)
         times = [attempt.at for attempt in self.state.attempts(row.id)]
         self.assertEqual(times, [float(number) for number in range(5, limits.MAX_ATTEMPTS + 5)])
         self.assertEqual(len(self.state.attempts(other.id)), 1)

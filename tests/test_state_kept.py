@@ -25,24 +25,41 @@ class PruneTests(StateCase):
 
     def test_old(self) -> None:
         """A job goes a day after its end, with its messages, attempts and keys."""
-        row = self.add(order("/a", "k"), PING)
+        row = self.add(order("/a"), PING, key="k")
         self.run_next()
         self.state.end_job(row.id, JobState.DONE, "{}")
-        attempt = AttemptRow(self.message(row.id).id, 1.0, 200, None, "")
-        self.state.attempted(attempt, MessageState.DELIVERED)
+        message = self.message(row.id)
+        self.state.attempted(message, AttemptRow(message.id, 1.0, 200, None, ""), MessageState.DELIVERED)
         self.assertEqual(self.state.prune(self.time + DAY), 0)
         self.assertEqual(self.state.prune(self.time + DAY + 1), 1)
         self.assertEqual((self.kept(), self.state.messages(row.id)), ([], []))
         self.assertEqual(self.state.attempts(row.id), [])
-        self.assertNotEqual(self.add(order("/other", "k")).id, row.id)
+        self.assertNotEqual(self.add(order("/other"), key="k", request="other").id, row.id)
 
     def test_many(self) -> None:
-        """Of many that ended, also in one moment, the last ones stay."""
+        """Of many that ended, also in one moment, the last ones stay, and that without being asked."""
         for target in "abcde":
             self.ended(target, None)
-        self.assertEqual(self.state.prune(self.time), 2)
         self.assertEqual(self.kept(), ["c", "d", "e"])
         self.assertEqual(self.state.prune(self.time), 0)
+
+    def test_many_cancelled(self) -> None:
+        """Neither do those pile up that are queued and cancelled, again and again; others stay queued."""
+        self.add(order("queued"))
+        for number in range(9):
+            row = self.add(order(f"{number}"))
+            cancelled = self.state.cancel_job(row.id)
+            assert cancelled is not None
+            self.assertEqual(cancelled.state, JobState.CANCELLED)
+        self.assertEqual(self.kept(), ["queued", "6", "7", "8"])
+
+    def test_end_is_told(self) -> None:
+        """A job that is old when it ends, as the clock was put back, is told of, and forgotten."""
+        for target in "abc":
+            self.ended(target, None)
+        self.time -= 10
+        self.assertEqual(self.ended("early", None).state, JobState.DONE)
+        self.assertEqual(self.kept(), ["a", "b", "c"])
 
     def test_unfinished(self) -> None:
         """What is queued or runs is never forgotten, however old or many."""
@@ -55,7 +72,7 @@ class PruneTests(StateCase):
         """A job with a message still to be delivered stays, for as long as it may be tried."""
         for target in "abcde":
             self.ended(target, PING if target < "c" else None)
-        self.assertEqual(self.state.prune(self.time), 0)
+        self.assertEqual(self.kept(), ["a", "b", "c", "d", "e"])
         self.assertEqual(self.state.prune(self.time + 2 * DAY), 3)
         self.assertEqual(self.kept(), ["a", "b"])
         self.assertEqual(self.state.prune(self.time + limits.UNDELIVERED_TIME + 1), 2)

@@ -13,15 +13,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.disk.schema import AttemptRow, Callback, JobRow, JobState, MessageState, new_job_id
-from fileexport.disk.state import KEPT_TIME, UNDELIVERED_TIME, State
+from fileexport.disk.state import KEPT_TIME, OWN_PART, UNDELIVERED_TIME, State
 from fileexport.errors import BusyError, ConflictError, FileExportError, QueueFull
 
 #: Few of each, so that they meet.
-OWNERS, TARGETS, TEXTS = ("ann", "bob"), ("/a", "/b", "/c"), ("{}", "[]")
+OWNERS, TARGETS, TEXTS = ("ann", "bob"), ("/a", "/b", "/c", "/d", "/e", "/f"), ("{}", "[]")
 KEYS = st.none() | st.sampled_from(("k", "l"))
 URLS = st.none() | st.sampled_from(("http://192.0.2.1/", "http://192.0.2.2/"))
 ENDS = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
-LIMIT = 2
+LIMIT = 4
 
 
 @dataclass
@@ -44,6 +44,11 @@ class Job:
         return self.state in ("queued", "running")
 
 
+def asked(job: Job, url: str | None) -> str:
+    """The text of a request."""
+    return f"{job.target} {job.text} {url}"
+
+
 class Walk(RuleBasedStateMachine):
     """Everything that may happen to the queue, in any order."""
 
@@ -53,7 +58,7 @@ class Walk(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.state = self.open()
         self.jobs: list[Job] = []
-        self.keys: dict[tuple[str, str], tuple[Job, str, str, str | None]] = {}
+        self.keys: dict[tuple[str, str], tuple[Job, str]] = {}
 
     def open(self) -> State:
         """The state, opened."""
@@ -71,14 +76,15 @@ class Walk(RuleBasedStateMachine):
     ) -> tuple[Job | None, type[FileExportError] | None]:
         """The job that a request gets, or the error."""
         if key is not None and (known := self.keys.get((new.owner, key))):
-            job, text, target, called = known
-            same = (text, target, called) == (new.text, new.target, url)
-            return (job, None) if same else (None, ConflictError)
+            job, request = known
+            return (job, None) if request == asked(new, url) else (None, ConflictError)
         for job in self.jobs:
             if job.active and job.target == new.target:
                 shared = (job.owner, job.text) == (new.owner, new.text) and not job.cancelling
                 return (job, None) if shared else (None, BusyError)
-        if sum(job.state == "queued" for job in self.jobs) >= LIMIT:
+        queued = [job.owner for job in self.jobs if job.state == "queued"]
+        own = queued.count(new.owner)
+        if len(queued) >= LIMIT or own != len(queued) and own >= LIMIT * OWN_PART:
             return None, QueueFull
         self.jobs.append(new)
         return new, None
@@ -103,12 +109,14 @@ class Walk(RuleBasedStateMachine):
     )
     def submit(self, owner: str, path: str, text: str, key: str | None, url: str | None) -> None:
         """Somebody asks for something."""
-        row = JobRow(new_job_id(), owner, JobState.QUEUED, text, path, key, self.time)
+        row = JobRow(new_job_id(), owner, JobState.QUEUED, text, path, self.time)
         repeated = (owner, key) in self.keys
-        job, error = self.expected(Job(row.id, owner, path, text), key, url)
+        new = Job(row.id, owner, path, text)
+        job, error = self.expected(new, key, url)
         callback = url and Callback("get", url, "192.0.2.9", False) or None
         try:
-            found = self.state.add_job(row, callback, limit=LIMIT)
+            request = asked(new, url)
+            found = self.state.add_job(row, callback, key=key, request=request, limit=LIMIT)
         except FileExportError as raised:
             assert type(raised) is error, (raised, error)
             return
@@ -116,7 +124,7 @@ class Walk(RuleBasedStateMachine):
         if not repeated:
             job.undelivered += url is not None
             if key is not None:
-                self.keys[owner, key] = job, text, path, url
+                self.keys[owner, key] = job, request
 
     @rule()
     def next_job(self) -> None:
@@ -152,7 +160,7 @@ class Walk(RuleBasedStateMachine):
             [job] = [job for job in self.jobs if job.id == message.job]
             attempt = AttemptRow(message.id, self.time, 204 if delivered else None, None, "")
             state = MessageState.DELIVERED if delivered else MessageState.DUE
-            assert self.state.attempted(attempt, state, None if delivered else self.time)
+            assert self.state.attempted(message, attempt, state, None if delivered else self.time)
             job.undelivered -= delivered
             job.delivered += delivered
 
@@ -160,7 +168,7 @@ class Walk(RuleBasedStateMachine):
     def redeliver(self, number: int) -> None:
         """Somebody wants the messages of a job again."""
         if job := self.some(number):
-            count = 0 if job.active else job.undelivered + job.delivered
+            count = 0 if job.state != "done" else job.undelivered + job.delivered
             assert self.state.redeliver(job.id) == count
             if count:
                 job.undelivered, job.delivered = count, 0

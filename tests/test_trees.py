@@ -148,6 +148,17 @@ class ContentTests(TreeCase):
         with zipfile.ZipFile(io.BytesIO(self.made(TreeForm.ZIP))) as zipped:
             self.assertTrue({"top/bad\ufffd", "top/back_slash"} <= set(zipped.namelist()))
 
+    def test_names_that_become_the_same(self) -> None:
+        """In a zip the second of two names that would be the same is numbered; none that fits changes."""
+        for name in (b"bad\xff", b"bad\xfe", b"a\\b", b"a_b"):
+            (self.root / "top" / os.fsdecode(name)).write_bytes(name)
+        with zipfile.ZipFile(io.BytesIO(self.made(TreeForm.ZIP))) as zipped:
+            found = {
+                name: zipped.read(f"top/{name}") for name in ("a_b", "a_b (2)", "bad\ufffd", "bad\ufffd (2)")
+            }
+            self.assertEqual(len(set(zipped.namelist())), len(zipped.infolist()))
+        self.assertEqual(list(found.values()), [b"a_b", b"a\\b", b"bad\xfe", b"bad\xff"])
+
     def test_empty_directory(self) -> None:
         """A directory with nothing in it is a valid archive of nothing."""
         empty = Tree(self.jail, View(RelPath.parse("top")), RelPath.parse("hollow"), "hollow")

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -29,7 +29,7 @@ from fileexport.gate import Gate
 from fileexport.http_bodies import Bodies
 from fileexport.http_jobs import JobsDoor
 from fileexport.http_resource import HttpDoor, Surroundings
-from fileexport.job_rooms import JobRooms
+from fileexport.job_rooms import JobRooms, cores
 from fileexport.listening import Listener, default_listener, open_listeners, parse_listener
 from fileexport.logs import Access, AccessLog, LogSink
 from fileexport.metrics import Metrics
@@ -86,9 +86,8 @@ class ExportService(Service):
         self._say = say
         self._jail = _jail(settings)
         self._disk = Pool(reactor, "disk", DISK_THREADS, DISK_WAITING)
-        cores = os.cpu_count() or 1
-        self._cpu = Pool(reactor, "cpu", cores, CPU_WAITING)
-        self._makers = Pool(reactor, "makers", cores, MAKERS_WAITING)
+        self._cpu = Pool(reactor, "cpu", cores(), CPU_WAITING)
+        self._makers = Pool(reactor, "makers", cores(), MAKERS_WAITING)
         self._gate = Gate(
             filters=settings.address_filter,
             trusted=settings.trusted_proxy,
@@ -98,22 +97,24 @@ class ExportService(Service):
             on_exhausted=stop,
         )
         self._keeper = Doorkeeper(prepared.tokens, _policy(settings, self._jail))
+        self._metrics = Metrics(
+            reactor,
+            connections=lambda: self.connections,
+            accepted=lambda: self._gate.accepted,
+            jobs=lambda: self._rooms.counts(),
+            version=__version__,
+        )
+        around = _surroundings(settings, self._gate, stop, self._metrics.render)
         self._rooms = JobRooms(
             reactor,
             self._jail,
             partial(State, prepared.state),
             own=self._own_addresses,
             allow=settings.callback_allow,
+            metrics=self._metrics,
+            prefix=around.prefix,
         )
         exports, bodies = Exports(self._jail, settings.dirs), Bodies(reactor, self._cpu, self._makers)
-        self._metrics = Metrics(
-            reactor,
-            connections=lambda: self.connections,
-            accepted=lambda: self._gate.accepted,
-            jobs=self._rooms.counts,
-            version=__version__,
-        )
-        around = _surroundings(settings, self._gate, stop, self._metrics.render)
         self._jobs_door = JobsDoor(
             reactor,
             exports,
@@ -242,9 +243,9 @@ class ExportService(Service):
         # The jobs first: to them an interrupted jail would look like a failure.
         jobs = Deferred.fromCoroutine(self._rooms.stop())
         self._jail.interrupt()
-        threads = gatherResults([*self._closing, jobs, *(pool.stop() for pool in self._pools)])
+        stops = [*self._closing, jobs, *(pool.stop() for pool in self._pools)]
         try:
-            await threads.addTimeout(THREADS_GRACE, self._reactor)
+            await gatherResults(stops, consumeErrors=True).addTimeout(THREADS_GRACE, self._reactor, _late)
         except TimeoutError:
             # The root stays open: a thread may be about to use its descriptor.
             self.abandoned = True
@@ -297,6 +298,11 @@ class ExportService(Service):
                 agent=_first(request.fields(b"user-agent")),
             )
         )
+
+
+def _late(outcome: object, seconds: float) -> NoReturn:
+    """Whatever came of those that were cancelled when the time was over."""
+    raise TimeoutError
 
 
 def _first(fields: Sequence[bytes]) -> bytes | None:

@@ -6,10 +6,9 @@ be noted any more is sent again, with the same id.
 
 from __future__ import annotations
 
-import hmac
 import re
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -36,13 +35,11 @@ DELAYS = (0, 5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 
 JITTER = (0.8, 1.2)
 #: Seconds between two attempts at most, whatever jitter and the receiver want.
 MAX_DELAY = 24 * 3600.0
-#: Messages that are looked through for some that may be sent now, and the seconds that are looked ahead.
-LOOKAHEAD = 1_000
-HORIZON = 60.0
+#: Due messages that are read at a time: more than may be on their way, so that each reading finds some.
+ROWS = AT_ONCE * 8
 #: Seconds until the outbox asks again where the state could not be read or written.
 TROUBLE = 30.0
 
-_SECRET_PREFIX = "whsec_"
 _SECONDS = re.compile(r"[0-9]{1,10}")
 _log = Logger()
 
@@ -52,9 +49,10 @@ def sign(secret: str, message: str, timestamp: int, body: bytes) -> str:
 
     `secret` is ``whsec_`` and standard base64, as the token file has it.
     """
-    key = b64decode(secret.removeprefix(_SECRET_PREFIX))
-    signed = f"{message}.{timestamp}.".encode("ascii") + body
-    return "v1," + b64encode(hmac.digest(key, signed, "sha256")).decode("ascii")
+    # Imported late: most daemons send no webhook.
+    from standardwebhooks import Webhook
+
+    return Webhook(secret).sign(message, datetime.fromtimestamp(timestamp, UTC), body.decode("utf-8"))
 
 
 def event_of(job: JobRow, shown: Mapping[str, object]) -> bytes:
@@ -96,9 +94,11 @@ def _seconds_in(retry_after: str, now: float) -> float:
 class Mailbox(Protocol):
     """What the outbox needs of `fileexport.disk.state.State`."""
 
-    def due_messages(self, now: float, limit: int) -> Sequence[MessageRow]: ...
-    def next_due(self) -> float | None: ...
-    def attempted(self, attempt: AttemptRow, state: MessageState, due: float | None = None) -> bool: ...
+    def due_messages(self, now: float, limit: int, without: Collection[str] = ()) -> Sequence[MessageRow]: ...
+    def next_due(self, after: float) -> float | None: ...
+    def attempted(
+        self, sent: MessageRow, attempt: AttemptRow, state: MessageState, due: float | None = None
+    ) -> bool: ...
     def job(self, job: str) -> JobRow | None: ...
     def redeliver(self, job: str) -> int: ...
     def messages(self, job: str) -> Sequence[MessageRow]: ...
@@ -195,7 +195,7 @@ class Outbox:
         await self._calls.check(target, asker)
 
     async def redeliver(self, job: str) -> int:
-        """Send the messages of an ended job again, now; how many there are."""
+        """Send the messages of an ended job again, now; how many of them there are to be sent."""
         count = await self._disk.run(self._mailbox.redeliver, job)
         self.wake()
         return count
@@ -212,10 +212,9 @@ class Outbox:
         try:
             while self._wanted and self._running:
                 self._wanted = False
-                rows = await self._disk.run(self._mailbox.due_messages, self._now() + HORIZON, LOOKAHEAD)
-                later = None if rows else await self._disk.run(self._mailbox.next_due)
+                later = await self._begin_due()
                 if self._running:
-                    self._rest(self._begin(rows, later))
+                    self._rest(later)
         except Exception:
             if self._running:
                 _log.failure("the callbacks cannot be read; tried again in {delay:.0f} s", delay=TROUBLE)
@@ -223,24 +222,33 @@ class Outbox:
         finally:
             self._looking = False
 
-    def _begin(self, rows: Sequence[MessageRow], later: float | None) -> float | None:
-        """Begin those of `rows` that are due; the seconds until the next look, None where there is no need.
+    async def _begin_due(self) -> float | None:
+        """Begin what is due while there is room; the seconds until more will be due, if the time matters.
 
-        A message that must wait for a place is begun by the look that follows the end of another.
+        What must wait for room is begun by the look that follows the end of another.
         """
-        now = self._now()
-        for row in rows:
-            if (row.due or 0) > now:
-                later = row.due
-                break
-            place = _place_of(row)
-            there = sum(sending.place == place for sending in self._sending.values())
-            if len(self._sending) < AT_ONCE and there < AT_ONE_PLACE and row.id not in self._sending:
-                sending = self._sending[row.id] = _Sending(place)
-                self._follow(self._send(row, sending))
-        if later is None:
-            return HORIZON if rows else None
-        return max(0.0, later - now)
+        while self._running and len(self._sending) < AT_ONCE:
+            now = self._now()
+            rows = await self._disk.run(self._mailbox.due_messages, now, ROWS, self._full_places())
+            for row in rows:
+                self._begin(row)
+            if len(rows) < ROWS:
+                later = await self._disk.run(self._mailbox.next_due, now)
+                return None if later is None else max(0.0, later - self._now())
+        return None
+
+    def _full_places(self) -> list[str]:
+        """The places to which no more may be sent now."""
+        there = Counter(sending.place for sending in self._sending.values())
+        return [place for place, count in there.items() if count >= AT_ONE_PLACE]
+
+    def _begin(self, row: MessageRow) -> None:
+        """Begin to send a message that is due, unless that is done already or there is no room."""
+        if not self._running or len(self._sending) >= AT_ONCE:
+            return
+        if row.id not in self._sending and row.place not in self._full_places():
+            sending = self._sending[row.id] = _Sending(row.place)
+            self._follow(self._send(row, sending))
 
     def _rest(self, seconds: float | None) -> None:
         """Look again after so many seconds; None: not by itself."""
@@ -314,7 +322,7 @@ class Outbox:
         """Log an attempt, and note it in the state, however long that takes: else it would be made again."""
         now = self._now()
         state, delay = self._fate(row, outcome, now)
-        _say(outcome, state, delay)
+        _say(row.job, outcome, state, delay)
         status, first_line = (
             (outcome.answer.status, outcome.answer.first_line) if outcome.answer else (None, "")
         )
@@ -322,7 +330,7 @@ class Outbox:
         due = None if delay is None else now + delay
         while True:
             try:
-                await self._disk.run(self._mailbox.attempted, attempt, state, due)
+                await self._disk.run(self._mailbox.attempted, row, attempt, state, due)
                 return
             except Exception:
                 if not self._running:
@@ -348,15 +356,7 @@ class Outbox:
         return (MessageState.GIVEN_UP if delay is None else MessageState.DUE), delay
 
 
-def _place_of(row: MessageRow) -> str:
-    """Where a message goes; what cannot be read goes nowhere, and fails by itself."""
-    try:
-        return Target.from_url(row.url).place
-    except FileExportError:
-        return ""
-
-
-def _say(outcome: _Outcome, state: MessageState, delay: float | None) -> None:
+def _say(job: str, outcome: _Outcome, state: MessageState, delay: float | None) -> None:
     """Log an attempt; the line of a delivery is what scripts of the forerunner's users look for."""
     answer = outcome.answer
     if answer is not None and state is MessageState.DELIVERED:
@@ -364,10 +364,15 @@ def _say(outcome: _Outcome, state: MessageState, delay: float | None) -> None:
         return
     then = "given up" if delay is None else f"tried again in {delay:.0f} s"
     if answer is None:
-        _log.warn("CALLBACK: failed: {reason}, {then}", reason=outcome.error, then=then)
+        _log.warn(
+            "CALLBACK: failed for job {job}: {reason}, {then}", job=job, reason=outcome.error, then=then
+        )
         return
     if state is MessageState.GONE:
         then = "not wanted any more"
     _log.warn(
-        "CALLBACK: {answer.status} - {answer.reason}: {answer.first_line} ({then})", answer=answer, then=then
+        "CALLBACK: {answer.status} - {answer.reason}: {answer.first_line} (job {job}, {then})",
+        answer=answer,
+        job=job,
+        then=then,
     )

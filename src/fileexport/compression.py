@@ -17,10 +17,11 @@ from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from fileexport.disk.archive import Form
+from fileexport.disk.deflate import Threads
 from fileexport.disk.jail import View
-from fileexport.disk.packing import SUMS, Packing, packed, total
+from fileexport.disk.packing import SUMS, Packing, changed, packed, readable, total
 from fileexport.disk.staging import Staged
-from fileexport.disk.trees import OneFile, Source, Tree, TreeForm
+from fileexport.disk.trees import NOWHERE, OneFile, Source, Tree, TreeForm
 from fileexport.errors import BadRequestError, ConflictError, OverloadedError
 from fileexport.paths import RelPath, printable
 
@@ -148,25 +149,35 @@ class Compression:
     """Carries out orders: a `fileexport.jobs.Work`. Thread-safe."""
 
     def __init__(self, files: Files, threads: int) -> None:
-        """For each order `threads` compress, as many as there are cores: the caller's reads and writes."""
+        """`threads` compress for all orders together, as many as there are cores; callers read and write.
+
+        Only zstd has threads of its own: what is an order's share when it begins. So n orders that begin one
+        after the other have at most n (1 + ln n) of them, of some 10 MiB each, where there are n cores.
+        """
         self._files = files
-        self._threads = threads
+        self._threads = Threads(threads)
 
     def __call__(self, order: Mapping[str, Any], meter: Meter) -> dict[str, Any]:
-        """Make the archive, and say of it: path, url, size, sha256, files, and what was skipped.
+        """Make the archive, and say of it: path, size, sha256, files, and what was skipped.
 
-        It appears under its name when it is complete and on stable storage, in place of what was there. When
-        this raises, what was there is untouched and nothing is left. Raises what `meter.check` does;
+        It appears under its name when it is complete and on stable storage, in place of what was there, and
+        with the mode that `narrowed` gives it. When this raises, what was there is untouched and nothing is
+        left. Raises what `meter.check` does; what `replaced` does;
         `ChangedWhileRead`; `OSError` as the disk says, ENOSPC also where no more than the reserve would be
         left. Nobody can know how small the archive will be: it is begun when there is room for a tenth of
         its source, and watched.
         """
         try:
-            return _Making(self._files, Order.of_json(order), meter).made(self._threads)
+            with self._threads.used():
+                return _Making(self._files, Order.of_json(order), meter).made(self._threads)
         except OverloadedError:
             # The jail's, before a stop: the meter's own word counts more.
             meter.check()
             raise
+
+    def close(self) -> None:
+        """End the threads; nothing may be carried out any more."""
+        self._threads.close()
 
 
 class _Making:
@@ -180,6 +191,7 @@ class _Making:
         self._source, self._target = self._seen(order.source), self._seen(order.target)
         self._digest = sha256()
         self._size = 0
+        self._packed_bytes = self._packed_files = 0
         self._left_out: list[dict[str, str]] = []
         self._left_out_count = 0
 
@@ -189,32 +201,32 @@ class _Making:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return seen
 
-    def made(self, threads: int) -> dict[str, Any]:
-        tree = self._tree()
+    def made(self, threads: Threads) -> dict[str, Any]:
+        with self._files.open(self._view, self._source) as opened:
+            source = opened.stat
+        replaced(self._files, self._view, self._target, source)
+        tree = self._tree(stat.S_ISDIR(source.st_mode))
         stage = partial(self._files.stage, self._view, self._target, exported=self._order.exported)
         with stage() as staged:
-            size, files = total(tree)
-            self._meter.bytes_total, self._meter.files_total = size, files
-            _require_room(staged, least_room(size))
+            held = total(tree)
+            self._meter.bytes_total, self._meter.files_total = held.nbytes, held.files
+            _require_room(staged, least_room(held.nbytes))
             packing = Packing(_FORMS[self._order.form], threads, self._order.sums, stage)
             with closing(packed(tree, packing, self)) as pieces:
                 for piece in pieces:
                     self._write(staged, piece)
+            if (self._packed_bytes, self._packed_files) != (held.nbytes, held.files):
+                raise changed(tree.name)
             self._meter.check()
-            staged.commit()
-        return self._result(files)
+            old = replaced(self._files, self._view, self._target, source)
+            staged.commit(mode=held.mode & narrowed(os.fstat(staged.descriptor), source, old))
+        return self._result()
 
-    def _tree(self) -> Tree:
-        """What is packed. Raises `IsADirectoryError` where a directory has the archive's name already."""
-        with self._files.open(self._view, self._source) as opened:
-            is_directory = opened.is_directory
+    def _tree(self, is_directory: bool) -> Tree:
         order = self._order
         check_order(order.source, order.target, order.form, is_directory=is_directory, sums=order.sums)
-        refuse_directory(self._files, self._view, self._target)
-        # The archive of before, beside what it was made from, is not part of it.
         kind = Tree if is_directory else OneFile
-        name, check = self._source.name, self._meter.check
-        return kind(self._files, self._view, self._source, name, without=self._target, check=check)
+        return kind(self._files, self._view, self._source, self._source.name, check=self._meter.check)
 
     def _write(self, staged: Staged, piece: bytes) -> None:
         staged.write(piece)
@@ -223,13 +235,12 @@ class _Making:
             _require_room(staged, 1)
         self._size += len(piece)
 
-    def _result(self, files: int) -> dict[str, Any]:
+    def _result(self) -> dict[str, Any]:
         return {
             "path": printable(str(self._order.target)),
-            "url": self._order.target.url(),
             "size": self._size,
             "sha256": self._digest.hexdigest(),
-            "files": files,
+            "files": self._packed_files,
             "skipped": {"count": self._left_out_count, "entries": self._left_out},
         }
 
@@ -239,6 +250,8 @@ class _Making:
         self._meter.check()
 
     def advance(self, nbytes: int = 0, files: int = 0) -> None:
+        self._packed_bytes += nbytes
+        self._packed_files += files
         self._meter.advance(nbytes, files)
 
     def left_out(self, name: str, why: str) -> None:
@@ -247,18 +260,48 @@ class _Making:
             self._left_out.append({"name": printable(name), "why": why})
 
 
-def refuse_directory(files: Source, view: View, path: RelPath) -> None:
-    """Raises `IsADirectoryError` where an archive's name is a directory's."""
+def replaced(files: Source, view: View, target: RelPath, source: os.stat_result) -> os.stat_result | None:
+    """What has the archive's name now, or what a link of that name leads to; None where nothing does.
+
+    Raises `IsADirectoryError` where that is a directory, `ConflictError` where it is the source itself, and
+    `OSError` where the disk does not say what it is.
+    """
     try:
-        mode = files.stat(view, path).st_mode
-    except OSError:
-        return
-    if stat.S_ISDIR(mode):
+        old = files.stat(view, target)
+    except OSError as error:
+        if error.errno not in NOWHERE:
+            raise
+        return None
+    if stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if (old.st_dev, old.st_ino) == (source.st_dev, source.st_ino):
+        raise ConflictError("it would become its own archive: its name leads to the same file")
+    return old
+
+
+def narrowed(archive: os.stat_result, source: os.stat_result, old: os.stat_result | None) -> int:
+    """The mode of an archive: what the umask gave it, and no more than its source and the old one allow.
+
+    What a group may counts only for the same group; where it is another one, both it and all others may what
+    both could.
+    """
+    mode = stat.S_IMODE(archive.st_mode) & 0o666
+    for other in (source, old):
+        if other is not None:
+            mode &= _allowed(other, archive.st_gid)
+    return mode
+
+
+def _allowed(status: os.stat_result, group: int) -> int:
+    mode = readable(status.st_mode)
+    if status.st_gid != group:
+        both = mode >> 3 & mode & 0o007
+        mode = mode & 0o700 | both << 3 | both
+    return mode
 
 
 def least_room(size: int) -> int:
-    """Bytes of room without which an archive of so many bytes is not begun."""
+    """Bytes of room without which an archive of so many bytes of content is not begun."""
     return max(size // _LEAST_PART, 1)
 
 

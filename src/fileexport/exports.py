@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from fileexport.compression import Order, check_order, form_of, least_room, refuse_directory, target_of
+from fileexport.compression import Order, check_order, form_of, least_room, replaced, target_of
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.trees import Source, Tree, TreeForm, archived
 from fileexport.errors import BadRequestError, FileNameError
@@ -204,28 +204,31 @@ class Exports:
         """What `fileexport.compression` shall do: make an archive of a file or a directory, beside it.
 
         `format` is the value of an `ArchiveForm`. The order is what JSON can hold; `target` in it is the
-        archive's path. Raises as the work would, so far as it can be seen now: `FileNotFoundError`,
-        `ConflictError` where it would become its own archive, `IsADirectoryError` where a directory has the
-        archive's name, `FileNameError`, `OSError` (ENOSPC, EROFS), and `BadRequestError` for what the format
-        cannot hold, for one that does not exist, and for an exported directory itself.
+        archive's path, and `place` is the same whatever links led there. Raises as the work would, so far as
+        it can be seen now: `FileNotFoundError`, `ConflictError` where it would become its own archive,
+        `IsADirectoryError` where a directory has the archive's name, `FileNameError`, `OSError` (EROFS, and
+        ENOSPC where there is no room for a tenth of a file, or where only the reserve is left: how much a
+        directory holds the work counts), and `BadRequestError` for what the format cannot hold, for one that
+        does not exist, and for an exported directory itself.
         """
-        self._require(who, Right.READ)
         self._require(who, Right.WRITE)
         form = form_of(format)
         view, rest = self._place(who, source)
         if not rest:
             raise BadRequestError("there is no place beside an exported directory: name what is in it")
         with self._tree.open(view, rest) as opened:
-            is_directory, size = opened.is_directory, opened.stat.st_size
+            is_directory, found = opened.is_directory, opened.stat
         target = target_of(source, form, is_directory=is_directory)
         check_order(source, target, form, is_directory=is_directory, sums=sums)
         archive = rest.parent / target.name
         self._tree.check_new(view, archive)
-        refuse_directory(self._tree, view, archive)
-        if self._tree.room(view, rest.parent) < least_room(size):
+        replaced(self._tree, view, archive, found)
+        if self._tree.room(view, rest.parent) < least_room(0 if is_directory else found.st_size):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         exported = next(one for one in self._directories if view.base.beneath(one) is not None)
-        return Order(source, target, form, sums, view.base, exported, view.hidden).as_json()
+        order = Order(source, target, form, sums, view.base, exported, view.hidden)
+        parent = self._tree.stat(view, rest.parent)
+        return {**order.as_json(), "place": f"{parent.st_dev}:{parent.st_ino}/{target.name}"}
 
     # -- who sees what
 

@@ -147,7 +147,7 @@ class Bodies:
     async def compressed(self, request: Request, opened: Opened, name: str, form: Form) -> None:
         """Send a file compressed while it is read, as `name` with the form's suffix.
 
-        Raises `HttpError` (503) when `MAX_STREAMS` others run.
+        Raises `OverloadedError` when `MAX_STREAMS` others run.
         """
         status = opened.stat
         pieces = compressed(
@@ -171,7 +171,7 @@ class Bodies:
     ) -> None:
         """Send an archive while it is made; finding out its length, where that is promised, counts as well.
 
-        Raises `HttpError` (503) when `MAX_STREAMS` others run, and what `make` does.
+        Raises `OverloadedError` when `MAX_STREAMS` others run, and what `make` does.
         """
         with self._place():
             name, length, pieces = await self.away(request, make, *args, **kwargs)
@@ -225,11 +225,9 @@ class Bodies:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """One of the places for streams. Raises `HttpError` (503) when all are taken."""
+        """One of the places for streams. Raises `OverloadedError` when all are taken."""
         if self._streams >= MAX_STREAMS:
-            raise HttpError(
-                HTTPStatus.SERVICE_UNAVAILABLE, str(OverloadedError()), ((b"Retry-After", b"10"),)
-            )
+            raise OverloadedError
         self._streams += 1
         try:
             yield

@@ -7,10 +7,12 @@ whoever asked for it and for an admin; for everybody else it does not exist.
 from __future__ import annotations
 
 import errno
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,13 +20,14 @@ from twisted.internet.interfaces import IReactorTime
 
 from fileexport.callback_targets import Asker, Target
 from fileexport.callbacks import Outbox
+from fileexport.compression import ArchiveForm
 from fileexport.disk.schema import Callback, JobRow
-from fileexport.errors import BadRequestError, ConflictError, OverloadedError, QueueFull
+from fileexport.errors import BadRequestError, ConflictError, OverloadedError, PeerGone
 from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
 from fileexport.http_events import CONTENT_TYPE, EventStream, event
-from fileexport.http_queries import directory_of, required
-from fileexport.job_views import shown, shown_callback
+from fileexport.http_queries import TAR_FORMATS, directory_of, number, one_of, required
+from fileexport.job_views import listing, shown, shown_callback
 from fileexport.jobs import Event, Jobs
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
@@ -37,30 +40,43 @@ from fileexport.web.routes import Answer, Route, acting, reading
 #: Bytes of the JSON that asks for a job.
 MAX_BODY = 64 << 10
 #: Seconds that one request may wait for the end of a job; streams of events at once.
-MAX_WAIT = 60.0
+MAX_WAIT = 60
 MAX_EVENT_STREAMS = 256
-#: Jobs in one listing.
-MAX_JOBS = 1000
-#: Seconds after which a client that found the queue full may come again.
-RETRY_AFTER = b"10"
+#: Jobs in one listing, at most and where nothing is said.
+MAX_JOBS, SOME_JOBS = 1000, 100
+#: Seconds in which most jobs that are cancelled have ended.
+CANCEL_WAIT = 1
 
 _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
 #: What a job says is true for a moment.
 _FRESH: tuple[Header, ...] = ((b"Cache-Control", b"no-store"),)
-
-Format = Literal["tar.gz", "tar.zst", "zip", "gz", "zst"]
-#: Those that `/tar` makes.
-_TAR_FORMATS = ("tar.gz", "tar.zst", "zip")
+#: nginx would gather events until they fill its buffer.
+_LIVE: tuple[Header, ...] = (*_FRESH, (b"X-Accel-Buffering", b"no"))
 
 
 class NewJob(msgspec.Struct, forbid_unknown_fields=True):
     """The JSON that asks for a job: what to compress, how, and whom to tell."""
 
     path: str
-    format: Format = "tar.gz"
+    format: ArchiveForm = ArchiveForm.TAR_GZ
     sums: bool = False
     callback: str | None = None
+
+
+class _Wish(NamedTuple):
+    """What a client asks for, read."""
+
+    source: RelPath
+    form: str
+    sums: bool = False
+    callback: Target | None = None
+
+    @property
+    def text(self) -> str:
+        """The same for equal wishes: what an Idempotency-Key stands for."""
+        url = self.callback and self.callback.url
+        return json.dumps((str(self.source), self.form, self.sums, url))
 
 
 class Rooms(Protocol):
@@ -79,9 +95,19 @@ class _Watcher(NamedTuple):
     owner: str | None
     job: str | None
 
+    def wants(self, row: JobRow) -> bool:
+        """Whether news of this job are for this stream."""
+        return self.owner in (None, row.owner) and self.job in (None, row.id)
+
+    def tell(self, row: JobRow, text: bytes) -> None:
+        """Pass news of a job on; the stream of one job ends with it."""
+        self.stream.tell(row.id, text)
+        if self.job is not None and row.state.ended:
+            self.stream.end()
+
 
 class JobsDoor:
-    """Answers the routes of jobs. `stop` ends what waits for news of them."""
+    """Answers the routes of jobs. After `stop` nobody waits for news of them."""
 
     def __init__(
         self,
@@ -103,6 +129,7 @@ class JobsDoor:
         self._watchers: set[_Watcher] = set()
         self._waits: set[Deferred[Any]] = set()
         self._silence: Callable[[], None] | None = None
+        self._stopping = False
 
     def routes(self) -> tuple[Route[Answer], ...]:
         """The routes of jobs, with their rights."""
@@ -119,7 +146,8 @@ class JobsDoor:
         )
 
     def stop(self) -> None:
-        """End all streams of events, and answer all who wait with what is."""
+        """End all streams of events and answer all who wait with what is; from now on nobody waits."""
+        self._stopping = True
         for watcher in tuple(self._watchers):
             watcher.stream.end()
         for wait in tuple(self._waits):
@@ -130,98 +158,84 @@ class JobsDoor:
     async def _tar(self, request: Request, who: Principal, below: bytes) -> None:
         query = request.parameters()
         if not all(query.get(name) for name in ("host", "port", "path")):
-            target = request.head.target.decode("latin-1")
+            target = request.head.target.decode("utf-8", "replace")
             raise BadRequestError(f"CALLBACK PARAMETERS ARE MISSING: {target}")
-        form = query.get("format", "tar.gz")
-        if form not in _TAR_FORMATS:
-            raise BadRequestError(f"format is one of {', '.join(_TAR_FORMATS)}")
+        form = one_of("format", query.get("format", ArchiveForm.TAR_GZ.value), TAR_FORMATS)
         callback = Target.for_get(query["host"], query["port"], query["path"])
-        source = directory_of(query) / required(query, "name")
-        job = await self._submit(request, who, source, form, callback=callback, kind="get")
+        wish = _Wish(directory_of(query) / required(query, "name"), form, callback=callback)
+        job = await self._submit(request, who, wish, "get")
         request.answer(HTTPStatus.OK, b"working ...", _TEXT, (self._location(job), *_FRESH))
 
     async def _create(self, request: Request, who: Principal) -> None:
-        wanted = await _read_order(request)
-        callback = None if wanted.callback is None else Target.from_url(wanted.callback)
-        if callback is not None and who.secret is None:
-            raise BadRequestError("a webhook is signed: give this token a secret= in the token file")
-        keys = request.fields(b"idempotency-key")
-        if len(keys) > 1:
-            raise BadRequestError("more than one Idempotency-Key")
-        job = await self._submit(
-            request,
-            who,
-            RelPath.parse(wanted.path),
-            wanted.format,
-            sums=wanted.sums,
-            callback=callback,
-            key=keys[0].decode("latin-1") if keys else None,
-        )
+        wish, key = await _read_wish(request), _read_key(request)
+        # A request that is repeated finds its job also where it could not be made any more.
+        job = None if key is None else await self._rooms.jobs.find(_owner(who), key, wish.text)
+        if job is None:
+            job = await self._submit(request, who, wish, "webhook", key)
         await self._tell(request, job, HTTPStatus.ACCEPTED, self._location(job))
 
     async def _submit(
-        self,
-        request: Request,
-        who: Principal,
-        source: RelPath,
-        form: str,
-        *,
-        sums: bool = False,
-        callback: Target | None = None,
-        kind: str = "webhook",
-        key: str | None = None,
+        self, request: Request, who: Principal, wish: _Wish, kind: str, key: str | None = None
     ) -> JobRow:
-        """Have a job made, or found: durable when this returns."""
-        order = await self._disk.run(self._exports.compress_order, who, source, form, sums=sums)
+        """Have a job made, or found: durable when this returns. `kind` is that of its callback."""
+        order = await self._disk.run(
+            self._exports.compress_order, who, wish.source, wish.form, sums=wish.sums
+        )
         message = None
-        if callback is not None:
-            own = request.caller is not None and self._keeper.is_own(request.caller)
-            address = request.client or ""
-            await self._rooms.outbox.check(callback, Asker.at(address, own))
-            secret = who.secret if kind == "webhook" else None
-            message = Callback(kind, callback.url, address, own, secret)
-        try:
-            return await self._rooms.jobs.submit(
-                order, owner=who.name, target=order["target"], key=key, message=message
-            )
-        except QueueFull as error:
-            retry = (b"Retry-After", RETRY_AFTER)
-            raise HttpError(HTTPStatus.TOO_MANY_REQUESTS, str(error), (retry,)) from None
+        if wish.callback is not None:
+            message = await self._message(request, who, kind, wish.callback)
+        return await self._rooms.jobs.submit(
+            order, owner=_owner(who), target=order["place"], key=key, request=wish.text, message=message
+        )
+
+    async def _message(self, request: Request, who: Principal, kind: str, target: Target) -> Callback:
+        """The callback, if it may go there. Raises `BadRequestError`, `CallbackRefusedError`."""
+        secret = who.secret if kind == "webhook" else None
+        if kind == "webhook" and secret is None:
+            raise BadRequestError("a webhook is signed: give this token a secret= in the token file")
+        own = request.caller is not None and self._keeper.is_own(request.caller)
+        address = request.client or ""
+        await self._rooms.outbox.check(target, Asker.at(address, own))
+        return Callback(kind, target.url, address, own, secret)
 
     # -- looking at jobs
 
     async def _many(self, request: Request, who: Principal, below: bytes) -> None:
         if request.method == b"POST":
             return await self._create(request, who)
-        limit = _number(request.parameters(), "limit", MAX_JOBS, at_least=1)
-        rows = await self._rooms.jobs.list(_owner(who), limit=int(limit))
-        found = [shown(row, self._rooms.jobs.progress(row.id)) for row in rows]
-        request.answer(HTTPStatus.OK, msgspec.json.encode(found), _JSON, _FRESH)
+        limit = number(request.parameters(), "limit", 1, MAX_JOBS, SOME_JOBS)
+        rows = await self._rooms.jobs.list(_seen_by(who), limit=limit)
+        jobs = [(row, self._rooms.jobs.progress(row.id)) for row in rows]
+        await self._bodies.made(request, _JSON, _FRESH, listing, jobs, self._prefix)
 
     async def _one(self, request: Request, who: Principal, below: bytes) -> None:
         job = await self._found(who, below)
         if request.method == b"DELETE":
             await self._rooms.jobs.cancel(job.id)
-            job = await self._settled(job)
-        elif (seconds := _number(request.parameters(), "wait", MAX_WAIT, default=0)) > 0:
-            job = await self._waited(request, job, seconds)
-        await self._tell(request, job)
-
-    async def _settled(self, job: JobRow) -> JobRow:
-        """A job that was asked to end, when it has."""
-        return await self._rooms.jobs.wait(job.id, 1.0) or job
+            job = await self._waited(request, job, CANCEL_WAIT)
+            # What runs ends when its work next looks.
+            await self._tell(request, job, HTTPStatus.OK if job.state.ended else HTTPStatus.ACCEPTED)
+            return
+        seconds = number(request.parameters(), "wait", 0, MAX_WAIT, 0)
+        await self._tell(request, await self._waited(request, job, seconds) if seconds else job)
 
     async def _waited(self, request: Request, job: JobRow, seconds: float) -> JobRow:
-        """The job when it has ended, or as it is when the time is over, or we stop."""
-        wait = Deferred.fromCoroutine(self._rooms.jobs.wait(job.id, seconds))
-        self._waits.add(wait)
-        request.notifyFinish().addErrback(lambda _: wait.cancel())
-        try:
-            return await wait or job
-        except CancelledError:
-            return job
-        finally:
-            self._waits.discard(wait)
+        """The job when it has ended, or as it is when the time is over, or we stop.
+
+        Raises `PeerGone`: nobody waits any more.
+        """
+        if not self._stopping:
+            wait = Deferred.fromCoroutine(self._rooms.jobs.wait(job.id, seconds))
+            self._waits.add(wait)
+            request.notifyFinish().addErrback(lambda _: wait.cancel())
+            try:
+                return await wait or job
+            except CancelledError:
+                if request.gone:
+                    raise PeerGone from None
+            finally:
+                self._waits.discard(wait)
+        return await self._rooms.jobs.get(job.id) or job
 
     async def _redeliver(self, request: Request, who: Principal, below: bytes) -> None:
         job = await self._found(who, below)
@@ -232,23 +246,33 @@ class JobsDoor:
     # -- watching
 
     async def _watch_all(self, request: Request, who: Principal, below: bytes) -> None:
-        await self._watch(request, _owner(who), None)
+        with self._watcher(_seen_by(who), None) as watcher:
+            await self._bodies.live(request, CONTENT_TYPE, _LIVE, watcher.stream)
 
     async def _watch_one(self, request: Request, who: Principal, below: bytes) -> None:
-        await self._watch(request, _owner(who), await self._found(who, below))
+        with self._watcher(_seen_by(who), below.decode("latin-1")) as watcher:
+            # Read while we listen: what happens in between is told twice rather than never.
+            job = await self._found(who, below)
+            if job.state.ended:
+                # After any other end an EventSource would come again, and for ever.
+                request.begin(HTTPStatus.NO_CONTENT, _FRESH)
+                return request.end()
+            self._pass_on(Event("state", job, self._rooms.jobs.progress(job.id)), (watcher,))
+            await self._bodies.live(request, CONTENT_TYPE, _LIVE, watcher.stream)
 
-    async def _watch(self, request: Request, owner: str | None, job: JobRow | None) -> None:
+    @contextmanager
+    def _watcher(self, owner: str | None, job: str | None) -> Iterator[_Watcher]:
+        """A stream that is told the news. Raises `OverloadedError` where there are too many."""
         if len(self._watchers) >= MAX_EVENT_STREAMS:
             raise OverloadedError
-        watcher = _Watcher(EventStream(self._reactor), owner, None if job is None else job.id)
+        watcher = _Watcher(EventStream(self._reactor), owner, job)
+        if self._stopping:
+            watcher.stream.end()
         self._watchers.add(watcher)
         if self._silence is None:
             self._silence = self._rooms.jobs.subscribe(self._news)
         try:
-            if job is not None and (now := await self._rooms.jobs.get(job.id)) is not None:
-                # Read after we listen: what happens in between is told twice rather than never.
-                self._news(Event("state", now, self._rooms.jobs.progress(now.id)))
-            await self._bodies.live(request, CONTENT_TYPE, _FRESH, watcher.stream)
+            yield watcher
         finally:
             self._watchers.discard(watcher)
             if not self._watchers and self._silence is not None:
@@ -256,26 +280,25 @@ class JobsDoor:
                 self._silence = None
 
     def _news(self, news: Event) -> None:
-        row = news.job
-        text = event(news.kind, shown(row, news.progress))
-        for watcher in tuple(self._watchers):
-            if watcher.owner in (None, row.owner) and watcher.job in (None, row.id):
-                watcher.stream.tell(row.id, text)
-                if watcher.job is not None and row.state.ended:
-                    watcher.stream.end()
+        self._pass_on(news, [watcher for watcher in self._watchers if watcher.wants(news.job)])
+
+    def _pass_on(self, news: Event, watchers: Iterable[_Watcher]) -> None:
+        text = event(news.kind, shown(news.job, news.progress, self._prefix))
+        for watcher in watchers:
+            watcher.tell(news.job, text)
 
     # -- answers
 
     async def _found(self, who: Principal, below: bytes) -> JobRow:
         row = await self._rooms.jobs.get(below.decode("latin-1"))
-        if row is None or _owner(who) not in (None, row.owner):
+        if row is None or _seen_by(who) not in (None, row.owner):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return row
 
     async def _tell(
         self, request: Request, job: JobRow, status: HTTPStatus = HTTPStatus.OK, *headers: Header
     ) -> None:
-        found = shown(job, self._rooms.jobs.progress(job.id))
+        found = shown(job, self._rooms.jobs.progress(job.id), self._prefix)
         found["callbacks"] = shown_callback(*await self._rooms.outbox.deliveries(job.id))
         request.answer(status, msgspec.json.encode(found), _JSON, (*headers, *_FRESH))
 
@@ -283,28 +306,31 @@ class JobsDoor:
         return b"Location", f"{self._prefix}/-/jobs/{job.id}".encode("ascii")
 
 
-def _owner(who: Principal) -> str | None:
+def _owner(who: Principal) -> str:
+    """Whose jobs those are that somebody asks for: tokens of one name that see another part are others."""
+    return f"{who.name}@{who.under.url()}" if who.under else who.name
+
+
+def _seen_by(who: Principal) -> str | None:
     """Whose jobs somebody sees; None: everybody's."""
-    return None if who.may(Right.ADMIN) else who.name
+    return None if who.may(Right.ADMIN) else _owner(who)
 
 
-async def _read_order(request: Request) -> NewJob:
+def _read_key(request: Request) -> str | None:
+    """The Idempotency-Key, if there is one. Raises `BadRequestError` for more than one."""
+    keys = request.fields(b"idempotency-key")
+    if len(keys) > 1:
+        raise BadRequestError("more than one Idempotency-Key")
+    return keys[0].decode("latin-1") if keys else None
+
+
+async def _read_wish(request: Request) -> _Wish:
     kinds = request.fields(b"content-type")
     if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != _JSON:
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a job is asked for in application/json")
     try:
-        return msgspec.json.decode(await request.read_body(MAX_BODY), type=NewJob)
+        new = msgspec.json.decode(await request.read_body(MAX_BODY), type=NewJob)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadRequestError(f"this JSON asks for no job: {error}") from None
-
-
-def _number(
-    query: dict[str, str], name: str, highest: float, *, at_least: float = 0, default: float | None = None
-) -> float:
-    """A number in the query, `highest` where nothing is said and there is no default."""
-    text = query.get(name)
-    if text is None:
-        return highest if default is None else default
-    if not (text.isascii() and text.isdecimal() and len(text) < 7 and at_least <= int(text) <= highest):
-        raise BadRequestError(f"{name} is a number from {at_least:.0f} to {highest:.0f}")
-    return int(text)
+    callback = None if new.callback is None else Target.from_url(new.callback)
+    return _Wish(RelPath.parse(new.path), new.format.value, new.sums, callback)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fileexport.compression import ArchiveForm
 from fileexport.disk.archive import Form
+from fileexport.disk.trees import TreeForm
 from fileexport.errors import BadRequestError
 from fileexport.exports import ANY, Pattern
 from fileexport.paths import RelPath, printable
+
+#: What can be made, by the words for it: by a job, by `/tar`, and on the way of a file and of a tree.
+JOB_FORMATS = tuple(form.value for form in ArchiveForm)
+TAR_FORMATS = tuple(form.value for form in ArchiveForm if form.holds_members)
+FILE_FORMATS = tuple(form.value for form in Form)
+TREE_FORMATS = tuple(form.value for form in TreeForm)
 
 
 def required(query: dict[str, str], name: str) -> str:
@@ -13,6 +23,22 @@ def required(query: dict[str, str], name: str) -> str:
     if name not in query:
         raise BadRequestError(f"the parameter {name} is missing")
     return query[name]
+
+
+def one_of(name: str, value: str, words: Sequence[str]) -> str:
+    """The value of a parameter that takes some words only. Raises `BadRequestError`."""
+    if value not in words:
+        raise BadRequestError(f"{name} is one of {', '.join(words)}")
+    return value
+
+
+def number(query: dict[str, str], name: str, lowest: int, highest: int, default: int) -> int:
+    """The number that a parameter gives. Raises `BadRequestError` for one that is out of its range."""
+    if (text := query.get(name)) is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 7 and lowest <= int(text) <= highest):
+        raise BadRequestError(f"{name} is a number from {lowest} to {highest}")
+    return int(text)
 
 
 def directory_of(query: dict[str, str]) -> RelPath:
@@ -24,10 +50,7 @@ def form_of(query: dict[str, str]) -> Form | None:
     """The form that `compress` names; None without it. Raises `BadRequestError`."""
     if "compress" not in query:
         return None
-    try:
-        return Form(query["compress"])
-    except ValueError:
-        raise BadRequestError("compress is one of zip, gz, zst") from None
+    return Form(one_of("compress", query["compress"], FILE_FORMATS))
 
 
 def selection_of(query: dict[str, str]) -> Pattern | str:

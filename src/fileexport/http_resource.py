@@ -26,7 +26,17 @@ from fileexport.exports import Exports, Pattern
 from fileexport.http_bodies import Bodies
 from fileexport.http_jobs import JobsDoor
 from fileexport.http_listings import directory_json, directory_page, files_json
-from fileexport.http_queries import directory_of, form_of, required, selection_of
+from fileexport.http_queries import (
+    FILE_FORMATS,
+    JOB_FORMATS,
+    TAR_FORMATS,
+    TREE_FORMATS,
+    directory_of,
+    form_of,
+    one_of,
+    required,
+    selection_of,
+)
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
 from fileexport.tokens import Principal, Right
@@ -293,10 +303,7 @@ class HttpDoor:
         await self._bodies.made(request, kind, headers, make, self._exports, who, path, self._around.prefix)
 
     async def _archive(self, request: Request, who: Principal, path: RelPath, form: str) -> None:
-        try:
-            kind = TreeForm(form)
-        except ValueError:
-            raise BadRequestError("archive is one of tar, tar.gz, tar.zst, zip") from None
+        kind = TreeForm(one_of("archive", form, TREE_FORMATS))
         await self._bodies.archive(request, kind.content_type, self._exports.archive, who, path, kind)
 
     async def _file(self, request: Request, opened: Opened, path: RelPath, below: bytes) -> None:
@@ -325,7 +332,8 @@ class HttpDoor:
         # Imported late: most daemons are never asked.
         from fileexport.web import openapi
 
-        description = openapi.encoded(__version__, self._around.prefix)
+        formats = openapi.Formats(JOB_FORMATS, TAR_FORMATS, FILE_FORMATS, TREE_FORMATS)
+        description = openapi.encoded(__version__, self._around.prefix, formats)
         request.answer(HTTPStatus.OK, description, _JSON, _FRESH)
 
     async def _measure(self, request: Request, who: Principal, below: bytes) -> None:

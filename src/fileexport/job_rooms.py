@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import Logger
 
 from fileexport.addresses import Address
 from fileexport.callback_calls import Caller, is_local
@@ -22,13 +21,16 @@ from fileexport.callbacks import Outbox
 from fileexport.compression import Compression
 from fileexport.disk.jail import Jail
 from fileexport.disk.state import State
-from fileexport.errors import FileExportError
 from fileexport.job_views import shown
 from fileexport.jobs import Jobs
+from fileexport.metrics import CountedCalls, Metrics
 from fileexport.pools import Pool
 
 #: Calls of the database that may wait for its thread.
 STATE_WAITING = 1024
+#: Names of callbacks' targets that are looked up at a time, and those that may wait for that.
+LOOKUPS = 4
+LOOKUPS_WAITING = 64
 
 
 class JobRooms:
@@ -36,7 +38,6 @@ class JobRooms:
 
     jobs: Jobs
     outbox: Outbox
-    _log = Logger()
 
     def __init__(
         self,
@@ -46,16 +47,24 @@ class JobRooms:
         *,
         own: Callable[[], Iterable[tuple[Address, int]]],
         allow: Iterable[HostPort],
+        metrics: Metrics,
+        prefix: str,
     ) -> None:
-        """`own` gives address and port of all listeners of ours: nobody is called back there."""
+        """`own` gives address and port of all listeners of ours: nobody is called back there.
+
+        `prefix` stands before our paths where a reverse proxy puts one.
+        """
         self._reactor = reactor
         self._jail = jail
         self._open_state = open_state
-        self._calls = Caller(reactor, Targets(own, tuple(allow), is_local))
-        self._cores = os.cpu_count() or 1
+        self._metrics = metrics
+        self._prefix = prefix
+        self._names = Pool(reactor, "names", LOOKUPS, LOOKUPS_WAITING)
+        self._calls = Caller(reactor, Targets(own, tuple(allow), is_local), self._names)
+        self._cores = cores()
         self._ledger = Pool(reactor, "state", 1, STATE_WAITING)
         self._workers = Pool(reactor, "jobs", self._cores, 0)
-        self._starting: Deferred[None] | None = None
+        self._started = False
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are in each state; may be called in any thread."""
@@ -68,45 +77,49 @@ class JobRooms:
             self._reactor,
             self._state,
             self._ledger,
-            self._calls,
-            lambda job: shown(job, None),
+            CountedCalls(self._calls, self._metrics.callback),
+            lambda job: shown(job, None, self._prefix),
             now=time.time,
             random=random.SystemRandom(),
         )
+        self._compression = Compression(self._jail, self._cores)
         self.jobs = Jobs(
             self._reactor,
             self._state,
-            Compression(self._jail, self._cores),
+            self._compression,
             pool=self._workers,
             disk=self._ledger,
             now=time.time,
             cores=self._cores,
             ended=self.outbox.wake,
         )
+        self.jobs.subscribe(self._metrics.job_news)
 
     def start(self) -> Deferred[None]:
-        """Go on with what was left; fires when it is in the queue again, or cannot be, which is logged."""
-        self._ledger.start()
-        self._workers.start()
+        """Go on with what was left; fires when it is in the queue again, or at a stop."""
+        for pool in (self._names, self._ledger, self._workers):
+            pool.start()
         self.outbox.start()
-        self._starting = Deferred.fromCoroutine(self._begin())
-        return self._starting
-
-    async def _begin(self) -> None:
-        try:
-            await self.jobs.start()
-        except (OSError, FileExportError):
-            self._log.failure("the jobs do not run")
+        self._started = True
+        return self.jobs.start()
 
     async def stop(self) -> None:
         """Interrupt what runs and put it back in the queue; end the threads, close the state.
 
-        Nothing happens where nothing was started.
+        Nobody can interrupt a lookup: it is waited for when all else is closed. Nothing happens where nothing
+        was started.
         """
-        if self._starting is None:
+        if not self._started:
             return
-        # A queue that is about to begin cannot be ended.
-        await self._starting
         await gatherResults([self.jobs.stop(), self.outbox.stop()])
         await gatherResults([self._workers.stop(), self._ledger.stop()])
+        self._compression.close()
         self._state.close()
+        await self._names.stop()
+
+
+def cores() -> int:
+    """How many cores this process may use, which can be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -6,27 +6,49 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from fileexport.disk.schema import AttemptRow, JobRow, MessageRow
 from fileexport.meter import Progress
-from fileexport.paths import printable
+from fileexport.paths import RelPath, printable
+from fileexport.web import pages
+from fileexport.web.routes import OWN_NAMES
 
 
-def shown(job: JobRow, progress: Progress | None) -> dict[str, Any]:
-    """What everybody who may see the job is shown; times are in seconds since 1970."""
+def shown(job: JobRow, progress: Progress | None, prefix: str) -> dict[str, Any]:
+    """What everybody who may see the job is shown; times are in seconds since 1970.
+
+    `prefix` is what a reverse proxy puts before our paths.
+    """
     order = json.loads(job.order)
     return {
         "id": job.id,
         "state": job.state,
         "path": printable(order["source"]),
-        "target": printable(job.target),
+        "target": printable(order["target"]),
         "format": order["format"],
         "created": job.created,
         "started": job.started,
         "ended": job.ended,
+        "cancelling": job.cancelling,
         "progress": None if progress is None else _progress(progress),
-        "result": None if job.result is None else json.loads(job.result),
+        "result": None if job.result is None else _result(job.result, order["target"], prefix),
         "error": job.error,
     }
+
+
+def listing(jobs: Iterable[tuple[JobRow, Progress | None]], prefix: str) -> bytes:
+    """Many jobs as JSON. What was skipped is only counted: its names are for those who ask for the job."""
+    found = [shown(job, progress, prefix) for job, progress in jobs]
+    for job in found:
+        if job["result"] is not None:
+            del job["result"]["skipped"]["entries"]
+    return msgspec.json.encode(found)
+
+
+def _result(result: str, target: str, prefix: str) -> dict[str, Any]:
+    url = pages.url_of(RelPath.parse(target), prefix, OWN_NAMES)
+    return {**json.loads(result), "url": url}
 
 
 def _progress(progress: Progress) -> dict[str, Any]:
@@ -44,7 +66,12 @@ def shown_callback(messages: Iterable[MessageRow], attempts: Iterable[AttemptRow
     """Whom the job calls back, and what came of it; never a secret."""
     by_message: dict[str, list[dict[str, Any]]] = {}
     for attempt in attempts:
-        entry = {"at": attempt.at, "status": attempt.status, "error": attempt.error}
+        entry = {
+            "at": attempt.at,
+            "status": attempt.status,
+            "error": attempt.error,
+            "first_line": attempt.first_line,
+        }
         by_message.setdefault(attempt.message, []).append(entry)
     return [
         {

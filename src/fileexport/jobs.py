@@ -42,6 +42,8 @@ MAX_KEY = 255
 PROGRESS_TIME = 0.25
 #: Seconds before what the disk or the pool refused is tried again.
 RETRY_TIME = 5.0
+#: Seconds that an order waits for the queue to be opened.
+OPENING_TIME = 3.0
 
 _CLOSED = "no jobs are taken now: try again later"
 
@@ -74,8 +76,8 @@ class _Outcome(NamedTuple):
 class Jobs:
     """The queue and what runs of it. Its methods belong to the reactor's thread.
 
-    Where the database refuses, a method raises as `State`'s does and nothing has changed. What runs is tried
-    again every `RETRY_TIME` then, and is carried out again after the next start at the latest.
+    Where the database refuses, a method raises as `State`'s does and nothing has changed. What the queue does
+    by itself is tried again every `RETRY_TIME` then, and is done after the next start at the latest.
     """
 
     _log = Logger()
@@ -104,9 +106,10 @@ class Jobs:
         self._now = now
         self._cores = cores
         self._ended = ended
-        self._open = False
-        #: Requests that came while the queue was being opened; None before and after.
-        self._early: list[Deferred[None]] | None = None
+        #: Between a start and a stop.
+        self._begun = False
+        #: Orders that came while the queue was being opened; None before and after.
+        self._early: set[Deferred[None]] | None = None
         self._running: dict[str, _Running] = {}
         #: Somebody fills the free places, and whether there is more to fill them with.
         self._filling = self._more = False
@@ -119,11 +122,11 @@ class Jobs:
     # -- starting and stopping
 
     def start(self) -> Deferred[None]:
-        """Put what ran at the last end back in the queue, and begin; fires when it is back.
+        """Put what ran at the last end back in the queue, and begin; fires when it is back, or at a stop.
 
-        Fails as `State` does; nothing runs then.
+        Where the state refuses, nothing runs until it does not any more.
         """
-        return Deferred.fromCoroutine(self._start())
+        return self._spawn(self._start())
 
     def stop(self) -> Deferred[None]:
         """Take no more orders and interrupt what runs; fires when that has ended and is back in the queue.
@@ -132,21 +135,25 @@ class Jobs:
         """
         return Deferred.fromCoroutine(self._stop())
 
+    @property
+    def _open(self) -> bool:
+        """Whether orders are taken, and carried out."""
+        return self._begun and self._early is None
+
     async def _start(self) -> None:
-        self._early = []
-        try:
-            await self._disk.run(self._state.requeue_running)
-            await self._disk.run(self._state.prune, self._now())
-            self._open = True
-        finally:
-            early, self._early = self._early, None
-            for waiter in early:
-                waiter.callback(None)
-        self._ended()
-        self._fill_places()
+        self._begun, early = True, set[Deferred[None]]()
+        self._early = early
+        requeued = await self._try(self._state.requeue_running)
+        self._early = None
+        for waiter in tuple(early):
+            waiter.callback(None)
+        if requeued is not None:
+            self._ended()
+            self._fill_places()
+            await self._prune()
 
     async def _stop(self) -> None:
-        self._open = False
+        self._begun = False
         for running in self._running.values():
             running.meter.interrupt()
         for rest in tuple(self._rests):
@@ -157,7 +164,7 @@ class Jobs:
             await DeferredList(tuple(self._tasks))
         try:
             await self._disk.run(self._state.requeue_running)
-        except (OSError, FileExportError):
+        except Exception:
             # The next start does it.
             self._log.failure("the running jobs could not be put back in the queue")
         if self._ticking is not None:
@@ -173,25 +180,25 @@ class Jobs:
         owner: str,
         target: str,
         key: str | None = None,
+        request: str = "",
         message: Callback | None = None,
     ) -> JobRow:
         """Queue an order; returns when its job is on stable storage: a new one, or one that it shares.
 
-        See `State.add_job` for what is shared and what it raises. `target` is the exported path that the work
-        will write, `key` an Idempotency-Key. Raises `BadRequestError` for a key that is none, `ValueError`
-        for an order that is not JSON, `OverloadedError` after `stop`. While the queue is opened, it waits.
+        See `State.add_job` for what is shared and what it raises. `target` is the place that the work will
+        write, `key` an Idempotency-Key and `request` what it stands for, as in `find`. Raises
+        `BadRequestError` for a key that is none, `ValueError` for an order that is not JSON,
+        `OverloadedError` after `stop`. While the queue is opened, it waits for `OPENING_TIME`.
         """
         if self._early is not None:
-            opened: Deferred[None] = Deferred()
-            self._early.append(opened)
-            await opened
+            await self._opened(self._early)
         if not self._open:
             raise OverloadedError(_CLOSED)
-        if key is not None and not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
-            raise BadRequestError(f"an Idempotency-Key is 1 to {MAX_KEY} printable ASCII characters")
-        row = JobRow(new_job_id(), owner, JobState.QUEUED, _encode(order), target, key, self._now())
+        _check_key(key)
+        row = JobRow(new_job_id(), owner, JobState.QUEUED, _encode(order), target, self._now())
         try:
-            added = await self._disk.run(self._state.add_job, row, message, limit=MAX_QUEUED)
+            add = partial(self._state.add_job, key=key, request=request, limit=MAX_QUEUED)
+            added = await self._disk.run(add, row, message)
             if added.id == row.id:
                 self._publish(added)
             return added
@@ -199,19 +206,23 @@ class Jobs:
             # Also when the caller has gone meanwhile: the job may be there.
             self._fill_places()
 
+    async def find(self, owner: str, key: str, request: str) -> JobRow | None:
+        """The job that an owner's Idempotency-Key stands for, ended or not; None where it stands for none.
+
+        To be asked before anything else is checked: whoever repeats a request gets its job also where it
+        could not be made any more. `request` is a text of what is asked for, equal for equal requests; raises
+        `ConflictError` where the key stands for another one, `BadRequestError` for a key that is none.
+        """
+        _check_key(key)
+        return await self._disk.run(self._state.job_by_key, owner, key, request)
+
     async def get(self, job: str) -> JobRow | None:
         """The job with this id; None where there is none, or none any more."""
         return await self._disk.run(self._state.job, job)
 
-    async def list(
-        self, owner: str | None = None, *, limit: int = 100, before: str | None = None
-    ) -> list[JobRow]:
+    async def list(self, owner: str | None = None, *, limit: int = 100) -> list[JobRow]:
         """The newest jobs of one owner or of all, as `State.jobs` gives them."""
-        return await self._disk.run(self._state.jobs, owner, limit=limit, before=before)
-
-    async def counts(self) -> dict[JobState, int]:
-        """How many jobs there are in each state."""
-        return await self._disk.run(self._state.counts)
+        return await self._disk.run(self._state.jobs, owner, limit=limit)
 
     async def cancel(self, job: str) -> bool:
         """Cancel a job: at once while it is queued, else when its work next calls `Meter.check`.
@@ -346,11 +357,10 @@ class Jobs:
         finally:
             del self._running[row.id]
             self._fill_places()
-        await self._prune()
 
     async def _carry_out(self, row: JobRow, meter: Meter) -> _Outcome | None:
         """The work, in a thread; None where no thread was to be had before the stop."""
-        while self._open:
+        while self._begun:
             try:
                 return await self._pool.run(_carry_out, self._work, row.order, meter)
             except OverloadedError:
@@ -360,7 +370,7 @@ class Jobs:
 
     def _was_stopped(self, outcome: _Outcome) -> bool:
         """Whether a stop ended the work. The state knows of a job that was cancelled too: it will not run."""
-        return not self._open and bool(outcome.failure and outcome.failure.check(JobCancelled))
+        return not self._begun and bool(outcome.failure and outcome.failure.check(JobCancelled))
 
     def _verdict(self, row: JobRow, outcome: _Outcome) -> tuple[JobState, str | None, str | None]:
         """How a job ends: its state, its result, the sentence of its failure."""
@@ -381,18 +391,31 @@ class Jobs:
         while True:
             try:
                 return await self._disk.run(call)
-            except (OSError, FileExportError):
+            except Exception:
+                # Also what nobody foresaw: to give up would leave a job that runs until the next start.
                 self._log.failure("the state of the jobs could not be changed; trying again")
-            if not self._open:
+            if not self._begun:
                 return None
             await self._rest()
 
     async def _prune(self) -> None:
         try:
             await self._disk.run(self._state.prune, self._now())
-        except (OSError, FileExportError):
+        except Exception:
             # The next end does it.
             self._log.failure("old jobs could not be removed")
+
+    async def _opened(self, early: set[Deferred[None]]) -> None:
+        """Wait for the queue to be opened, but not for ever."""
+        opened: Deferred[None] = Deferred()
+        early.add(opened)
+        timer = self._reactor.callLater(OPENING_TIME, opened.callback, None)
+        try:
+            await opened
+        finally:
+            early.discard(opened)
+            if timer.active():
+                timer.cancel()
 
     async def _rest(self) -> None:
         """Wait before something is tried again; a stop ends it."""
@@ -406,12 +429,17 @@ class Jobs:
             if timer.active():
                 timer.cancel()
 
-    def _spawn(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
-        """Run a coroutine that `stop` waits for."""
+    def _spawn(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+        """Run a coroutine that `stop` waits for; what it raises is logged."""
         task = Deferred.fromCoroutine(coroutine)
         self._tasks.add(task)
         task.addErrback(lambda failure: self._log.failure("a job was lost until the next start", failure))
-        task.addBoth(lambda _: self._tasks.discard(task))
+        return task.addBoth(lambda _: self._tasks.discard(task))
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        raise BadRequestError(f"an Idempotency-Key is 1 to {MAX_KEY} printable ASCII characters")
 
 
 def _encode(value: object) -> str:

@@ -12,8 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from fileexport.callback_calls import Answer
+from fileexport.callback_targets import Asker, Target
+from fileexport.callbacks import Calls
+from fileexport.jobs import Event
 from fileexport.web.request import METHODS
 
 if TYPE_CHECKING:
@@ -104,12 +109,13 @@ class Metrics:
         self._sent += sent
         self._seconds.observe(seconds)
 
-    def job_ended(self, state: str) -> None:
-        """A job came to its end: done, failed or cancelled."""
-        self._jobs_ended[state] += 1
+    def job_news(self, news: Event) -> None:
+        """Something happened to a job: its end counts, done, failed or cancelled."""
+        if news.kind == "state" and news.job.state.ended:
+            self._jobs_ended[news.job.state.value] += 1
 
     def callback(self, outcome: str) -> None:
-        """An attempt to deliver a callback came to this outcome."""
+        """An attempt to deliver a callback came to this outcome; see `CountedCalls`."""
         self._callbacks[outcome] += 1
 
     # -- how late the reactor is
@@ -177,3 +183,31 @@ class Metrics:
                 family.add_metric((label,), number)
             yield family
         yield self._delay.family("fileexport_reactor_delay_seconds", "How late a timer of the reactor was.")
+
+
+class CountedCalls:
+    """Makes calls as another does, and counts each attempt by its outcome.
+
+    It was delivered (2xx), rejected (by any other answer), or it failed: there was no answer. What is cut off
+    by a stop is made again, and counts then.
+    """
+
+    def __init__(self, calls: Calls, count: Callable[[str], None]) -> None:
+        self._calls = calls
+        self._count = count
+
+    async def check(self, target: Target, asker: Asker) -> None:
+        await self._calls.check(target, asker)
+
+    async def call(
+        self, target: Target, asker: Asker, fields: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
+        try:
+            answer = await self._calls.call(target, asker, fields, body)
+        except CancelledError:
+            raise
+        except Exception:
+            self._count("failed")
+            raise
+        self._count("delivered" if 200 <= answer.status < 300 else "rejected")
+        return answer

@@ -64,8 +64,9 @@ class Pool:
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Call the function in a thread; fires in the reactor's thread with its result or its exception.
 
-        Fails with `OverloadedError` when `limit` others wait, or while the pool does not run. Cancelling
-        takes waiting work out of the queue; work that runs goes on, and its result is dropped.
+        Fails with `OverloadedError` when `limit` others wait, while the pool does not run, and where the
+        system gives no thread. Cancelling takes waiting work out of the queue; work that runs goes on, and
+        its result is dropped.
         """
         if self._threads is None or self._stopping:
             return fail(OverloadedError(_STOPPING))
@@ -94,7 +95,12 @@ class Pool:
             return
         job = self._waiting.popleft()
         self._running += 1
-        deferToThreadPool(self._reactor, self._threads, job.work).addBoth(self._ended, job)
+        try:
+            outcome = deferToThreadPool(self._reactor, self._threads, job.work)
+        except RuntimeError:
+            # The system gives no thread.
+            outcome = fail(OverloadedError())
+        outcome.addBoth(self._ended, job)
 
     def _ended(self, outcome: Any, job: _Job[Any]) -> None:
         self._running -= 1

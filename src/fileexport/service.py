@@ -242,7 +242,10 @@ class Daemon(ExportService):
             self._core.stop()
 
     def _leave(self) -> None:
-        """End the process although a thread is still at work: it only reads, and nobody waits for it."""
+        """End the process although a thread is still at work: nobody waits for what it does.
+
+        What it was writing lies in staging, without a name, and goes at the next start.
+        """
         if self.abandoned:
             self._sink.close()
             os._exit(0)

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class ArchiveCase(SynchronousTestCase):
         who = Principal("proof", Right.ALL, RelPath())
         order = Exports(self.jail).compress_order(who, RelPath((name,)), form, sums=sums)
         work = Compression(self.jail, len(os.sched_getaffinity(0)))
-        with self.constant(f"{form} of {name}"):
+        with closing(work), self.constant(f"{form} of {name}"):
             made = work(order, Meter(lambda: 0.0))
         self.assertEqual(os.listdir(self.root / RESERVED), [])
         path = self.root / str(made["path"]).lstrip("/")

@@ -6,12 +6,14 @@ says, so here the daemon, its proxy and its clients are processes of different u
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from tests.proof.asking import Answer, ask
 from tests.proof.commands import DaemonCase, run
 from tests.proof.counts import SOAK
-from tests.proof.daemon import Daemon
+from tests.proof.daemon import PATIENCE, Daemon
 from tests.proof.nginx import Nginx, program
 from tests.proof.users import OTHER, as_user, need_other_users, python_as_user
 
@@ -220,6 +222,44 @@ class WithTokenTests(ProxyCase):
         for address, status in (("203.0.113.9", 200), ("198.51.100.1", 403)):
             fields = {"X-Forwarded-For": address} | self.token
             self.assertEqual(ask(port, "/d/f", fields=fields).status, status)
+
+
+class EventTests(ProxyCase):
+    """News of jobs through a proxy, which gathers what it passes on unless it is asked not to."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        program()
+        daemon = self.daemon()
+        bare, kept, *_ = servers_of(daemon)
+        self.ports = self.nginx(daemon, [f"proxy_buffering on; {server}" for server in (bare, kept)], None)
+
+    @contextmanager
+    def asked(
+        self, port: int, method: str, target: str, body: bytes | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """An answer of which the header has come."""
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+            fields = self.token | {"Content-Type": "application/json"}
+            connection.request(method, target, body, fields)
+            with connection.getresponse() as response:
+                yield response
+
+    def test_at_once(self) -> None:
+        """Each event comes when it happens: the stream has not ended, and no buffer is full."""
+        for port in self.ports:
+            with self.asked(port, "GET", "/-/events") as stream:
+                self.assertEqual((stream.status, stream.readline()), (200, b"retry: 2000\n"))
+                with self.asked(port, "POST", "/-/jobs", b'{"path": "/d/f"}') as made:
+                    job = json.loads(made.read())["id"]
+                state = ""
+                while state != "done":
+                    line = stream.readline()
+                    self.assertNotEqual(line, b"", "the stream ended")
+                    if line.startswith(b"data: "):
+                        news = json.loads(line.removeprefix(b"data: "))
+                        self.assertEqual(news["id"], job)
+                        state = news["state"]
 
 
 class PublicUrlTests(ProxyCase):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import enum
 import os
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from fileexport.disk.deflate import blocks, deflate, gz, joined_checksum
 from fileexport.disk.notes import Notes
@@ -121,6 +122,37 @@ def inner_name(name: str) -> str:
 def harmless(name: str) -> str:
     """A name or path without the characters that are none on other systems: backslashes, controls."""
     return "".join("_" if c == "\\" or c < " " or "\x7f" <= c <= "\x9f" else c for c in name)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names of one directory as text that is `harmless`, and still different from each other.
+
+    A name that needs no change keeps its own; of others that would become the same, each later one is
+    numbered: ``a_b (2).txt``.
+    """
+    made = [harmless(printable(name)) for name in names]
+    taken = {name for name, own in zip(made, names, strict=True) if name == own}
+    if len(taken) == len(made):
+        return made
+    last: Counter[str] = Counter()
+    for place, own in enumerate(names):
+        if (name := made[place]) != own:
+            made[place] = _free(name, taken, last)
+            taken.add(made[place])
+    return made
+
+
+def _free(name: str, taken: set[str], last: Counter[str]) -> str:
+    """The name, or what it becomes with the next number that is free; `last` has the numbers given so far."""
+    stem, dot, suffix = name.rpartition(".")
+    if not stem:
+        stem, dot, suffix = name, "", ""
+    free = name
+    while free in taken:
+        # From the last one on: many that become the same would take the square of their number else.
+        last[name] = max(last[name], 1) + 1
+        free = f"{stem} ({last[name]}){dot}{suffix}"
+    return free
 
 
 def zst(pieces: Iterable[bytes], size: int | None = None, threads: int = 0) -> Iterator[bytes]:

@@ -73,7 +73,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for one statement that changes nothing.
+        """The connection, for statements that change nothing.
 
         Raises `OSError` for what the disk refuses (ENOSPC when it is full) and `StateError` for damage.
         """

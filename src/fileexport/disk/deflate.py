@@ -10,6 +10,8 @@ import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from isal import isal_zlib
@@ -43,6 +45,50 @@ class Deflated(NamedTuple):
     data: bytes
     checksum: int
     size: int
+
+
+class Threads:
+    """Up to `count` threads, shared by the streams that are compressed at the same time; thread-safe.
+
+    They begin when they are first needed, and stay until `close`. With a count of 0 there are none, and what
+    is asked of them is done in the caller's thread.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool = ThreadPoolExecutor(max(count, 1), "fileexport-deflate")
+        self._users = 0
+        self._lock = Lock()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Count as one of those who share them."""
+        self._add_users(1)
+        try:
+            yield
+        finally:
+            self._add_users(-1)
+
+    def _add_users(self, count: int) -> None:
+        with self._lock:
+            self._users += count
+
+    @property
+    def share(self) -> int:
+        """How many there are now for each of those who share them; at least one, where there are any."""
+        return max(self._count // max(self._users, 1), min(self._count, 1))
+
+    def submit(self, function: Callable[[T], R], item: T) -> Future[R]:
+        """Have an item worked on in one of them. Not where there are none, nor after `close`."""
+        return self._pool.submit(function, item)
+
+    def close(self) -> None:
+        """End them, when they have finished what they are at."""
+        self._pool.shutdown()
+
+
+#: For streams that are compressed in the thread of whoever reads them.
+NO_THREADS = Threads(0)
 
 
 def blocks(pieces: Iterable[bytes]) -> Iterator[Block]:
@@ -88,30 +134,31 @@ def joined_checksum(first: int, second: int, size: int) -> int:
     return int(isal_zlib.crc32_combine(first, second, size))
 
 
-def ordered(function: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
-    """Apply `function` to each item in some threads of its own; results in the order of the items.
+def ordered(function: Callable[[T], R], items: Iterable[T], threads: Threads) -> Generator[R, None, None]:
+    """Apply `function` to each item in one of the threads; results in the order of the items.
 
-    The items are made in the caller's thread, at most `threads` + 2 ahead of the results. With 0 threads all
-    is done there. Closing the generator drops what waits; the threads are gone when it has ended.
+    The items are made in the caller's thread, at most the present share of the threads and 2 ahead of the
+    results: so what all streams hold together is bounded too. Closing the generator drops what waits.
     """
-    if not threads:
+    if not threads.share:
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(threads, "fileexport-deflate") as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > threads + 1:
-                    yield waiting.popleft().result()
-            while waiting:
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(threads.submit(function, item))
+            while len(waiting) > threads.share + 1:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
-def gz(pieces: Iterable[bytes], name: str, mtime: float, threads: int = 0) -> Generator[bytes, None, None]:
+def gz(
+    pieces: Iterable[bytes], name: str, mtime: float, threads: Threads = NO_THREADS
+) -> Generator[bytes, None, None]:
     """A gzip member with name and time (RFC 1952)."""
     stored_name = _latin_1(name)
     flags = _HAS_NAME if stored_name else 0

@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 from fileexport.disk.archive import Form, harmless, inner_name, read, regrouped, zst
-from fileexport.disk.deflate import BLOCK, Block, Deflated, blocks, deflate, gz, joined_checksum, ordered
+from fileexport.disk.deflate import (
+    BLOCK,
+    Block,
+    Deflated,
+    Threads,
+    blocks,
+    deflate,
+    gz,
+    joined_checksum,
+    ordered,
+)
 from fileexport.disk.notes import Notes
 from fileexport.disk.staging import Staged
 from fileexport.disk.trees import Member, Supply, Tree, TreeForm, tar, tar_gz, zip_head
@@ -37,7 +48,7 @@ class Watcher(Protocol):
     """Who follows an archive that is being made. What it raises ends the making."""
 
     def check(self) -> None:
-        """Called for every 256 KiB that were read. (For entries there is `Tree.check`.)"""
+        """Called for every 256 KiB that were read. (For members there is `Tree.check`.)"""
 
     def advance(self, nbytes: int = 0, files: int = 0) -> None:
         """So much more was read."""
@@ -48,21 +59,46 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How an archive is made. `spill` begins a staged file for what memory should not hold."""
+    """How an archive is made. `spill` begins a staged file for what memory should not hold.
+
+    All archives of one time share `threads`: within `Threads.used`.
+    """
 
     form: TreeForm | Form
-    threads: int
+    threads: Threads
     sums: bool
     spill: Callable[[], Staged]
 
 
-def total(tree: Tree) -> tuple[int, int]:
-    """How many bytes and files a tree has now. Raises as walking it does."""
+class Total(NamedTuple):
+    """What a tree holds: bytes, files, and the bits to read and write that all its members agree on.
+
+    A directory has those to read for whom may also search it.
+    """
+
+    nbytes: int
+    files: int
+    mode: int
+
+
+def total(tree: Tree) -> Total:
+    """What a tree holds now. Raises as walking it does."""
     nbytes = files = 0
+    mode = 0o666
     for member in tree.members():
         nbytes += member.size
         files += not member.is_directory
-    return nbytes, files
+        mode &= readable(member.mode)
+    return Total(nbytes, files, mode)
+
+
+def readable(mode: int) -> int:
+    """The bits of a mode that say who may read and write; in a directory only who may search it reads."""
+    if stat.S_ISDIR(mode):
+        for who in (0o070, 0o007):
+            if mode & who & 0o555 != who & 0o555:
+                mode &= ~who
+    return mode & 0o666
 
 
 def packed(tree: Tree, packing: Packing, watcher: Watcher) -> Generator[bytes, None, None]:
@@ -73,7 +109,8 @@ def packed(tree: Tree, packing: Packing, watcher: Watcher) -> Generator[bytes, N
     """
     with ExitStack() as closing:
         notes = partial(_notes, closing, packing)
-        supply = _Watched(tree, watcher, notes() if packing.sums else None, packing.form is TreeForm.ZIP)
+        named = replace(tree, only_text=packing.form is TreeForm.ZIP)
+        supply = _Watched(named, watcher, notes() if packing.sums else None)
         yield from regrouped(_formed(supply, packing, notes))
 
 
@@ -90,53 +127,48 @@ def _formed(supply: _Watched, packing: Packing, notes: Callable[[], Notes]) -> I
     if packing.form is TreeForm.TAR_GZ:
         return tar_gz(supply, threads)
     if packing.form is TreeForm.TAR_ZST:
-        return zst(tar(supply), threads=threads)
+        return zst(tar(supply), threads=threads.share)
     if packing.form is TreeForm.TAR:
         return tar(supply)
     return _zipped(supply, threads, notes())
 
 
-def _bare(supply: _Watched, is_gz: bool, threads: int) -> Iterator[bytes]:
+def _bare(supply: _Watched, is_gz: bool, threads: Threads) -> Iterator[bytes]:
     """The one file compressed, without anything around it."""
-    for member, name in supply.members():
-        pieces = supply.content(member, name)
+    for member in supply.members():
+        pieces = supply.content(member)
         if is_gz:
-            yield from gz(pieces, inner_name(name), member.mtime_ns / 1e9, threads)
+            yield from gz(pieces, inner_name(member.name), member.mtime_ns / 1e9, threads)
         else:
-            yield from zst(pieces, member.size, threads)
+            yield from zst(pieces, member.size, threads.share)
 
 
 class _Watched:
-    """A tree that is read for a watcher, and must hold still; with sums, they are its last member.
+    """A tree that is read for a watcher, and must hold still; with sums, they are its last member."""
 
-    `only_text` is for archives whose names cannot hold every byte: those names are replaced, as in the sums.
-    """
-
-    def __init__(self, tree: Tree, watcher: Watcher, sums: Notes | None, only_text: bool) -> None:
+    def __init__(self, tree: Tree, watcher: Watcher, sums: Notes | None) -> None:
         self._tree = tree
         self._watcher = watcher
         self._sums = sums
-        self._only_text = only_text
         self._newest = 0
         self._ended = False
         self.name = tree.name
 
-    def members(self) -> Iterator[tuple[Member, str]]:
+    def members(self) -> Iterator[Member]:
         for member in self._tree.members(self._watcher.left_out):
             self._newest = max(self._newest, member.mtime_ns)
-            name = self._tree.name_of(member.path)
-            yield member, harmless(printable(name)) if self._only_text else name
+            yield member
         self._ended = True
         if self._sums is not None:
             # Dated by what it speaks of: the same tree gives the same archive.
-            yield Member(RelPath((SUMS,)), False, self._sums.size, self._newest, _SUMS_MODE), SUMS
+            yield Member(RelPath((SUMS,)), SUMS, False, self._sums.size, self._newest, _SUMS_MODE)
 
-    def content(self, member: Member, name: str) -> Iterator[bytes]:
+    def content(self, member: Member) -> Iterator[bytes]:
         if self._sums is not None and self._ended:
             yield from self._sums.pieces()
             return
         digest = sha256()
-        for piece in self._pieces(member, name):
+        for piece in self._pieces(member):
             if self._sums is not None:
                 digest.update(piece)
             self._watcher.advance(len(piece))
@@ -144,22 +176,23 @@ class _Watched:
             yield piece
         self._watcher.advance(files=1)
         if self._sums is not None:
-            self._sums.write(sums_line(digest.hexdigest(), name))
+            self._sums.write(sums_line(digest.hexdigest(), member.name))
 
-    def _pieces(self, member: Member, name: str) -> Iterator[bytes]:
+    def _pieces(self, member: Member) -> Iterator[bytes]:
         expected = (member.size, member.mtime_ns)
-        with self._tree.open(member.path) as opened:
+        with self._tree.open(member) as opened:
             if opened.is_directory or _version(opened.stat) != expected:
-                raise _changed(name)
+                raise changed(member.name)
             try:
                 yield from read(opened.descriptor, member.size)
             except ChangedWhileRead:
-                raise _changed(name) from None
+                raise changed(member.name) from None
             if _version(os.fstat(opened.descriptor)) != expected:
-                raise _changed(name)
+                raise changed(member.name)
 
 
-def _changed(name: str) -> ChangedWhileRead:
+def changed(name: str) -> ChangedWhileRead:
+    """The error for what has this name in its archive, and did not hold still."""
     return ChangedWhileRead(f"{harmless(printable(name))} changed while it was read: try again")
 
 
@@ -182,7 +215,7 @@ class _Part(NamedTuple):
     block: Block
 
 
-def _zipped(supply: Supply, threads: int, directory: Notes) -> Iterator[bytes]:
+def _zipped(supply: Supply, threads: Threads, directory: Notes) -> Iterator[bytes]:
     """A zip archive whose members are deflated."""
     records = Zip(directory)
     checksum = length = 0
@@ -203,9 +236,9 @@ def _zipped(supply: Supply, threads: int, directory: Notes) -> Iterator[bytes]:
 
 
 def _parts(supply: Supply) -> Iterator[_Part]:
-    for member, name in supply.members():
-        head = zip_head(member, name, DEFLATED if member.size else STORED)
-        content = () if member.is_directory else supply.content(member, name)
+    for member in supply.members():
+        head = zip_head(member, DEFLATED if member.size else STORED)
+        content = () if member.is_directory else supply.content(member)
         is_first = True
         for block in blocks(content):
             yield _Part(head, is_first, block)

@@ -46,10 +46,8 @@ class JobRow:
     state: JobState
     #: What to do, as JSON: equal orders have equal text.
     order: str
-    #: The exported path that the job writes; no two jobs write one at the same time.
+    #: The place that the job writes, one text for each; no two jobs write one at the same time.
     target: str
-    #: The Idempotency-Key of the request that made it.
-    key: str | None
     created: float
     started: float | None = None
     ended: float | None = None
@@ -73,6 +71,11 @@ class Callback:
     loopback_allowed: bool
     #: Signs the webhook.
     secret: str | None = field(default=None, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Scheme, host and port: callbacks of one place have one receiver, as URLs come in one spelling."""
+        return "/".join(self.url.split("/", 3)[:3])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +116,7 @@ def new_message_id() -> str:
 
 
 #: Columns in the order of the records' fields.
-JOB_COLUMNS = (
-    "id, owner, state, task, target, key, created, started, ended, result, error, cancelling"  # JobRow
-)
+JOB_COLUMNS = "id, owner, state, task, target, created, started, ended, result, error, cancelling"  # JobRow
 MESSAGE_COLUMNS = (
     "kind, url, address_of_requester, loopback_allowed, secret, id, job, state, attempts, due"  # MessageRow
 )
@@ -132,7 +133,6 @@ _FIRST = (
         state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
         task TEXT NOT NULL,
         target BLOB NOT NULL,
-        key TEXT,
         created REAL NOT NULL,
         started REAL,
         ended REAL,
@@ -145,20 +145,24 @@ _FIRST = (
     "CREATE INDEX jobs_by_owner ON jobs (owner, number)",
     "CREATE INDEX jobs_by_end ON jobs (ended, number) WHERE ended IS NOT NULL",
     "CREATE UNIQUE INDEX jobs_writing ON jobs (target) WHERE state IN ('queued', 'running')",
-    # Not a column of `jobs`: requests that share a job have a key each.
+    # Not a column of `jobs`: requests that share a job have a key each. `request` is a digest of what
+    # the client asked for.
     """
     CREATE TABLE keys (
         owner TEXT NOT NULL,
         key TEXT NOT NULL,
         job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-        callback TEXT NOT NULL,
+        request BLOB NOT NULL,
         PRIMARY KEY (owner, key)
     ) WITHOUT ROWID
     """,
     "CREATE INDEX keys_by_job ON keys (job)",
+    # `owner` is the job's: what waits is counted, and what is due is chosen, from the indexes alone.
     """
     CREATE TABLE messages (
         number INTEGER PRIMARY KEY,
+        owner TEXT NOT NULL,
+        place TEXT NOT NULL,
         kind TEXT NOT NULL,
         url TEXT NOT NULL,
         address_of_requester TEXT NOT NULL,
@@ -172,7 +176,8 @@ _FIRST = (
     )
     """,
     "CREATE INDEX messages_by_job ON messages (job)",
-    "CREATE INDEX messages_by_state ON messages (state, due)",
+    "CREATE INDEX messages_due ON messages (due, place) WHERE state = 'due'",
+    "CREATE INDEX messages_undelivered ON messages (owner) WHERE state IN ('waiting', 'due')",
     """
     CREATE TABLE attempts (
         number INTEGER PRIMARY KEY,

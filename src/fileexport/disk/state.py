@@ -7,10 +7,11 @@ raised, nothing changed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ KEPT_JOBS = 1_000
 UNDELIVERED_TIME = 10 * 24 * 3600.0
 #: Messages that are still to be delivered, of all jobs: they outlive `KEPT_JOBS`.
 MAX_MESSAGES = 10_000
+#: Those of them that one owner may have, so that a dead receiver is not everybody's trouble.
+MAX_OWN_MESSAGES = MAX_MESSAGES // 4
+#: The part of the queue that an owner may fill while others have something in it.
+OWN_PART = 0.75
 #: Requests that share one job: each adds a message or a key.
 MAX_SHARED = 64
 #: Attempts of a message that are remembered: two schedules of ten.
@@ -76,18 +81,35 @@ class State:
 
     # -- jobs
 
-    def add_job(self, row: JobRow, callback: Callback | None = None, *, limit: int) -> JobRow:
+    def job_by_key(self, owner: str, key: str, request: str) -> JobRow | None:
+        """The job that this owner's key stands for; None where it stands for none.
+
+        `request` is a text of what the client asks for, the same for the same request. Raises `ConflictError`
+        where the key was used for another one.
+        """
+        with self._database.reading() as t:
+            return _known(t, owner, key, request)
+
+    def add_job(
+        self,
+        row: JobRow,
+        callback: Callback | None = None,
+        *,
+        key: str | None = None,
+        request: str = "",
+        limit: int,
+    ) -> JobRow:
         """Queue a job, or find the one that the request shares; its end is told to `callback`.
 
-        The same owner's `row.key` gives the job that it gave before, and nothing is added. An equal order of
-        the same owner that has not ended is shared. Raises `ConflictError` where the key was used for another
-        request, `BusyError` while another order writes the target, `QueueFull` where `limit` jobs are queued
-        or the job or the database has as many messages as it may, `ValueError` for an order that is too long.
+        A key that stands for a job gives that one, as `job_by_key` does, and nothing is added. An equal order
+        of the same owner that has not ended is shared. Raises `ConflictError` as `job_by_key`, `BusyError`
+        while another order writes the target, `QueueFull` where as many jobs are queued as may be (`limit`;
+        less for an owner while others wait) or as many messages wait, `ValueError` for too long an order.
         """
         if len(row.order) > MAX_ORDER:
             raise ValueError(f"an order has more than {MAX_ORDER} characters")
         with self._database.transaction() as t:
-            if row.key is not None and (known := _known(t, row, callback)) is not None:
+            if key is not None and (known := _known(t, row.owner, key, request)) is not None:
                 return known
             query = f"SELECT {JOB_COLUMNS} FROM jobs WHERE target = ? AND {_ACTIVE}"
             active = _first_job(t, query, os.fsencode(row.target))
@@ -95,7 +117,10 @@ class State:
                 active = _insert(t, row, limit)
             elif active.cancelling or (active.owner, active.order) != (row.owner, row.order):
                 raise BusyError("another job is writing this path: try again later")
-            _attach(t, active, row.key, callback)
+            if key is not None:
+                _add_key(t, active, key, request)
+            if callback is not None:
+                _add_message(t, active, callback)
             return active
 
     def next_job(self) -> JobRow | None:
@@ -115,7 +140,7 @@ class State:
     def end_job(
         self, job: str, state: JobState, result: str | None = None, error: str | None = None
     ) -> JobRow | None:
-        """Give a running job its end, and make its messages due, all or nothing.
+        """Give a running job its end, and make its messages due, all or nothing; old jobs are forgotten.
 
         None, and nothing changes, where it does not run. Raises `ValueError` for a state that is no end, or a
         result that is too long.
@@ -123,9 +148,7 @@ class State:
         if not state.ended or len(result or "") > MAX_RESULT:
             raise ValueError(f"a job does not end as {state}, or its result is too long")
         with self._database.transaction() as t:
-            if not _end(t, job, "running", self._now(), state, result, error):
-                return None
-            return _job(t, job)
+            return _end(t, job, "running", self._now(), state, result, error)
 
     def cancel_job(self, job: str) -> JobRow | None:
         """Cancel a queued job, with its messages due, or mark a running one as `cancelling`.
@@ -133,13 +156,10 @@ class State:
         The mark outlives a kill. None, and nothing changes, where the job has ended or there is none.
         """
         with self._database.transaction() as t:
-            if not _end(t, job, "queued", self._now(), JobState.CANCELLED):
-                marked = t.execute(
-                    "UPDATE jobs SET cancelling = 1 WHERE id = ? AND state = 'running'", (job,)
-                )
-                if not marked.rowcount:
-                    return None
-            return _job(t, job)
+            if (ended := _end(t, job, "queued", self._now(), JobState.CANCELLED)) is not None:
+                return ended
+            marked = t.execute("UPDATE jobs SET cancelling = 1 WHERE id = ? AND state = 'running'", (job,))
+            return _job(t, job) if marked.rowcount else None
 
     def requeue_running(self) -> int:
         """Put the running jobs back in the queue, where they were, and count them.
@@ -159,19 +179,9 @@ class State:
         with self._database.reading() as t:
             return _job(t, job)
 
-    def jobs(
-        self, owner: str | None = None, *, limit: int = MAX_ROWS, before: str | None = None
-    ) -> list[JobRow]:
-        """The newest jobs, of one owner or of all, newest first; `before`: older than the job with this id.
-
-        At most `limit` and at most `MAX_ROWS`; none where the job named by `before` is not there any more.
-        """
-        where, values = "1", []
-        if owner is not None:
-            where, values = "owner = ?", [owner]
-        if before is not None:
-            where += " AND number < (SELECT number FROM jobs WHERE id = ?)"
-            values.append(before)
+    def jobs(self, owner: str | None = None, *, limit: int = MAX_ROWS) -> list[JobRow]:
+        """The newest jobs, of one owner or of all, newest first; at most `limit` and at most `MAX_ROWS`."""
+        where, values = ("1", ()) if owner is None else ("owner = ?", (owner,))
         query = f"SELECT {JOB_COLUMNS} FROM jobs WHERE {where} ORDER BY number DESC LIMIT ?"
         with self._database.reading() as t:
             return [_job_row(row) for row in t.execute(query, (*values, max(0, min(limit, MAX_ROWS))))]
@@ -188,40 +198,39 @@ class State:
         One with a message still to be delivered stays, until `UNDELIVERED_TIME` after its end.
         """
         with self._database.transaction() as t:
-            return t.execute(
-                """
-                DELETE FROM jobs
-                WHERE ended IS NOT NULL
-                  AND (ended < ? OR (ended, number) <= (
-                      SELECT ended, number FROM jobs WHERE ended IS NOT NULL
-                      ORDER BY ended DESC, number DESC LIMIT 1 OFFSET ?))
-                  AND (ended < ? OR NOT EXISTS (
-                      SELECT 1 FROM messages WHERE messages.job = jobs.id AND messages.state = 'due'))
-                """,
-                (now - KEPT_TIME, KEPT_JOBS, now - UNDELIVERED_TIME),
-            ).rowcount
+            return _prune(t, now)
 
     # -- messages
 
-    def due_messages(self, now: float, limit: int) -> list[MessageRow]:
-        """Messages to be sent by the time `now`, the longest due first; at most `limit` and `MAX_ROWS`."""
-        query = f"""
-            SELECT {MESSAGE_COLUMNS} FROM messages WHERE state = 'due' AND due <= ? ORDER BY due LIMIT ?
-        """
-        with self._database.reading() as t:
-            return [_message_row(row) for row in t.execute(query, (now, max(0, min(limit, MAX_ROWS))))]
+    def due_messages(self, now: float, limit: int, without: Collection[str] = ()) -> list[MessageRow]:
+        """Messages to be sent by the time `now`, the longest due first; at most `limit` and `MAX_ROWS`.
 
-    def next_due(self) -> float | None:
-        """When the next message is to be sent, also when that is past; None when there is none."""
+        None of those that go to one of the places `without`.
+        """
+        marks = ", ".join("?" * len(without))
+        query = f"""
+            SELECT {MESSAGE_COLUMNS} FROM messages
+            WHERE state = 'due' AND due <= ? AND place NOT IN ({marks}) ORDER BY due LIMIT ?
+        """
+        values = (now, *without, max(0, min(limit, MAX_ROWS)))
         with self._database.reading() as t:
-            [due] = t.execute("SELECT min(due) FROM messages WHERE state = 'due'").fetchone()
+            return [_message_row(row) for row in t.execute(query, values)]
+
+    def next_due(self, after: float = 0.0) -> float | None:
+        """When the next message is to be sent after the time `after`; None when there is none."""
+        query = "SELECT min(due) FROM messages WHERE state = 'due' AND due > ?"
+        with self._database.reading() as t:
+            [due] = t.execute(query, (after,)).fetchone()
         return None if due is None else float(due)
 
-    def attempted(self, attempt: AttemptRow, state: MessageState, due: float | None = None) -> bool:
-        """Note an attempt to deliver a message that is due, and what becomes of it.
+    def attempted(
+        self, sent: MessageRow, attempt: AttemptRow, state: MessageState, due: float | None = None
+    ) -> bool:
+        """Note an attempt to deliver a message that was due, and what becomes of it.
 
-        `state` is DUE with the time of the next attempt, or an end. False, and nothing changes, where the
-        message is not due or not there any more. The last `MAX_ATTEMPTS` attempts are kept.
+        `sent` is the message as the attempt found it. `state` is DUE with the time of the next attempt, or an
+        end. False, and nothing changes, where the message is not as it was: it is to be sent again from the
+        first, or not there any more. The last `MAX_ATTEMPTS` attempts are kept.
         """
         if (state is MessageState.DUE) is (due is None):
             raise ValueError("a message has a time when it is due, and only then")
@@ -229,9 +238,9 @@ class State:
             changed = t.execute(
                 """
                 UPDATE messages SET state = ?, attempts = attempts + 1, due = ?
-                WHERE id = ? AND state = 'due'
+                WHERE id = ? AND state = 'due' AND attempts = ? AND due = ?
                 """,
-                (state, due, attempt.message),
+                (state, due, sent.id, sent.attempts, sent.due),
             )
             if not changed.rowcount:
                 return False
@@ -246,12 +255,16 @@ class State:
             return True
 
     def redeliver(self, job: str) -> int:
-        """Make all messages of an ended job due now, with all their attempts before them; count them."""
+        """Make the messages of an ended job due now, with all their attempts before them; count them.
+
+        A plain GET says that the job is done: after another end there is none to be sent.
+        """
         with self._database.transaction() as t:
             return t.execute(
                 """
                 UPDATE messages SET state = 'due', attempts = 0, due = ?
                 WHERE job = ? AND state != 'waiting'
+                  AND (kind != 'get' OR (SELECT state FROM jobs WHERE id = messages.job) = 'done')
                 """,
                 (self._now(), job),
             ).rowcount
@@ -312,47 +325,57 @@ def _count(t: sqlite3.Connection, table: str, where: str, *values: object) -> in
     return int(count)
 
 
-def _known(t: sqlite3.Connection, row: JobRow, callback: Callback | None) -> JobRow | None:
-    """The job that the key of `row` stands for."""
-    found = t.execute("SELECT job, callback FROM keys WHERE owner = ? AND key = ?", (row.owner, row.key))
-    for job, called in found.fetchall():
-        known = _job(t, job)
-        if known is not None:
-            if (known.order, known.target, called) != (row.order, row.target, _shown(callback)):
-                raise ConflictError("this Idempotency-Key stands for another request")
-            return known
-    return None
+def _known(t: sqlite3.Connection, owner: str, key: str, request: str) -> JobRow | None:
+    """The job that a key stands for. A job that is forgotten takes its keys along."""
+    found = t.execute("SELECT job, request FROM keys WHERE owner = ? AND key = ?", (owner, key)).fetchone()
+    if found is None:
+        return None
+    job, asked = found
+    if asked != _digest(request):
+        raise ConflictError("this Idempotency-Key stands for another request")
+    return _job(t, job)
 
 
-def _shown(callback: Callback | None) -> str:
-    return "" if callback is None else f"{callback.kind} {callback.url}"
+def _digest(request: str) -> bytes:
+    """What is kept of a request: it may be long."""
+    return hashlib.sha256(request.encode("utf-8", "surrogatepass")).digest()
 
 
 def _insert(t: sqlite3.Connection, row: JobRow, limit: int) -> JobRow:
-    if _count(t, "jobs", "state = 'queued'") >= limit:
+    queued = _count(t, "jobs", "state = 'queued'")
+    own = _count(t, "jobs", "state = 'queued' AND owner = ?", row.owner)
+    if queued >= limit or (own < queued and own >= limit * OWN_PART):
         raise QueueFull
     t.execute(
-        "INSERT INTO jobs (id, owner, state, task, target, key, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (row.id, row.owner, row.state, row.order, os.fsencode(row.target), row.key, row.created),
+        "INSERT INTO jobs (id, owner, state, task, target, created) VALUES (?, ?, ?, ?, ?, ?)",
+        (row.id, row.owner, row.state, row.order, os.fsencode(row.target), row.created),
     )
     return row
 
 
-def _attach(t: sqlite3.Connection, job: JobRow, key: str | None, callback: Callback | None) -> None:
-    """Add what a request brings to its job."""
-    for table in ("messages", "keys"):
-        if _count(t, table, "job = ?", job.id) >= MAX_SHARED:
-            raise QueueFull("too many requests share this job: try again later")
-    if key is not None:
-        values = (job.owner, key, job.id, _shown(callback))
-        t.execute("INSERT INTO keys (owner, key, job, callback) VALUES (?, ?, ?, ?)", values)
-    if callback is None:
-        return
-    if _count(t, "messages", "state IN ('waiting', 'due')") >= MAX_MESSAGES:
+def _add_key(t: sqlite3.Connection, job: JobRow, key: str, request: str) -> None:
+    _check_shared(t, "keys", job)
+    values = (job.owner, key, job.id, _digest(request))
+    t.execute("INSERT INTO keys (owner, key, job, request) VALUES (?, ?, ?, ?)", values)
+
+
+def _add_message(t: sqlite3.Connection, job: JobRow, callback: Callback) -> None:
+    _check_shared(t, "messages", job)
+    undelivered = "state IN ('waiting', 'due')"
+    if (
+        _count(t, "messages", f"{undelivered} AND owner = ?", job.owner) >= MAX_OWN_MESSAGES
+        or _count(t, "messages", undelivered) >= MAX_MESSAGES
+    ):
         raise QueueFull("too many messages are still to be delivered: try again later")
     message = (*astuple(callback), new_message_id(), job.id, MessageState.WAITING, 0, None)
-    marks = ", ".join("?" * len(message))
-    t.execute(f"INSERT INTO messages ({MESSAGE_COLUMNS}) VALUES ({marks})", message)
+    values = (job.owner, callback.place, *message)
+    marks = ", ".join("?" * len(values))
+    t.execute(f"INSERT INTO messages (owner, place, {MESSAGE_COLUMNS}) VALUES ({marks})", values)
+
+
+def _check_shared(t: sqlite3.Connection, table: str, job: JobRow) -> None:
+    if _count(t, table, "job = ?", job.id) >= MAX_SHARED:
+        raise QueueFull("too many requests share this job: try again later")
 
 
 def _end(
@@ -363,8 +386,11 @@ def _end(
     state: JobState,
     result: str | None = None,
     error: str | None = None,
-) -> bool:
-    """End a job that is in the `expected` state, and make its messages due."""
+) -> JobRow | None:
+    """End a job that is in the `expected` state, and make its messages due; the job as it is then.
+
+    Whatever ends makes others old: so there are never many more than `KEPT_JOBS`.
+    """
     ended = t.execute(
         """
         UPDATE jobs SET state = ?, ended = ?, result = ?, error = ?, cancelling = 0
@@ -372,8 +398,24 @@ def _end(
         """,
         (state, now, result, error, job, expected),
     )
-    if ended.rowcount:
-        t.execute(
-            "UPDATE messages SET state = 'due', due = ? WHERE job = ? AND state = 'waiting'", (now, job)
-        )
-    return bool(ended.rowcount)
+    if not ended.rowcount:
+        return None
+    t.execute("UPDATE messages SET state = 'due', due = ? WHERE job = ? AND state = 'waiting'", (now, job))
+    row = _job(t, job)
+    _prune(t, now)
+    return row
+
+
+def _prune(t: sqlite3.Connection, now: float) -> int:
+    return t.execute(
+        """
+        DELETE FROM jobs
+        WHERE ended IS NOT NULL
+          AND (ended < ? OR (ended, number) <= (
+              SELECT ended, number FROM jobs WHERE ended IS NOT NULL
+              ORDER BY ended DESC, number DESC LIMIT 1 OFFSET ?))
+          AND (ended < ? OR NOT EXISTS (
+              SELECT 1 FROM messages WHERE messages.job = jobs.id AND messages.state = 'due'))
+        """,
+        (now - KEPT_TIME, KEPT_JOBS, now - UNDELIVERED_TIME),
+    ).rowcount

@@ -12,17 +12,18 @@ it; other links, sockets, devices and the like have no content and are left out.
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from isal import isal_zlib
 
 from fileexport.disk import tars
-from fileexport.disk.archive import harmless, read, regrouped, zst
-from fileexport.disk.deflate import gz
+from fileexport.disk.archive import distinct, harmless, read, regrouped, zst
+from fileexport.disk.deflate import NO_THREADS, Threads, gz
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.notes import Notes
 from fileexport.disk.zips import STORED, Head, Zip
@@ -32,6 +33,8 @@ from fileexport.paths import RelPath, printable
 #: Told of an entry that is left out, by its name in the archive, and why.
 LeftOut = Callable[[str, str], object]
 
+#: What the disk says where there is nothing, or a link to nothing, in a circle, or to where nobody may go.
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM)
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -76,9 +79,13 @@ class Source(Protocol):
 
 
 class Member(NamedTuple):
-    """A file or directory of the tree, by its path from the top. `size` is 0 for a directory."""
+    """A file or directory of the tree, by its path from the top. `size` is 0 for a directory.
+
+    `name` is its own in the archive: relative, with slashes only, and no other member has it.
+    """
 
     path: RelPath
+    name: str
     is_directory: bool
     size: int
     mtime_ns: int
@@ -95,17 +102,18 @@ def _nobody(name: str, why: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A directory of a source, as `name` in its archive, but for the entry `without` of its view.
+    """A directory of a source, as `name` in its archive.
 
-    `check` is called for every entry that is walked over, and may raise.
+    `check` is called for every entry that is found and again for every one that is walked over, and may
+    raise. `only_text` is for archives whose names cannot hold every byte: see `distinct`.
     """
 
     source: Source
     view: View
     top: RelPath
     name: str
-    without: RelPath | None = None
     check: Callable[[], object] = _always
+    only_text: bool = False
 
     def members(self, left_out: LeftOut = _nobody) -> Iterator[Member]:
         """Everything below the top, each directory before what is in it.
@@ -113,37 +121,33 @@ class Tree:
         Raises `OSError`; `Unreadable` for a directory that may not be listed, `ChangedWhileRead` for one
         that went away, and `FileNameError` for what lies deeper than a path can name.
         """
-        return self._below(RelPath(), left_out)
+        return self._below(RelPath(), self._names([self.name])[0], left_out)
 
-    def name_of(self, path: RelPath) -> str:
-        """What lies at `path` from the top, in the archive: relative, with slashes only."""
-        return "/".join((self.name, *path))
-
-    def open(self, path: RelPath) -> Opened:
-        """Open what lies at `path` from the top. Raises as `members` does."""
+    def open(self, member: Member) -> Opened:
+        """Open a member. Raises as `members` does."""
         try:
-            return self.source.open(self.view, self.top + path)
+            return self.source.open(self.view, self.top + member.path)
         except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
-            raise self._refusal(path, error) from error
+            raise _refusal(member.name, error) from error
 
-    def _below(self, path: RelPath, left_out: LeftOut) -> Iterator[Member]:
-        here = self.top + path
-        hole = self.without.name if self.without is not None and self.without.parent == here else None
+    def _names(self, names: list[str]) -> list[str]:
+        return distinct(names) if self.only_text else names
+
+    def _below(self, path: RelPath, name: str, left_out: LeftOut) -> Iterator[Member]:
         try:
-            entries = sorted(self._entries(here))
+            entries = sorted(self._entries(self.top + path))
         except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
             if not path:
                 raise
-            raise self._refusal(path, error) from error
-        for entry in entries:
-            if entry.name == hole:
-                continue
-            member = self._member(path / entry.name, entry, left_out)
+            raise _refusal(name, error) from error
+        for entry, own in zip(entries, self._names([entry.name for entry in entries]), strict=True):
+            self.check()
+            member = self._member(path / entry.name, f"{name}/{own}", entry, left_out)
             if member is None:
                 continue
             yield member
             if member.is_directory:
-                yield from self._below(member.path, left_out)
+                yield from self._below(member.path, member.name, left_out)
 
     def _entries(self, path: RelPath) -> Iterator[Entry]:
         # In no variable: the traceback of what `check` raises would keep the directory open.
@@ -151,26 +155,30 @@ class Tree:
             self.check()
             yield entry
 
-    def _member(self, path: RelPath, entry: Entry, left_out: LeftOut) -> Member | None:
+    def _member(self, path: RelPath, name: str, entry: Entry, left_out: LeftOut) -> Member | None:
         if entry.kind in ("file", "directory"):
-            return Member(path, entry.kind == "directory", entry.size, entry.mtime_ns, entry.mode)
+            return Member(path, name, entry.kind == "directory", entry.size, entry.mtime_ns, entry.mode)
         if entry.kind == "link":
             try:
                 status = self.source.stat(self.view, self.top + path)
-            except (OSError, FileNameError):
-                left_out(self.name_of(path), "a link that leads to nothing here")
+            except (OSError, FileNameError) as error:
+                # An error of the disk says nothing of the link: a file must not be missing for it.
+                if isinstance(error, OSError) and error.errno not in NOWHERE:
+                    raise
+                left_out(name, "a link that leads to nothing here")
                 return None
             if stat.S_ISREG(status.st_mode):
-                return Member(path, False, status.st_size, status.st_mtime_ns, status.st_mode)
+                return Member(path, name, False, status.st_size, status.st_mtime_ns, status.st_mode)
             entry = entry._replace(mode=status.st_mode)
-        left_out(self.name_of(path), _KINDS.get(stat.S_IFMT(entry.mode), "neither file nor directory"))
+        left_out(name, _KINDS.get(stat.S_IFMT(entry.mode), "neither file nor directory"))
         return None
 
-    def _refusal(self, path: RelPath, error: OSError) -> FileExportError:
-        name = harmless(printable(self.name_of(path)))
-        if isinstance(error, PermissionError):
-            return Unreadable(f"{name} cannot be read")
-        return ChangedWhileRead(f"{name} went away while the archive was made")
+
+def _refusal(name: str, error: OSError) -> FileExportError:
+    shown = harmless(printable(name))
+    if isinstance(error, PermissionError):
+        return Unreadable(f"{shown} cannot be read")
+    return ChangedWhileRead(f"{shown} went away while the archive was made")
 
 
 class OneFile(Tree):
@@ -180,14 +188,16 @@ class OneFile(Tree):
 
     def members(self, left_out: LeftOut = _nobody) -> Iterator[Member]:
         """The file itself. Raises `OSError`, also where it is a directory."""
+        self.check()
         status = self.source.stat(self.view, self.top)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError
-        yield Member(RelPath(), False, status.st_size, status.st_mtime_ns, status.st_mode)
+        [name] = self._names([self.name])
+        yield Member(RelPath(), name, False, status.st_size, status.st_mtime_ns, status.st_mode)
 
 
 class Supply(Protocol):
-    """What an archive is made of: members with their names in it, each followed by its content.
+    """What an archive is made of: members, each followed by its content.
 
     `name` is the archive's own, without a suffix. `content` is asked for once for each member that is no
     directory, before the next member.
@@ -195,8 +205,8 @@ class Supply(Protocol):
 
     name: str
 
-    def members(self) -> Iterator[tuple[Member, str]]: ...
-    def content(self, member: Member, name: str) -> Iterable[bytes]: ...
+    def members(self) -> Iterator[Member]: ...
+    def content(self, member: Member) -> Iterable[bytes]: ...
 
 
 class _Whole:
@@ -206,13 +216,15 @@ class _Whole:
         self._tree = tree
         self.name = tree.name
 
-    def members(self) -> Iterator[tuple[Member, str]]:
-        return ((member, self._tree.name_of(member.path)) for member in self._tree.members())
+    def members(self) -> Iterator[Member]:
+        return self._tree.members()
 
-    def content(self, member: Member, name: str) -> Iterator[bytes]:
-        with self._tree.open(member.path) as opened:
+    def content(self, member: Member) -> Iterator[bytes]:
+        with self._tree.open(member) as opened:
             if opened.is_directory or opened.stat.st_size != member.size:
-                raise ChangedWhileRead(f"{harmless(printable(name))} changed while the archive was made")
+                raise ChangedWhileRead(
+                    f"{harmless(printable(member.name))} changed while the archive was made"
+                )
             yield from read(opened.descriptor, member.size)
 
 
@@ -224,7 +236,7 @@ class _Container(Protocol):
 
     has_checksums: bool
 
-    def before(self, member: Member, name: str) -> bytes: ...
+    def before(self, member: Member) -> bytes: ...
     def after(self, member: Member, checksum: int) -> bytes: ...
     def end(self) -> bytes: ...
 
@@ -236,7 +248,7 @@ def archived(tree: Tree, form: TreeForm) -> tuple[int | None, Generator[bytes, N
     `ChangedWhileRead` where the tree is not what it was when the length was promised; what it yielded until
     then is no complete archive, and its receiver must learn that.
     """
-    supply = _Whole(tree)
+    supply = _Whole(replace(tree, only_text=form is TreeForm.ZIP))
     if form is TreeForm.TAR_GZ:
         return None, regrouped(tar_gz(supply))
     if form is TreeForm.TAR_ZST:
@@ -251,17 +263,17 @@ def tar(supply: Supply) -> Iterator[bytes]:
     return _stream(supply, _Tar())
 
 
-def tar_gz(supply: Supply, threads: int = 0) -> Generator[bytes, None, None]:
-    """The same, compressed by some threads of its own."""
+def tar_gz(supply: Supply, threads: Threads = NO_THREADS) -> Generator[bytes, None, None]:
+    """The same, compressed by some threads."""
     return gz(tar(supply), harmless(printable(supply.name)) + ".tar", 0, threads)
 
 
 def _stream(supply: Supply, container: _Container) -> Iterator[bytes]:
-    for member, name in supply.members():
-        yield container.before(member, name)
+    for member in supply.members():
+        yield container.before(member)
         checksum = 0
         if not member.is_directory:
-            for piece in supply.content(member, name):
+            for piece in supply.content(member):
                 if container.has_checksums:
                     checksum = isal_zlib.crc32(piece, checksum)
                 yield piece
@@ -271,8 +283,8 @@ def _stream(supply: Supply, container: _Container) -> Iterator[bytes]:
 
 def _length(supply: Supply, container: _Container) -> int:
     length = 0
-    for member, name in supply.members():
-        length += len(container.before(member, name)) + member.size
+    for member in supply.members():
+        length += len(container.before(member)) + member.size
         length += len(container.after(member, 0))
     return length + len(container.end())
 
@@ -293,9 +305,9 @@ class _Tar:
 
     has_checksums = False
 
-    def before(self, member: Member, name: str) -> bytes:
+    def before(self, member: Member) -> bytes:
         return tars.header(
-            name,
+            member.name,
             is_directory=member.is_directory,
             size=member.size,
             mtime=member.mtime_ns // 1_000_000_000,
@@ -319,8 +331,8 @@ class _Stored:
         self._zip = Zip(self._directory)
         self._head = Head("", 0, 0, 0, STORED)
 
-    def before(self, member: Member, name: str) -> bytes:
-        self._head = zip_head(member, name, STORED)
+    def before(self, member: Member) -> bytes:
+        self._head = zip_head(member, STORED)
         if member.is_directory:
             return self._zip.whole(self._head, 0, 0)
         return self._zip.begin(self._head)
@@ -332,7 +344,8 @@ class _Stored:
         return b"".join(self._zip.end())
 
 
-def zip_head(member: Member, name: str, method: int) -> Head:
-    """A member as a zip archive describes it."""
-    name = harmless(printable(name)) + "/" * member.is_directory
-    return Head(name, member.size, member.mtime_ns / 1e9, member.mode, method)
+def zip_head(member: Member, method: int) -> Head:
+    """A member as a zip archive describes it; its name is text."""
+    return Head(
+        member.name + "/" * member.is_directory, member.size, member.mtime_ns / 1e9, member.mode, method
+    )

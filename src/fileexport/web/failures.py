@@ -7,13 +7,18 @@ from http import HTTPStatus
 
 import msgspec
 
-from fileexport.errors import FileExportError, row_for, sentence_for
+from fileexport.errors import FileExportError, OverloadedError, QueueFull, row_for, sentence_for
 from fileexport.web import pages
 from fileexport.web.head import MalformedRequest
 from fileexport.web.request import Header, Request
 
 #: Characters of a reason phrase: the rest of the sentence is in the body.
 _MAX_REASON = 512
+
+
+#: Too much to do passes: the errors after which a client may come again, and the seconds until then.
+_PASSING = (OverloadedError, QueueFull)
+_RETRY_AFTER: Header = (b"Retry-After", b"10")
 
 
 class HttpError(FileExportError):
@@ -27,12 +32,15 @@ class HttpError(FileExportError):
 
 def fail(request: Request, error: BaseException, *, plain: bool, prefix: str) -> None:
     """Answer with an error. `plain` routes speak text to whoever names no other type."""
+    headers: tuple[Header, ...] = ()
     if isinstance(error, HttpError):
         status, sentence, headers = error.status, str(error), error.headers
     elif isinstance(error, MalformedRequest):
-        status, sentence, headers = error.status, str(error), ()
+        status, sentence = error.status, str(error)
     else:
-        status, sentence, headers = row_for(error).http, sentence_for(error), ()
+        row = row_for(error)
+        status, sentence = row.http, sentence_for(error)
+        headers = (_RETRY_AFTER,) if row.kind in _PASSING else ()
     headers = ((b"Cache-Control", b"no-store"), (b"Vary", b"Accept"), *headers)
     if request.accepts(b"json"):
         problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": sentence}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,6 +47,16 @@ request that changes something is refused when another site's page makes it.
 `dir` and names are counted in bytes of UTF-8: a name has 255 at most, a path 4096 and 64 names."""
 
 Answers = dict[int, Json]
+
+
+class Formats(NamedTuple):
+    """What can be made: by a job, by `/tar`, and on the way of a file and of a tree."""
+
+    job: tuple[str, ...]
+    tar: tuple[str, ...]
+    file: tuple[str, ...]
+    tree: tuple[str, ...]
+
 
 #: Who may ask: by any token, by one that is not sent by a browser on its own, or anybody at all.
 _TOKEN: list[Json] = [{"bearer": []}, {"basic": []}, {}]
@@ -159,14 +170,14 @@ def _acting(methods: Iterable[str], operation: Json) -> Json:
 # -- the paths
 
 
-def _export_paths() -> Iterator[tuple[str, Json]]:
+def _export_paths(formats: Formats) -> Iterator[tuple[str, Json]]:
     yield "/list", _read(_list())
 
-    compress = query("compress", choice("zip", "gz", "zst"), "Compressed on the way; no ranges then.")
+    compress = query("compress", choice(*formats.file), "Compressed on the way; no ranges then.")
     parameters = (_DIR, _FILE, compress, *_CONDITIONS)
     yield "/get", _read(_operation("get", "export", "A file for keeping.", _file_answers(), parameters))
 
-    yield "/tar", {"get": _tar()}
+    yield "/tar", {"get": _tar(formats)}
     yield "/delete", _acting(("get", "post", "delete"), _delete())
 
     stopping = {200: answer("The daemon ends.", {TEXT: {"type": "string", "const": "stopping"}})}
@@ -189,14 +200,14 @@ def _list() -> Json:
     return _operation("list", "export", about, {200: files, **_errors(404)}, parameters)
 
 
-def _tar() -> Json:
+def _tar(formats: Formats) -> Json:
     parameters = (
         _DIR,
         query("name", NAME, "A file or directory in it.", required=True, example="notes.txt"),
         query("host", {"type": "string", "minLength": 1}, "Whom to call back.", required=True),
         query("port", {"type": "integer", "minimum": 1, "maximum": 65535}, "On which port.", required=True),
         query("path", _TARGET, "With which path and query.", required=True, example="/ping?id=A1B2C3"),
-        query("format", choice("tar.gz", "tar.zst", "zip", default="tar.gz"), "As what."),
+        query("format", choice(*formats.tar, default="tar.gz"), "As what."),
     )
     working = answer("The job is durable.", {TEXT: {"type": "string", "const": "working ..."}}, _LOCATION)
     answers = {200: working, **_errors(404, 409, 429, 507)}
@@ -217,9 +228,9 @@ def _delete() -> Json:
     return _operation("delete", "export", about, {200: deleted, **_errors(404, 409)}, parameters)
 
 
-def _browsing_paths() -> Iterator[tuple[str, Json]]:
+def _browsing_paths(formats: Formats) -> Iterator[tuple[str, Json]]:
     as_json = query("json", STRING, "A directory as JSON.", allowEmptyValue=True)
-    forms = choice("tar", "tar.gz", "tar.zst", "zip")
+    forms = choice(*formats.tree)
     about = "A directory as an archive"
     for_root = (as_json, query("archive", forms, f"{about}."))
     for_any = (as_json, query("archive", STRING, f"{about}, as at `/`; ignored for a file."))
@@ -258,7 +269,8 @@ def _own_paths() -> Iterator[tuple[str, Json]]:
 
 def _job_paths() -> Iterator[tuple[str, Json]]:
     one = (segment("id", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}, "The job's id."),)
-    limit = query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many.")
+    bounds = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+    limit = query("limit", bounds, "At most so many.")
     wait = query("wait", {"type": "integer", "minimum": 0, "maximum": 60}, "Seconds to wait for its end.")
     many = {200: answer("Newest first.", {JSON: listed(ref("schemas", "Job"))})}
     job = {200: answer("The job.", _JOB), **_errors(404)}
@@ -268,11 +280,13 @@ def _job_paths() -> Iterator[tuple[str, Json]]:
     about = "The caller's jobs; an admin's are all."
     listing = _operation("listJobs", "jobs", about, many, (limit,))
     yield "/-/jobs", {**_read(listing), "post": _new_job()}
-    cancel = _operation("cancelJob", "jobs", "Cancels a job that has not ended.", job, one)
+    cancelled = job | {202: answer("The job, which ends when its work next looks.", _JOB)}
+    cancel = _operation("cancelJob", "jobs", "Cancels a job that has not ended.", cancelled, one)
     get = _operation("getJob", "jobs", "One job.", job, (*one, wait))
     yield "/-/jobs/{id}", {**_read(get), "delete": cancel}
     about = "What happens to a job, until it has ended."
-    yield "/-/jobs/{id}/events", _read(_operation("watchJob", "jobs", about, told | _errors(404), one))
+    watched = {204: answer("It has ended, and nothing will happen."), **told, **_errors(404)}
+    yield "/-/jobs/{id}/events", _read(_operation("watchJob", "jobs", about, watched, one))
     about = "Sends the callback of an ended job again."
     yield "/-/jobs/{id}/redeliver", {"post": _operation("redeliver", "jobs", about, again, one)}
     about = "What happens to the caller's jobs."
@@ -293,7 +307,7 @@ def _new_job() -> Json:
 # -- the whole
 
 
-def document(version: str, server_prefix: str) -> Json:
+def document(version: str, server_prefix: str, formats: Formats) -> Json:
     """The document of this version, for paths below `server_prefix` (empty, or such as `/files`)."""
     return {
         "openapi": "3.1.0",
@@ -310,9 +324,9 @@ def document(version: str, server_prefix: str) -> Json:
             {"name": "browse", "description": "The exported tree by its own paths."},
             {"name": "daemon", "description": "About the daemon itself."},
         ],
-        "paths": dict((*_export_paths(), *_job_paths(), *_own_paths(), *_browsing_paths())),
+        "paths": dict((*_export_paths(formats), *_job_paths(), *_own_paths(), *_browsing_paths(formats))),
         "components": {
-            "schemas": parts.SCHEMAS,
+            "schemas": {**parts.SCHEMAS, "Format": choice(*formats.job)},
             "responses": parts.RESPONSES,
             "securitySchemes": parts.SECURITY_SCHEMES,
         },
@@ -320,6 +334,6 @@ def document(version: str, server_prefix: str) -> Json:
 
 
 @lru_cache(maxsize=1)
-def encoded(version: str, server_prefix: str) -> bytes:
+def encoded(version: str, server_prefix: str, formats: Formats) -> bytes:
     """The document as JSON."""
-    return msgspec.json.encode(document(version, server_prefix))
+    return msgspec.json.encode(document(version, server_prefix, formats))

@@ -97,8 +97,9 @@ _TIME = {"type": "number", "description": "Seconds since 1970."}
 _COUNT = {"type": "integer", "minimum": 0}
 _TYPE = choice("file", "directory", "link", "other")
 _SKIPPED = record({"name": STRING, "why": STRING})
-_FORMAT = choice("tar.gz", "tar.zst", "zip", "gz", "zst")
+_FORMAT = ref("schemas", "Format")
 
+#: Beside them stands `Format`: what a job can make.
 SCHEMAS: Json = {
     "Problem": record(
         {"type": STRING, "title": STRING, "status": {"type": "integer"}, "detail": STRING},
@@ -146,11 +147,17 @@ SCHEMAS: Json = {
             "size": _COUNT,
             "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
             "files": _COUNT,
-            "skipped": record({"count": _COUNT, "entries": listed(_SKIPPED)}),
-        }
+            "skipped": record({"count": _COUNT, "entries": listed(_SKIPPED)}, optional=("entries",)),
+        },
+        description="The `entries` that were skipped are there where one job is asked for.",
     ),
     "Attempt": record(
-        {"at": _TIME, "status": or_null({"type": "integer"}), "error": or_null(STRING)},
+        {
+            "at": _TIME,
+            "status": or_null({"type": "integer"}),
+            "error": or_null(STRING),
+            "first_line": {"type": "string", "description": "Of the answer's body."},
+        },
     ),
     "Callback": record(
         {
@@ -172,6 +179,7 @@ SCHEMAS: Json = {
             "created": _TIME,
             "started": or_null(_TIME),
             "ended": or_null(_TIME),
+            "cancelling": {"type": "boolean", "description": "It was cancelled, and has not ended yet."},
             "progress": or_null(ref("schemas", "Progress")),
             "result": or_null(ref("schemas", "Result")),
             "error": or_null(STRING),
