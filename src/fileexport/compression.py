@@ -23,6 +23,7 @@ from fileexport.disk.packing import SUMS, Packing, changed, packed, readable, to
 from fileexport.disk.staging import Staged
 from fileexport.disk.trees import NOWHERE, OneFile, Source, Tree, TreeForm
 from fileexport.errors import BadRequestError, ConflictError, OverloadedError
+from fileexport.meter import Meter
 from fileexport.paths import RelPath, printable
 
 #: Entries that were left out and are named in the result; more are only counted.
@@ -58,22 +59,12 @@ _FORMS: dict[ArchiveForm, TreeForm | Form] = {
 _SUFFIXES = {ArchiveForm.TAR_GZ: ".tgz"}
 
 
-def form_of(text: str) -> ArchiveForm:
+def read_form(text: str) -> ArchiveForm:
     """The form of this name. Raises `BadRequestError`."""
     try:
         return ArchiveForm(text)
     except ValueError:
         raise BadRequestError(f"a format is one of {', '.join(form.value for form in ArchiveForm)}") from None
-
-
-class Meter(Protocol):
-    """What the work tells of its progress, and asks: see `fileexport.meter`."""
-
-    bytes_total: int | None
-    files_total: int | None
-
-    def advance(self, nbytes: int = 0, files: int = 0) -> None: ...
-    def check(self) -> None: ...
 
 
 class Files(Source, Protocol):

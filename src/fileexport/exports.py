@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from fileexport.compression import Order, check_order, form_of, least_room, replaced, target_of
+from fileexport.compression import Order, check_order, least_room, read_form, replaced, target_of
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.trees import Source, Tree, TreeForm, archived
 from fileexport.errors import BadRequestError, FileNameError
@@ -212,7 +212,7 @@ class Exports:
         does not exist, and for an exported directory itself.
         """
         self._require(who, Right.WRITE)
-        form = form_of(format)
+        form = read_form(format)
         view, rest = self._place(who, source)
         if not rest:
             raise BadRequestError("there is no place beside an exported directory: name what is in it")
