@@ -2,53 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
+
+from fileexport.errors import OverloadedError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@implementer(IHostnameResolver)
 class Names:
-    """A resolver that answers from a table; a name that is not in it is not answered until `answer`."""
+    """A worker whose `socket.getaddrinfo` answers from a table.
+
+    A name with no addresses in the table is not known; one that is not in the table is not answered until
+    `answer`. `asked` are all that were looked up; while it `refuses`, nothing is.
+    """
 
     def __init__(self, **table: Sequence[str]) -> None:
         self.table = table
-        self.open: list[IResolutionReceiver] = []
+        self.asked: list[str] = []
+        self.refuses = False
+        self._open: list[Deferred[Any]] = []
 
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        self.open.append(resolutionReceiver)
-        if hostName in self.table:
-            self.answer(*self.table[hostName])
-        return Resolution()
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        if function is not socket.getaddrinfo or kwargs != {"type": socket.SOCK_STREAM}:
+            raise AssertionError(f"{function} was called with {args} and {kwargs}")
+        if self.refuses:
+            return fail(OverloadedError())
+        name = str(args[0])
+        self.asked.append(name)
+        looking: Deferred[Any] = Deferred()
+        self._open.append(looking)
+        if name in self.table:
+            self.answer(*self.table[name])
+        return looking
 
     def answer(self, *addresses: str) -> None:
         """Answer the oldest open question."""
-        receiver = self.open.pop(0)
-        for text in addresses:
-            kind = IPv6Address if ":" in text else IPv4Address
-            receiver.addressResolved(kind("TCP", text, 0))
-        receiver.resolutionComplete()
+        looking = self._open.pop(0)
+        if not addresses:
+            looking.errback(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+            return
+        looking.callback([_place(text) for text in addresses])
 
 
-@implementer(IHostResolution)
-class Resolution:
-    """A question to `Names`."""
-
-    name = ""
-
-    def cancel(self) -> None:
-        """It cannot be called back."""
+def _place(text: str) -> tuple[object, ...]:
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    place = (text, 0, 0, 0) if family is socket.AF_INET6 else (text, 0)
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place
 
 
 class Receiver(Protocol):

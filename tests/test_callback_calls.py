@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Any
 
 import trustme
-from twisted.internet import reactor as global_reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError
@@ -16,9 +14,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump, connect
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.addresses import read_address
 from fileexport.callback_calls import (
     CALL_TIME,
     CLOSE_TIME,
@@ -33,7 +30,7 @@ from fileexport.callback_calls import (
 )
 from fileexport.callback_targets import Asker, HostPort, Target, Targets
 from fileexport.endpoints import TlsContext
-from fileexport.errors import CallbackRefusedError
+from fileexport.errors import CallbackRefusedError, OverloadedError
 from tests.callback_receivers import Names, Receiver
 
 LOCAL = Asker.at("127.0.0.1", True)
@@ -44,9 +41,6 @@ NOT_HTTP = "the answer is not HTTP/1, or its head is too long"
 CLOSED = "the connection was closed without a whole answer"
 CA = trustme.CA()
 
-# Twisted does not declare that its module is a reactor of every kind.
-reactor: Any = global_reactor
-
 
 class CallCase(SynchronousTestCase):
     """A caller in memory."""
@@ -54,12 +48,12 @@ class CallCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.names = Names(localhost=("::1", "127.0.0.1"))
-        self.reactor.installNameResolver(self.names)
         self.targets = Targets(lambda: (), [HostPort("hook.example")], is_local)
 
     def call(self, target: Target = GET, **fields: str) -> Deferred[Answer]:
         """Begin a call by GET."""
-        return Deferred.fromCoroutine(Caller(self.reactor, self.targets).call(target, LOCAL, fields))
+        caller = Caller(self.reactor, self.targets, self.names)
+        return Deferred.fromCoroutine(caller.call(target, LOCAL, fields))
 
     def accept(self, receiver: Protocol, index: int = -1) -> IOPump:
         """Accept what was dialled."""
@@ -102,7 +96,7 @@ class RequestTests(CallCase):
     def test_post(self) -> None:
         """A body is POSTed with its length and the fields that come with it."""
         fields = {"Content-Type": "application/json", "webhook-id": "msg_1"}
-        caller = Caller(self.reactor, self.targets)
+        caller = Caller(self.reactor, self.targets, self.names)
         calling = Deferred.fromCoroutine(caller.call(GET, LOCAL, fields, b'{"a": 1}'))
         receiver = Receiver(OK)
         self.accept(receiver)
@@ -150,7 +144,7 @@ class RefusalTests(CallCase):
 
     def check(self, target: Target, asker: Asker = LOCAL) -> Deferred[None]:
         """Begin a check."""
-        return Deferred.fromCoroutine(Caller(self.reactor, self.targets).check(target, asker))
+        return Deferred.fromCoroutine(Caller(self.reactor, self.targets, self.names).check(target, asker))
 
     def test_refused(self) -> None:
         """A refused target gets one sentence, whether it is asked for or called, and no connection."""
@@ -202,6 +196,22 @@ class RefusalTests(CallCase):
         self.assertEqual(self.reason(calling), "no answer in time")
         self.names.answer("127.0.0.1")
         self.names.answer()
+        self.assertEqual(self.dialled(), [])
+
+    def test_literal(self) -> None:
+        """An address is not looked up: whoever looks names up may be busy."""
+        for url in ("http://127.0.0.1:9010/", "http://[::1]:9010/"):
+            self.successResultOf(self.check(Target.from_url(url)))
+            self.call(Target.from_url(url)).addErrback(lambda _: None)
+            self.fail_dial()
+        self.assertEqual(self.names.asked, [])
+
+    def test_too_many_names(self) -> None:
+        """When no more names can be looked up, the request and the delivery fail with just that."""
+        self.names.refuses = True
+        target = Target.from_url("http://localhost:9010/")
+        for deferred in (self.check(target), self.call(target)):
+            self.failureResultOf(deferred, OverloadedError)
         self.assertEqual(self.dialled(), [])
 
 
@@ -384,7 +394,7 @@ class TlsTests(CallCase):
         """Call a receiver whose certificate is for `certified`."""
         trust = Certificate.loadPEM(CA.cert_pem.bytes())
         targets = Targets(lambda: (), [HostPort("hook.example"), HostPort(ip_address("10.0.0.1"))], is_local)
-        caller = Caller(self.reactor, targets, trust)
+        caller = Caller(self.reactor, targets, self.names, trust)
         calling = Deferred.fromCoroutine(caller.call(Target.from_url(url), LOCAL, {}, b"{}"))
         self.receiver = Receiver(OK)
         protocol: Protocol = self.receiver
@@ -412,59 +422,3 @@ class TlsTests(CallCase):
             calling = self.post(certified, tls=tls)
             self.assertEqual(self.reason(calling), "no TLS, or its certificate is not accepted", certified)
             self.assertNotIn(b"POST", self.receiver.request)
-
-
-class LoopbackTests(TestCase):
-    """Real sockets."""
-
-    def setUp(self) -> None:
-        self.connections = 0
-        self.port = reactor.listenTCP(0, Factory.forProtocol(self.receiver), interface="127.0.0.1")
-        self.number = self.port.getHost().port
-        self.addCleanup(self.port.stopListening)
-
-    def receiver(self) -> Receiver:
-        """Count a connection."""
-        self.connections += 1
-        return Receiver(OK)
-
-    def caller(self, *own: str) -> Caller:
-        """A caller of a daemon that listens on these addresses with the listener's port."""
-        listeners = [(read_address(text), self.number) for text in own]
-        return Caller(reactor, Targets(lambda: listeners, (), is_local))
-
-    async def try_all(self, caller: Caller, asker: Asker, *hosts: str) -> None:
-        """Every way to reach these hosts is refused."""
-        for host in hosts:
-            for way in ("check", "call"):
-                with self.assertRaises(CallbackRefusedError, msg=host):
-                    target = Target.for_get(host, str(self.number), "/ping")
-                    await (caller.check(target, asker) if way == "check" else caller.call(target, asker, {}))
-
-    async def test_called(self) -> None:
-        """A listener of this machine is called, by its address and by its name."""
-        for host in ("127.0.0.1", "localhost"):
-            target = Target.for_get(host, str(self.number), "/ping?id=A1B2C3")
-            await self.caller().check(target, LOCAL)
-            self.assertEqual(await self.caller().call(target, LOCAL, {}), FIN)
-        self.assertEqual(self.connections, 2)
-
-    async def test_never_arrives(self) -> None:
-        """What is refused never arrives at the listener that it names."""
-        proxied = Asker.at("127.0.0.1", False)
-        await self.try_all(self.caller(), proxied, "127.0.0.1", "localhost", "::ffff:127.0.0.1")
-        await self.try_all(self.caller("127.0.0.1"), LOCAL, "127.0.0.1", "localhost", "::ffff:127.0.0.1")
-        await self.try_all(self.caller("0.0.0.0"), LOCAL, "127.0.0.1", "127.0.0.9", "localhost")
-        await self.try_all(self.caller("::"), LOCAL, "127.0.0.1", "localhost")
-        await self.try_all(self.caller(), LOCAL, "0.0.0.0", "0", "127.1", "2130706433", "0x7f.1", "::")
-        self.assertEqual(self.connections, 0)
-
-    def test_is_local(self) -> None:
-        """An address of this machine is told from one of another."""
-        for text, expected in (
-            ("127.0.0.1", True),
-            ("127.1.2.3", True),
-            ("192.0.2.1", False),
-            ("2001:db8::1", False),
-        ):
-            self.assertEqual(is_local(ip_address(text)), expected, text)

@@ -28,12 +28,9 @@ from twisted.internet.error import (
 )
 from twisted.internet.error import TimeoutError as DialTimedOut
 from twisted.internet.interfaces import (
-    IAddress,
     IConsumer,
-    IHostResolution,
     IProtocol,
     IProtocolFactory,
-    IResolutionReceiver,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Protocol, connectionDone
@@ -46,9 +43,10 @@ from zope.interface import implementer
 
 from fileexport.addresses import Address, read_address
 from fileexport.callback_targets import MAX_ADDRESSES, Asker, Target, Targets
-from fileexport.errors import CallbackRefusedError
+from fileexport.errors import CallbackRefusedError, FileExportError
+from fileexport.pools import Worker
 
-#: IReactorCore, IReactorTime, IReactorTCP and IReactorPluggableNameResolver in one; no type says that.
+#: IReactorCore, IReactorTime and IReactorTCP in one; no type says that.
 Reactor = Any
 
 #: Seconds for all of a call: finding the address, connecting, the answer.
@@ -111,16 +109,23 @@ def is_local(address: Address) -> bool:
 class Caller:
     """Makes requests to targets, each on a connection of its own."""
 
-    def __init__(self, reactor: Reactor, targets: Targets, trust: Certificate | None = None) -> None:
-        """`trust` is the authority whose certificates are accepted; None: those that the system trusts."""
+    def __init__(
+        self, reactor: Reactor, targets: Targets, names: Worker, trust: Certificate | None = None
+    ) -> None:
+        """`names` carries out lookups of names, which may hang for longer than anybody waits for them.
+
+        `trust` is the authority whose certificates are accepted; None: those that the system trusts.
+        """
         self._reactor = reactor
         self._targets = targets
+        self._names = names
         self._trust = trust
 
     async def check(self, target: Target, asker: Asker) -> None:
         """Raise `CallbackRefusedError` unless the target is allowed as its name stands now; dials nothing.
 
-        A name that cannot be found in time is refused with the same sentence.
+        A name that cannot be found in time is refused with the same sentence. Raises `OverloadedError` where
+        no more names can be looked up now.
         """
         checking = Deferred.fromCoroutine(self._choose(target, asker))
         try:
@@ -134,25 +139,29 @@ class Caller:
         """GET the target, or POST `body` to it; redirects are not followed.
 
         An answer counts when its head is complete, also one whose body is cut off or does not end in time.
-        Raises `CallbackRefusedError`, when nothing was dialled, and `CallFailed`. The connection is closed in
-        every case.
+        Raises `CallbackRefusedError` and `OverloadedError`, when nothing was dialled, and `CallFailed`. The
+        connection is closed in every case.
         """
         calling = Deferred.fromCoroutine(self._call(target, asker, fields, body))
         try:
             return await calling.addTimeout(CALL_TIME, self._reactor)
-        except (CallbackRefusedError, CallFailed, CancelledError):
+        except (FileExportError, CallFailed, CancelledError):
             raise
         except Exception as error:  # whatever the other side made of Twisted's client
             raise CallFailed(_why(error)) from error
 
     async def _choose(self, target: Target, asker: Asker) -> Sequence[Address]:
-        addresses = await self._resolve(target) if isinstance(target.host, str) else [target.host]
+        addresses = await self._resolve(target.host) if isinstance(target.host, str) else [target.host]
         return self._targets.choose(target, addresses, asker)
 
-    async def _resolve(self, target: Target) -> Sequence[Address]:
-        names = _Names()
-        self._reactor.nameResolver.resolveHostName(names, target.host, target.port)
-        return await names.found
+    async def _resolve(self, name: str) -> Sequence[Address]:
+        # Not the reactor's resolver: others would wait behind a slow name, and the end of the process, too.
+        try:
+            found = await self._names.run(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise DNSLookupError() from error
+        # One too many is enough to be refused.
+        return [read_address(str(place[0])) for *_, place in found[: MAX_ADDRESSES + 1]]
 
     async def _call(
         self, target: Target, asker: Asker, fields: Mapping[str, str], body: bytes | None
@@ -205,30 +214,6 @@ def _why(error: BaseException) -> str:
         if any(isinstance(cause, kinds) for cause in causes):
             return reason
     return "the answer is not HTTP/1" if len(causes) > 1 else f"it failed ({type(error).__name__})"
-
-
-@implementer(IResolutionReceiver)
-class _Names:
-    """The addresses of a name, when they are all there."""
-
-    def __init__(self) -> None:
-        self.found: Deferred[Sequence[Address]] = Deferred()
-        self._addresses: list[Address] = []
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Nothing is known yet."""
-
-    def addressResolved(self, address: IAddress) -> None:
-        if len(self._addresses) <= MAX_ADDRESSES:  # one too many is enough to be refused
-            self._addresses.append(read_address(getattr(address, "host", "")))
-
-    def resolutionComplete(self) -> None:
-        if self.found.called:  # cancelled: nobody waits any more
-            return
-        if self._addresses:
-            self.found.callback(self._addresses)
-        else:
-            self.found.errback(DNSLookupError())
 
 
 @implementer(IBodyProducer)

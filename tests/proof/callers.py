@@ -27,7 +27,7 @@ class Call(NamedTuple):
 class Receiver:
     """Listens on an address of this machine for as long as its `with` block lasts."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.calls: list[Call] = []
         #: Connections that came in, whatever they said.
         self.connections = 0
@@ -53,7 +53,7 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer((host, 0), Handler)
+        self._server = ThreadingHTTPServer((host, port), Handler)
         self.port = int(self._server.server_address[1])
 
     def __enter__(self) -> Receiver:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
+from zipfile import ZipFile, is_zipfile
 
+from fileexport.compression import ArchiveForm, Compression, Order
+from fileexport.disk import notes
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.resolve import Resolver, Walk
 from fileexport.disk.staging import PREFIX, Staged
+from fileexport.meter import Meter
 from fileexport.paths import RESERVED, RelPath
 from tests.proof.disk_model import Fronted
 
@@ -114,6 +124,7 @@ class Scenario:
         (self.root / "link").symlink_to("d")
         for path, content in self.before.items():
             if path != "link":
+                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
                 (self.root / path).write_bytes(content)
 
     def jail(self, calls: Calls) -> Jail:
@@ -330,6 +341,85 @@ class Recover(Scenario):
         return str(int(told) - len(left(self.root)))
 
 
+class Compress(Upload):
+    """The work of a job: a tree becomes an archive that was not there, with checksums.
+
+    The notes for the end of the archive are too long for the memory: they lie in staging, too.
+    """
+
+    form = ArchiveForm.TAR_GZ
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        base = P(setting.place.base)
+        self._tree = base / "tree"
+        self._order = Order(
+            self._tree, base + self.path, self.form, sums=True, base=base, exported=base, hidden=True
+        )
+        self._files = {"file": b"".join(setting.pieces), "link": b"".join(setting.pieces)}
+        place = str(self._tree).lstrip("/")
+        self.before |= {f"{place}/{name}": content for name, content in self._files.items()}
+        self.before[f"{place}/link"] = b"file"
+        self.after = {**self.before, setting.place.real: self._make()}
+
+    def _make(self) -> bytes:
+        """The archive as it must be: the same tree gives the same bytes."""
+        self.prepare()
+        jail = self.jail(Calls())
+        try:
+            self._said = self.run(jail)
+        finally:
+            jail.close()
+        archive = (self.root / self.setting.place.real).read_bytes()
+        sums = [f"{sha256(self._files[name]).hexdigest()}  tree/{name}\n" for name in sorted(self._files)]
+        expected = {f"tree/{name}": content for name, content in self._files.items()}
+        assert held_by(archive) == expected | {"SHA256SUMS": "".join(sums).encode()}
+        assert self._said.startswith(sha256(archive).hexdigest())
+        return archive
+
+    def prepare(self) -> None:
+        super().prepare()
+        tree = self.root / str(self._tree).lstrip("/")
+        (tree / "link").unlink()
+        (tree / "link").symlink_to("file")
+        for path in (*tree.rglob("*"), tree):
+            os.utime(path, (1e9, 1e9), follow_symlinks=False)
+
+    def run(self, jail: Jail) -> str:
+        with patch.object(notes, "_IN_MEMORY", 64), closing(Compression(jail, 1)) as work:
+            made = work(self._order.as_json(), Meter(lambda: 0.0))
+        mode = (self.root / self.setting.place.real).stat().st_mode
+        return f"{made['sha256']}, {stat.filemode(mode)}"
+
+    def told(self) -> str:
+        return self._said
+
+
+class CompressAgain(Compress):
+    """The same over an archive that was there, and is nobody else's. A zip archive notes its members, too."""
+
+    exists = True
+    form = ArchiveForm.ZIP
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        assert self._said.endswith(" -rw-------")
+
+    def prepare(self) -> None:
+        super().prepare()
+        (self.root / self.setting.place.real).chmod(0o600)
+
+
+def held_by(archive: bytes) -> Tree:
+    """The files in an archive, which is read to its end."""
+    if is_zipfile(BytesIO(archive)):
+        with ZipFile(BytesIO(archive)) as members:
+            return {info.filename: members.read(info) for info in members.infolist() if not info.is_dir()}
+    with tarfile.open(fileobj=BytesIO(archive), mode="r:gz") as tar:
+        found = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
+        return {name: content.read() for name, content in found.items() if content is not None}
+
+
 class InPlace(Overwrite):
     """The control: written over the old version itself, which no proof may let pass."""
 
@@ -354,5 +444,5 @@ class InPlace(Overwrite):
 
 SCENARIOS = (
     *(Create, Overwrite, CreateOnly, CreateRefused, Discard, Beside),
-    *(Remove, RemoveChosen, Recover),
+    *(Remove, RemoveChosen, Recover, Compress, CompressAgain),
 )

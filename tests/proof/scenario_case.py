@@ -11,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.proof.disk_scenarios import (
     Beside,
+    Compress,
+    CompressAgain,
     Create,
     CreateOnly,
     CreateRefused,
@@ -64,6 +66,11 @@ class ScenarioCase(SynchronousTestCase):
     def test_recover(self) -> None:
         """A recovery counts what is gone, can be done again, and touches nothing but what is in staging."""
         self.check(Recover)
+
+    def test_compress(self) -> None:
+        """The archive of a job is there whole, or what was there before; its notes never stay."""
+        self.check(Compress)
+        self.check(CompressAgain)
 
     def test_control(self) -> None:
         """A file that is written in place is found out: without that the proof would be void."""

@@ -12,18 +12,21 @@ import sys
 import tarfile
 import time
 from collections import defaultdict
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SkipTest
 
 from fileexport.tokens import generate_token
+from tests.proof import strange_names
 from tests.proof.callers import Receiver, Reply, own_address, say
-from tests.proof.commands import DaemonCase, eventually, run
+from tests.proof.commands import Command, DaemonCase, eventually, run
 from tests.proof.counts import SOAK, Tally
-from tests.proof.daemon import CHECKOUT, Daemon
+from tests.proof.daemon import CHECKOUT, PATIENCE, Daemon
 from tests.proof.small_disk import in_small_disk
+from tests.proof.strange_names import Names
 
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 JOBS = 20
@@ -203,6 +206,30 @@ class KillTests(JobCase):
         self.assertEqual(self.staged(), [])
         _TALLY.add(len(self.jobs), f"{KILLS} kills")
 
+    def test_retried(self) -> None:
+        """A callback that nobody took before a kill comes after it, by the same id."""
+        self.write("root/d/f.sql", text(1, 1000))
+        with Receiver() as placeholder:
+            port = placeholder.port
+        with self.daemon() as daemon:
+            wanted = {"path": "/d/f.sql", "callback": f"http://127.0.0.1:{port}/hook"}
+            job = f"/-/jobs/{say(daemon.url, 'POST', '/-/jobs', wanted, self.bearer).value['id']}"
+            eventually("an attempt was noted", lambda: self.callback(daemon, job)["attempts"])
+            first = self.callback(daemon, job)
+            daemon.kill()
+        self.assertEqual((first["state"], first["attempts"][0]["error"]), ("due", "connection refused"))
+        with Receiver(port=port) as receiver, self.daemon() as daemon:
+            daemon.expect(r"CALLBACK: 200 - OK: thank you$")
+            [call] = receiver.calls
+            self.assertEqual(call.fields["webhook-id"], first["id"])
+            eventually("it is noted", lambda: self.callback(daemon, job)["state"] == "delivered")
+            self.assertEqual([a["status"] for a in self.callback(daemon, job)["attempts"]], [None, 200])
+
+    def callback(self, daemon: Daemon, job: str) -> dict[str, Any]:
+        """The one callback of a job, with the attempts to deliver it."""
+        [callback] = say(daemon.url, "GET", job, None, self.bearer).value["callbacks"]
+        return dict(callback)
+
     def told(self, receiver: Receiver) -> set[str]:
         return {call.target[1:] for call in tuple(receiver.calls)}
 
@@ -274,6 +301,48 @@ class RefusedTests(JobCase):
             with self.daemon("--callback-allow", f"{host}:{receiver.port}") as daemon:
                 self.assertEqual([r.status for r in self.ask(daemon, host, receiver.port)], [200, 202])
                 eventually("the allowed ones came", lambda: len(receiver.calls) == 2)
+
+    def test_names(self) -> None:
+        """A name with one forbidden address is refused: at the order and, if it changes, at the delivery."""
+        both = ["127.0.0.1", "169.254.169.254"]
+        names: Names = {
+            "good.example": [["127.0.0.1"]],
+            "both.example": [both],
+            "back.example": [both[::-1]],
+            "bound.example": [["127.0.0.1"], both],
+        }
+        with self.strange(names) as daemon, Receiver() as receiver:
+            self.assert_refused(self.ask(daemon, "both.example", receiver.port))
+            self.assert_refused(self.ask(daemon, "back.example", receiver.port))
+            hook = {"path": "/d/f.sql", "callback": f"http://bound.example:{receiver.port}/hook"}
+            self.assertEqual(say(daemon.url, "POST", "/-/jobs", hook, self.bearer).status, 202)
+            daemon.expect(f"CALLBACK: failed.*: {REFUSED}, tried again in")
+            self.assertEqual(receiver.connections, 0)
+            # The names are asked: one that is good is called.
+            self.assertEqual([r.status for r in self.ask(daemon, "good.example", receiver.port)], [200, 202])
+            eventually("the good ones came", lambda: len(receiver.calls) == 2)
+            self.assertEqual(receiver.connections, 2)
+
+    def test_names_that_hang(self) -> None:
+        """A name that is never found is in the way neither of other names nor of the daemon's end."""
+        names: Names = {"slow.example": [None], "good.example": [["127.0.0.1"]]}
+        with self.strange(names) as daemon, Receiver() as receiver:
+            asking = HTTPConnection("127.0.0.1", urlsplit(daemon.url).port, PATIENCE)
+            self.addCleanup(asking.close)
+            wanted = "/tar?dir=d&name=f.sql&host=slow.example&port=80&path=/"
+            asking.request("GET", wanted, None, self.bearer)
+            daemon.expect(r"slow\.example is never found")
+            asking.close()
+            self.assertEqual([r.status for r in self.ask(daemon, "good.example", receiver.port)], [200, 202])
+            eventually("the good ones came", lambda: len(receiver.calls) == 2)
+            self.assertEqual(daemon.stop(), 0)
+            self.assertIn("stopped while a thread was still at work", daemon.output)
+
+    def strange(self, names: Names) -> Daemon:
+        """A daemon to which these names mean something else."""
+        words = (*strange_names.command(self.base / "names", names), "run", str(self.root), "-p", "0")
+        state = ("--state", str(self.base / "state"), "--token-file", str(self.tokens))
+        return Command(self.root, *words, *state)
 
 
 class FullDiskTests(JobCase):
