@@ -245,6 +245,13 @@ class RuleTests(SynchronousTestCase):
             self.refuse(rules, host, FROM_THERE)
         self.refuse(rules, THERE, Asker())
 
+    def test_this_machine(self) -> None:
+        """Every address of this machine is for a process that the uid rule let in, whoever asks from it."""
+        for address in ("127.0.0.1", "198.51.100.1", "2001:db8::1"):
+            self.assertEqual(self.choose(targets(), address, LOCAL), (address,))
+            self.refuse(targets(), address, Asker.at(address, False))
+        self.assertEqual(self.choose(targets("198.51.100.1"), "198.51.100.1", FROM_THERE), ("198.51.100.1",))
+
     def test_mapped(self) -> None:
         """IPv4 written as IPv6 is the same address, on either side."""
         asker = Asker(IPv6Address(f"::ffff:{THERE}"))

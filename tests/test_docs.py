@@ -164,7 +164,10 @@ class LimitTests(SynchronousTestCase):
                 ["jobs that wait, beside one for each core that runs", f"{jobs.MAX_QUEUED}"],
                 ["jobs that are kept after their end, for a day at most", f"{state.KEPT_JOBS}"],
                 ["time that one request may wait for a job", f"{http_jobs.MAX_WAIT:.0f} s"],
-                ["streams of events at once", f"{http_jobs.MAX_EVENT_STREAMS}"],
+                [
+                    "streams of events at once, and of one owner",
+                    f"{http_jobs.MAX_EVENT_STREAMS} and {http_jobs.MAX_OWN_STREAMS}",
+                ],
                 [
                     "callbacks at once, and to one host and port",
                     f"{callbacks.AT_ONCE} and {callbacks.AT_ONE_PLACE}",

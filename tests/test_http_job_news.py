@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fileexport.http_jobs import CANCEL_WAIT, MAX_EVENT_STREAMS, SOME_JOBS
+from fileexport.http_jobs import CANCEL_WAIT, MAX_EVENT_STREAMS, MAX_OWN_STREAMS, SOME_JOBS
 from tests.http_client import encode
 from tests.http_jobs_case import ANN, BOB, EVE, OTHER_BOB, ROOT, SAME_BOB, TOKENS, HttpJobsCase
 from tests.jobs_case import Turned
@@ -197,10 +197,21 @@ class EventTests(HttpJobsCase):
         self.assertTrue(own.settle().endswith(b"0\r\n\r\n"))
 
     def test_bound(self) -> None:
-        """There are so many streams at once and no more; one that ends gives its place back."""
-        streams = [self.begun("GET", "/-/events") for _ in range(MAX_EVENT_STREAMS)]
-        refused = self.get("/-/events")
+        """So many streams at once, half of them for one reader; one that ends gives its place back."""
+        streams = [self.begun("GET", "/-/events") for _ in range(MAX_OWN_STREAMS)]
+        self.assertEqual(self.get("/-/events").status, 503)
+        for _ in range(MAX_EVENT_STREAMS - MAX_OWN_STREAMS):
+            self.begun("GET", "/-/events", BOB)
+        refused = self.get("/-/events", ROOT)
         self.assertEqual((refused.status, refused.field("Retry-After")), (503, "10"))
         streams[0].lose()
-        last = self.begun("GET", "/-/events")
+        last = self.begun("GET", "/-/events", ROOT)
         self.assertTrue(last.settle().startswith(b"HTTP/1.1 200"))
+
+    def test_renewed(self) -> None:
+        """When the tokens are read again every stream ends, so that its reader is judged anew."""
+        stream = self.begun("GET", "/-/events")
+        stream.settle()
+        self.web.jobs_door.renew()
+        self.assertTrue(stream.settle().endswith(b"0\r\n\r\n"))
+        self.assertTrue(self.begun("GET", "/-/events").settle().startswith(b"HTTP/1.1 200"))

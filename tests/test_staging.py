@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -231,6 +232,31 @@ class CommitTests(StagingCase):
 
             self.staged(jail=self.watched(note, durable=durable)).commit(mode=0o600, mtime_ns=1)
             self.assertEqual(" ".join(seen), order)
+
+
+class ShortageTests(StagingCase):
+    """A process that could import nothing for a while: it had no descriptor left, say."""
+
+    def test_codecs(self) -> None:
+        """A codec that was not found once is never found again; staging needs none."""
+        script = (
+            "import codecs, sys\n"
+            "from fileexport.disk.jail import Jail, View\n"
+            "from fileexport.paths import RelPath\n"
+            "sys.modules['encodings.ascii'] = None\n"
+            "try:\n"
+            "    codecs.lookup('ascii')\n"
+            "except LookupError:\n"
+            "    del sys.modules['encodings.ascii']\n"
+            "with Jail(sys.argv[1]).stage(View(), RelPath.parse('x')) as staged:\n"
+            "    staged.commit()\n"
+        )
+        paths = {"PYTHONPATH": str(Path(calls_module.__file__).resolve().parents[2])}
+        done = subprocess.run(
+            (sys.executable, "-c", script, str(self.root)), capture_output=True, text=True, env=paths
+        )
+        self.assertEqual(done.stderr, "")
+        self.assertTrue((self.root / "x").exists())
 
 
 class PlaceTests(StagingCase):

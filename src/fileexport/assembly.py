@@ -217,6 +217,7 @@ class ExportService(Service):
     def _reload_tokens(self) -> None:
         prepared = self._prepared
         self._keeper.tokens = read_tokens(prepared.token_path, credential=prepared.credential)
+        self._jobs_door.renew()
         self._log.info("the tokens were read again")
 
     def _reload_key(self) -> None:

@@ -289,7 +289,7 @@ class Targets:
         for host in (target.host, address):
             if {HostPort(host), HostPort(host, target.port)} & self._allow:
                 return True
-        if address.is_loopback:
+        if address.is_loopback or self._is_local(address):
             return asker.loopback_allowed
         return asker.address is not None and plain(asker.address) == address
 

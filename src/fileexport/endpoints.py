@@ -215,8 +215,8 @@ def _ssl_context(arguments: dict[str, str]) -> TlsContext:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()
+    with open(path, "rb") as file:
+        return file.read().decode("ascii", "replace")
 
 
 async def _listen(endpoint: IStreamServerEndpoint, factory: IProtocolFactory) -> Sequence[IListeningPort]:

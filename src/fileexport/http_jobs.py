@@ -42,6 +42,8 @@ MAX_BODY = 64 << 10
 #: Seconds that one request may wait for the end of a job; streams of events at once.
 MAX_WAIT = 60
 MAX_EVENT_STREAMS = 256
+#: Of these, streams of one owner.
+MAX_OWN_STREAMS = 128
 #: Jobs in one listing, at most and where nothing is said.
 MAX_JOBS, SOME_JOBS = 1000, 100
 #: Seconds in which most jobs that are cancelled have ended.
@@ -89,9 +91,10 @@ class Rooms(Protocol):
 
 
 class _Watcher(NamedTuple):
-    """A stream of events and what it shows: one job, or all of an owner (None: of everybody)."""
+    """A stream of events, its reader, and what it shows: one job, or all of an owner (None: everybody's)."""
 
     stream: EventStream
+    reader: str
     owner: str | None
     job: str | None
 
@@ -145,11 +148,15 @@ class JobsDoor:
             Route("/-/events", self._watch_all, reading(write)),
         )
 
+    def renew(self) -> None:
+        """End all streams of events, so that their readers come again: who may read may have changed."""
+        for watcher in tuple(self._watchers):
+            watcher.stream.end()
+
     def stop(self) -> None:
         """End all streams of events and answer all who wait with what is; from now on nobody waits."""
         self._stopping = True
-        for watcher in tuple(self._watchers):
-            watcher.stream.end()
+        self.renew()
         for wait in tuple(self._waits):
             wait.cancel()
 
@@ -246,11 +253,11 @@ class JobsDoor:
     # -- watching
 
     async def _watch_all(self, request: Request, who: Principal, below: bytes) -> None:
-        with self._watcher(_seen_by(who), None) as watcher:
+        with self._watcher(who, None) as watcher:
             await self._bodies.live(request, CONTENT_TYPE, _LIVE, watcher.stream)
 
     async def _watch_one(self, request: Request, who: Principal, below: bytes) -> None:
-        with self._watcher(_seen_by(who), below.decode("latin-1")) as watcher:
+        with self._watcher(who, below.decode("latin-1")) as watcher:
             # Read while we listen: what happens in between is told twice rather than never.
             job = await self._found(who, below)
             if job.state.ended:
@@ -261,11 +268,13 @@ class JobsDoor:
             await self._bodies.live(request, CONTENT_TYPE, _LIVE, watcher.stream)
 
     @contextmanager
-    def _watcher(self, owner: str | None, job: str | None) -> Iterator[_Watcher]:
+    def _watcher(self, who: Principal, job: str | None) -> Iterator[_Watcher]:
         """A stream that is told the news. Raises `OverloadedError` where there are too many."""
-        if len(self._watchers) >= MAX_EVENT_STREAMS:
+        reader = _owner(who)
+        own = sum(watcher.reader == reader for watcher in self._watchers)
+        if len(self._watchers) >= MAX_EVENT_STREAMS or own >= MAX_OWN_STREAMS:
             raise OverloadedError
-        watcher = _Watcher(EventStream(self._reactor), owner, job)
+        watcher = _Watcher(EventStream(self._reactor), reader, _seen_by(who), job)
         if self._stopping:
             watcher.stream.end()
         self._watchers.add(watcher)
@@ -312,8 +321,8 @@ def _owner(who: Principal) -> str:
 
 
 def _seen_by(who: Principal) -> str | None:
-    """Whose jobs somebody sees; None: everybody's."""
-    return None if who.may(Right.ADMIN) else _owner(who)
+    """Whose jobs somebody sees; None: everybody's. An admin of a part of the root sees nobody else's."""
+    return None if who.may(Right.ADMIN) and not who.under else _owner(who)
 
 
 def _read_key(request: Request) -> str | None:

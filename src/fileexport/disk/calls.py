@@ -130,9 +130,10 @@ class Calls:
 
         st_dev cannot tell: a bind mount has its source's, and a rename between the two is refused.
         """
-        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:
+        # As bytes: a codec that is first looked up while descriptors run out is never found again.
+        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as lines:
             for line in lines:
-                if line.startswith("mnt_id:"):
+                if line.startswith(b"mnt_id:"):
                     return int(line[7:])
         raise OSError(errno.ENOSYS, "no mnt_id in fdinfo")
 
