@@ -161,7 +161,9 @@ class NameTests(SynchronousTestCase):
     def test_orders_are_json(self) -> None:
         """An order comes back as it was from JSON, names that are no text too."""
         odd = P(os.fsdecode(b'd/bad\xff \\"\n.sql'))
-        order = Order(odd, odd.parent / "x.tgz", ArchiveForm.TAR_GZ, True, P("d"), RelPath(), False)
+        order = Order(
+            odd, odd.parent / "x.tgz", ArchiveForm.TAR_GZ, True, P("d"), RelPath(), False, "1:2/x.tgz"
+        )
         self.assertEqual(Order.of_json(json.loads(json.dumps(order.as_json()))), order)
 
 
@@ -387,7 +389,9 @@ class WorkTests(CompressionCase):
                     together.wait(60)
                 super().advance(nbytes, files)
 
-        orders = [self.order("d/dump.sql", "tar.zst") | {"target": f"/{number}"} for number in range(4)]
+        for number in range(4):
+            (self.root / "d" / f"{number}.sql").write_bytes(SQL)
+        orders = [self.order(f"d/{number}.sql", "tar.zst") for number in range(4)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda order: work(order, Meeting(lambda: 0.0)), orders))
         self.assertLessEqual(max(counted), before + 4 + 16)
@@ -445,9 +449,17 @@ class FailureTests(CompressionCase):
 
     def test_a_tree_that_is_another(self) -> None:
         """A file that comes or goes between the count and the packing fails the job; the tree is named."""
+        sub = self.root / "d" / "sub"
+
+        def fifo() -> None:
+            (sub / "b").unlink()
+            os.mkfifo(sub / "b")
+
         changes = (
-            (self.root / "d" / "sub" / "new").touch,
-            lambda: (self.root / "d" / "sub" / "new").unlink(),
+            (sub / "new").touch,
+            lambda: (sub / "new").unlink(),
+            lambda: (sub / "a").rename(sub / "b"),
+            fifo,
         )
         for change in changes:
             order, meter = self.order("d"), Counted(change)
@@ -477,6 +489,32 @@ class FailureTests(CompressionCase):
         (self.root / "d" / "dump.sql").unlink()
         (self.root / "d" / "dump.sql").mkdir()
         self.fails(BadRequestError, bare)
+
+    def test_a_directory_that_was_moved(self) -> None:
+        """Nothing is written where its directory was moved out, or moved aside and made anew."""
+        away, here = self.root.with_name(self.root.name + "-away"), self.root / "d" / "sub"
+
+        def aside() -> None:
+            here.rename(self.root / "aside")
+            here.mkdir()
+
+        for where, move in ((away, lambda: here.rename(away)), (self.root / "aside", aside)):
+            meter = Meter(lambda: 0.0)
+            stopping = Stopping(4, move)
+            order = self.order("d/sub/a", "zip")
+            error = self.assertRaises(ConflictError, self.work, order, stopping)
+            self.assertIn("the directory of the archive was moved", sentence_for(error))
+            self.assertEqual(sorted(os.listdir(where)), [".hidden", "a"])
+            self.assertFalse(here.exists() and os.listdir(here))
+            shutil.rmtree(here, ignore_errors=True)
+            where.rename(here)
+        order = self.order("d/sub/a", "zip")
+        aside_again = self.root / "aside"
+        here.rename(aside_again)
+        shutil.copytree(aside_again, here)
+        # Before the work began: what the path names now is meant.
+        self.work(order, meter)
+        self.assertEqual(sorted(os.listdir(here)), [".hidden", "a", "a.zip"])
 
     def test_outside(self) -> None:
         """An order whose paths are not beneath its base makes nothing."""

@@ -78,6 +78,19 @@ class ArchiveTests(HttpCase):
             self.assertTrue(connection.aborted, form)
             self.assertEqual(len(self.flushLoggedErrors()), 1, form)
 
+    def test_what_vanished_breaks_the_connection(self) -> None:
+        """An archive that lacks what was there when the answer began never ends cleanly."""
+        (self.root / "d" / "z").mkdir()
+        for form in ("tar", "zip", "tar.gz", "tar.zst"):
+            (self.root / "d" / "z" / "f").write_bytes(b"last")
+            connection = self.web.connect()
+            connection.send(encode("GET", f"/d/?archive={form}", {}, b""))
+            (self.root / "d" / "z" / "f").unlink()
+            answer = connection.settle()
+            self.assertFalse(answer.endswith(b"0\r\n\r\n"), form)
+            self.assertTrue(connection.aborted, form)
+            self.assertEqual(len(self.flushLoggedErrors()), 1, form)
+
     def test_too_many_at_once(self) -> None:
         """One stream more than there are places is 503, and a place is free again when its peer leaves."""
         busy = [self.web.connect() for _ in range(MAX_STREAMS)]

@@ -361,7 +361,10 @@ class ChangeTests(PackingCase):
         return str(error)
 
     def test_changes_while_read(self) -> None:
-        """A file that grows, shrinks or is written to while it is read ends the archive, and is named."""
+        """A file that grows, shrinks or is written to while it is read ends the archive, and is named.
+
+        Also where its time was put back.
+        """
         large = self.top / "sub" / "large"
 
         def touch() -> None:
@@ -374,6 +377,14 @@ class ChangeTests(PackingCase):
             touch,
         ):
             self.broken(ChangedWhileRead, change)
+
+        def secretly() -> None:
+            status = large.stat()
+            with large.open("r+b") as file:
+                file.write(b"other")
+            os.utime(large, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+        self.assertIn("top/sub/large", self.broken(ChangedWhileRead, secretly))
         self.assertIn("top/sub/large", self.broken(ChangedWhileRead, touch))
 
     def test_changed_since_it_was_found(self) -> None:

@@ -236,14 +236,14 @@ class ChangeTests(TreeCase):
         return b"".join(came)
 
     def test_a_file_that_changed_its_size(self) -> None:
-        """A file that grew, shrank or went away after the length was promised breaks the archive."""
+        """A file that grew, shrank or went away after the answer began breaks every form."""
         path = self.root / "top" / "sub" / "block"
         for change in (
             lambda: path.write_bytes(b"b" * 513),
             lambda: path.write_bytes(b""),
             lambda: path.unlink(),
         ):
-            for form in SIZED:
+            for form in TreeForm:
                 path.write_bytes(b"b" * 512)
                 self.broken(form, change)
 
@@ -254,6 +254,42 @@ class ChangeTests(TreeCase):
             assert length is not None
             came = self.broken(form, (self.root / "top" / f"new-{form.value}").touch)
             self.assertLessEqual(len(came), length)
+
+    def test_a_tree_that_is_another(self) -> None:
+        """What came, went, or became no file after the answer began breaks every form before its end.
+
+        So does what took the place of something as long as itself.
+        """
+        top = self.root / "top"
+
+        def fifo() -> None:
+            (top / "empty").unlink()
+            os.mkfifo(top / "empty")
+
+        def directory() -> None:
+            (top / "empty").unlink()
+            (top / "empty").mkdir()
+
+        def file() -> None:
+            empty = top / "empty"
+            if empty.is_dir():
+                empty.rmdir()
+            else:
+                empty.unlink()
+            empty.touch()
+
+        for change, undo in (
+            (lambda: (top / "zz").rename(top / ".zz"), lambda: (top / ".zz").rename(top / "zz")),
+            (lambda: (top / "zz").rename(top / "zy"), lambda: (top / "zy").rename(top / "zz")),
+            ((top / "new").touch, (top / "new").unlink),
+            ((top / "new").mkdir, (top / "new").rmdir),
+            (fifo, file),
+            (directory, file),
+        ):
+            for form in TreeForm:
+                came = self.broken(form, change)
+                undo()
+                self.assertNotEqual(came[-8:], self.made(form)[-8:])
 
     def test_what_cannot_be_read(self) -> None:
         """A file that may not be opened breaks every form; none ends without it."""
@@ -280,9 +316,9 @@ class ChangeTests(TreeCase):
                 list(pieces)
 
     def test_what_lies_too_deep(self) -> None:
-        """A tree deeper than any path is refused, before the first byte where a length is promised."""
+        """A tree deeper than any path is refused, before the first byte."""
         path = self.root / "top" / "/".join(["d"] * (MAX_DEPTH + 1))
         path.mkdir(parents=True)
-        for form in SIZED:
+        for form in TreeForm:
             with self.assertRaises(FileNameError):
                 archived(self.tree(), form)

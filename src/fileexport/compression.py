@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from fileexport.disk.archive import Form
 from fileexport.disk.deflate import Threads
 from fileexport.disk.jail import View
-from fileexport.disk.packing import SUMS, Packing, changed, packed, readable, total
+from fileexport.disk.packing import SUMS, Packing, packed, readable, total
 from fileexport.disk.staging import Staged
 from fileexport.disk.trees import NOWHERE, OneFile, Source, Tree, TreeForm
 from fileexport.errors import BadRequestError, ConflictError, OverloadedError
@@ -106,7 +107,7 @@ class Order(NamedTuple):
     """An order as the work takes it. All paths are those of the exported tree.
 
     `base` and `hidden` are what its principal could see when it was made; `exported` is the exported
-    directory that holds `base`.
+    directory that holds `base`. `place` is what `place_of` said of the target.
     """
 
     source: RelPath
@@ -116,6 +117,7 @@ class Order(NamedTuple):
     base: RelPath
     exported: RelPath
     hidden: bool
+    place: str
 
     def as_json(self) -> dict[str, Any]:
         """What JSON can hold; the same for equal orders."""
@@ -127,13 +129,15 @@ class Order(NamedTuple):
             "base": str(self.base),
             "exported": str(self.exported),
             "hidden": self.hidden,
+            "place": self.place,
         }
 
     @classmethod
     def of_json(cls, order: Mapping[str, Any]) -> Order:
         """Read what `as_json` made."""
         paths = {key: RelPath.parse(order[key]) for key in ("source", "target", "base", "exported")}
-        return cls(form=ArchiveForm(order["format"]), sums=order["sums"], hidden=order["hidden"], **paths)
+        rest: dict[str, Any] = {key: order[key] for key in ("sums", "hidden", "place")}
+        return cls(form=ArchiveForm(order["format"]), **{**rest, **paths})
 
 
 class Compression:
@@ -153,10 +157,10 @@ class Compression:
 
         It appears under its name when it is complete and on stable storage, in place of what was there, and
         with the mode that `narrowed` gives it. When this raises, what was there is untouched and nothing is
-        left. Raises what `meter.check` does; what `replaced` does;
-        `ChangedWhileRead`; `OSError` as the disk says, ENOSPC also where no more than the reserve would be
-        left. Nobody can know how small the archive will be: it is begun when there is room for a tenth of
-        its source, and watched.
+        left. Raises what `meter.check` does; what `replaced` does; `ChangedWhileRead`; `ConflictError` where
+        the archive's directory is not the one of its order any more; `OSError` as the disk says, ENOSPC also
+        where no more than the reserve would be left. Nobody can know how small the archive will be:
+        it is begun when there is room for a tenth of its source, and watched.
         """
         try:
             with self._threads.used():
@@ -182,7 +186,7 @@ class _Making:
         self._source, self._target = self._seen(order.source), self._seen(order.target)
         self._digest = sha256()
         self._size = 0
-        self._packed_bytes = self._packed_files = 0
+        self._packed_files = 0
         self._left_out: list[dict[str, str]] = []
         self._left_out_count = 0
 
@@ -198,20 +202,34 @@ class _Making:
         replaced(self._files, self._view, self._target, source)
         tree = self._tree(stat.S_ISDIR(source.st_mode))
         stage = partial(self._files.stage, self._view, self._target, exported=self._order.exported)
+        place = self._place()
         with stage() as staged:
             held = total(tree)
             self._meter.bytes_total, self._meter.files_total = held.nbytes, held.files
             _require_room(staged, least_room(held.nbytes))
             packing = Packing(_FORMS[self._order.form], threads, self._order.sums, stage)
-            with closing(packed(tree, packing, self)) as pieces:
+            with closing(packed(replace(tree, known=held.digest), packing, self)) as pieces:
                 for piece in pieces:
                     self._write(staged, piece)
-            if (self._packed_bytes, self._packed_files) != (held.nbytes, held.files):
-                raise changed(tree.name)
             self._meter.check()
+            # The staged file goes to the directory that was opened, wherever that is by now.
+            if place is None or self._place() != place:
+                raise ConflictError("the directory of the archive was moved: order it again")
             old = replaced(self._files, self._view, self._target, source)
             staged.commit(mode=held.mode & narrowed(os.fstat(staged.descriptor), source, old))
         return self._result()
+
+    def _place(self) -> str | None:
+        """Where the target is now; None where its directory is not any more.
+
+        Not the order's: the numbers of a file system may be others after a reboot.
+        """
+        try:
+            return place_of(self._files, self._view, self._target)
+        except OSError as error:
+            if error.errno not in NOWHERE:
+                raise
+            return None
 
     def _tree(self, is_directory: bool) -> Tree:
         order = self._order
@@ -241,7 +259,6 @@ class _Making:
         self._meter.check()
 
     def advance(self, nbytes: int = 0, files: int = 0) -> None:
-        self._packed_bytes += nbytes
         self._packed_files += files
         self._meter.advance(nbytes, files)
 
@@ -249,6 +266,12 @@ class _Making:
         self._left_out_count += 1
         if self._left_out_count <= MAX_NAMED:
             self._left_out.append({"name": printable(name), "why": why})
+
+
+def place_of(files: Source, view: View, target: RelPath) -> str:
+    """Where a name is: the same whatever links lead there. Raises `OSError` where its directory is not."""
+    parent = files.stat(view, target.parent)
+    return f"{parent.st_dev}:{parent.st_ino}/{target.name}"
 
 
 def replaced(files: Source, view: View, target: RelPath, source: os.stat_result) -> os.stat_result | None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from fileexport.compression import Order, check_order, least_room, read_form, replaced, target_of
+from fileexport.compression import Order, check_order, least_room, place_of, read_form, replaced, target_of
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.trees import Source, Tree, TreeForm, archived
 from fileexport.errors import BadRequestError, FileNameError
@@ -149,7 +149,7 @@ class Exports:
     ) -> tuple[str, int | None, Generator[bytes, None, None]]:
         """A whole directory as one stream: the archive's file name, its length where known, its pieces.
 
-        Reads the directory's tree first where the length is promised. Raises `OSError`, also while the
+        Walks the directory's tree first. Raises `OSError`, also while the
         pieces are read: what came until then is no complete archive. The root is called ``files`` in it.
         """
         self._require(who, Right.READ)
@@ -226,9 +226,8 @@ class Exports:
         if self._tree.room(view, rest.parent) < least_room(0 if is_directory else found.st_size):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         exported = next(one for one in self._directories if view.base.beneath(one) is not None)
-        order = Order(source, target, form, sums, view.base, exported, view.hidden)
-        parent = self._tree.stat(view, rest.parent)
-        return {**order.as_json(), "place": f"{parent.st_dev}:{parent.st_ino}/{target.name}"}
+        place = place_of(self._tree, view, archive)
+        return Order(source, target, form, sums, view.base, exported, view.hidden, place).as_json()
 
     # -- who sees what
 

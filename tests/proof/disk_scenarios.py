@@ -354,7 +354,14 @@ class Compress(Upload):
         base = P(setting.place.base)
         self._tree = base / "tree"
         self._order = Order(
-            self._tree, base + self.path, self.form, sums=True, base=base, exported=base, hidden=True
+            self._tree,
+            base + self.path,
+            self.form,
+            sums=True,
+            base=base,
+            exported=base,
+            hidden=True,
+            place="",
         )
         self._files = {"file": b"".join(setting.pieces), "link": b"".join(setting.pieces)}
         place = str(self._tree).lstrip("/")
@@ -386,8 +393,11 @@ class Compress(Upload):
             os.utime(path, (1e9, 1e9), follow_symlinks=False)
 
     def run(self, jail: Jail) -> str:
+        target = self.root / str(self._order.target).lstrip("/")
+        parent = target.parent.stat()
+        order = self._order._replace(place=f"{parent.st_dev}:{parent.st_ino}/{target.name}")
         with patch.object(notes, "_IN_MEMORY", 64), closing(Compression(jail, 1)) as work:
-            made = work(self._order.as_json(), Meter(lambda: 0.0))
+            made = work(order.as_json(), Meter(lambda: 0.0))
         mode = (self.root / self.setting.place.real).stat().st_mode
         return f"{made['sha256']}, {stat.filemode(mode)}"
 

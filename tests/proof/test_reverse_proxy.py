@@ -77,11 +77,13 @@ class ProxyCase(DaemonCase):
         (self.root / "d" / "e").mkdir(parents=True)
         self.file = self.root / "d" / "f"
         self.file.write_bytes(b"content")
-        self.places = 0
+        self.places = self.daemons = 0
 
     def daemon(self, *options: str) -> Daemon:
         """A daemon of this process's user, until the test is over."""
-        daemon = Daemon(self.root, "--state", str(self.base / "state"), *options)
+        self.daemons += 1
+        # A state for each: two daemons do not share one.
+        daemon = Daemon(self.root, "--state", str(self.base / f"state-{self.daemons}"), *options)
         daemon.__enter__()
         self.addCleanup(daemon.kill)
         return daemon
@@ -98,8 +100,9 @@ class ProxyCase(DaemonCase):
 
     @property
     def token(self) -> dict[str, str]:
-        """The header that lets one do everything."""
-        return {"Authorization": f"Bearer {(self.base / 'state' / 'token').read_text().split()[0]}"}
+        """The header that lets one do everything at the daemon that was started last."""
+        text = (self.base / f"state-{self.daemons}" / "token").read_text()
+        return {"Authorization": f"Bearer {text.split()[0]}"}
 
 
 def servers_of(daemon: Daemon) -> tuple[str, ...]:

@@ -64,10 +64,13 @@ class TlsCase(DaemonCase):
         (self.root / "small").write_bytes(MARKER)
         self.key = self.write("server.pem", generate_keys()[1].encode(), 0o600)
         self.context = any_certificate()
+        self.daemons = 0
 
     def daemon(self, *options: str) -> tuple[Daemon, int]:
         """A daemon until the test is over, and the port where it speaks TLS."""
-        daemon = Daemon(self.root, *options)
+        self.daemons += 1
+        # A state for each: two daemons do not share one.
+        daemon = Daemon(self.root, "--state", str(self.base / f"state-{self.daemons}"), *options)
         daemon.__enter__()
         self.addCleanup(daemon.kill)
         found = daemon.expect(r"HTTP on https://127\.0\.0\.1:(\d+)/")

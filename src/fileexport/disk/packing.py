@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
-from fileexport.disk.archive import Form, harmless, inner_name, read, regrouped, zst
+from fileexport.disk.archive import Form, inner_name, read, regrouped, zst
 from fileexport.disk.deflate import (
     BLOCK,
     Block,
@@ -31,10 +31,10 @@ from fileexport.disk.deflate import (
 )
 from fileexport.disk.notes import Notes
 from fileexport.disk.staging import Staged
-from fileexport.disk.trees import Member, Supply, Tree, TreeForm, tar, tar_gz, zip_head
+from fileexport.disk.trees import Member, Supply, Tally, Tree, TreeForm, changed, tar, tar_gz, zip_head
 from fileexport.disk.zips import DEFLATED, STORED, Head, Zip
 from fileexport.errors import ChangedWhileRead
-from fileexport.paths import RelPath, printable
+from fileexport.paths import RelPath
 
 #: The member that holds the checksums of all others, by their names in the archive.
 SUMS = "SHA256SUMS"
@@ -73,23 +73,25 @@ class Packing:
 class Total(NamedTuple):
     """What a tree holds: bytes, files, and the bits to read and write that all its members agree on.
 
-    A directory has those to read for whom may also search it.
+    A directory has those to read for whom may also search it. `digest` is for `Tree.known`.
     """
 
     nbytes: int
     files: int
     mode: int
+    digest: bytes
 
 
 def total(tree: Tree) -> Total:
     """What a tree holds now. Raises as walking it does."""
     nbytes = files = 0
     mode = 0o666
-    for member in tree.members():
+    tally = Tally()
+    for member in tally.of(tree.members()):
         nbytes += member.size
         files += not member.is_directory
         mode &= readable(member.mode)
-    return Total(nbytes, files, mode)
+    return Total(nbytes, files, mode, tally.digest)
 
 
 def readable(mode: int) -> int:
@@ -105,7 +107,8 @@ def packed(tree: Tree, packing: Packing, watcher: Watcher) -> Generator[bytes, N
     """The archive in pieces.
 
     Raises `OSError` and `FileNameError` as reading the tree does, and `ChangedWhileRead` where a file is
-    not the same from when it was found until it was read. Nothing stays behind when the generator is closed.
+    not the same from when it was found until it was read, or the tree
+    is not the one that is `known`. Nothing stays behind when the generator is closed.
     """
     with ExitStack() as closing:
         notes = partial(_notes, closing, packing)
@@ -179,25 +182,21 @@ class _Watched:
             self._sums.write(sums_line(digest.hexdigest(), member.name))
 
     def _pieces(self, member: Member) -> Iterator[bytes]:
-        expected = (member.size, member.mtime_ns)
         with self._tree.open(member) as opened:
-            if opened.is_directory or _version(opened.stat) != expected:
+            found = opened.stat.st_size, opened.stat.st_mtime_ns
+            if opened.is_directory or found != (member.size, member.mtime_ns):
                 raise changed(member.name)
             try:
                 yield from read(opened.descriptor, member.size)
             except ChangedWhileRead:
                 raise changed(member.name) from None
-            if _version(os.fstat(opened.descriptor)) != expected:
+            if _version(os.fstat(opened.descriptor)) != _version(opened.stat):
                 raise changed(member.name)
 
 
-def changed(name: str) -> ChangedWhileRead:
-    """The error for what has this name in its archive, and did not hold still."""
-    return ChangedWhileRead(f"{harmless(printable(name))} changed while it was read: try again")
-
-
-def _version(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    # Anybody who may write can put size and mtime back; ctime nobody can.
+    return status.st_ino, status.st_ctime_ns, status.st_size, status.st_mtime_ns
 
 
 def sums_line(digest: str, name: str) -> bytes:

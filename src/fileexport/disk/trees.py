@@ -1,8 +1,8 @@
 """A directory as one stream: tar, tar.gz, tar.zst, zip.
 
-The tree is walked while it is sent, so memory does not grow with the size of its files. Where the length is
-promised first (tar, and zip, which only stores then), the tree is walked twice, and what no longer fits the
-promise raises: an archive that lacks something never ends like a complete one.
+The tree is walked while it is sent, so memory does not grow with the size of its files. It is walked once
+before, which also gives the length where that can be promised (tar, and zip, which only stores then). What no
+longer fits that first walk raises: an archive that lacks something never ends like a complete one.
 
 Members are in the order of their names, directories before what is in them, and the same tree gives the same
 bytes. Links that lead to a regular file of the view are stored as that file, as a download of them would give
@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 from isal import isal_zlib
@@ -92,6 +93,29 @@ class Member(NamedTuple):
     mode: int
 
 
+class Tally:
+    """Sums up a walk: `digest` is the same where names, modes and sizes are."""
+
+    def __init__(self) -> None:
+        self._digest = sha256()
+
+    def of(self, members: Iterable[Member]) -> Iterator[Member]:
+        """The same members; each is added when it comes by."""
+        for member in members:
+            self._digest.update(os.fsencode(f"{member.mode:o} {member.size} {member.path}\0"))
+            yield member
+
+    @property
+    def digest(self) -> bytes:
+        """Of what came by until now."""
+        return self._digest.digest()
+
+
+def changed(name: str) -> ChangedWhileRead:
+    """The error for what has this name in its archive, and did not hold still."""
+    return ChangedWhileRead(f"{harmless(printable(name))} changed while it was read: try again")
+
+
 def _always() -> None:
     """Never in the way."""
 
@@ -105,7 +129,8 @@ class Tree:
     """A directory of a source, as `name` in its archive.
 
     `check` is called for every entry that is found and again for every one that is walked over, and may
-    raise. `only_text` is for archives whose names cannot hold every byte: see `distinct`.
+    raise. `only_text` is for archives whose names cannot hold every byte: see `distinct`. `known` is the
+    digest of a `Tally` of it: a walk that does not end with the same one raises.
     """
 
     source: Source
@@ -114,14 +139,19 @@ class Tree:
     name: str
     check: Callable[[], object] = _always
     only_text: bool = False
+    known: bytes | None = None
 
     def members(self, left_out: LeftOut = _nobody) -> Iterator[Member]:
         """Everything below the top, each directory before what is in it.
 
         Raises `OSError`; `Unreadable` for a directory that may not be listed, `ChangedWhileRead` for one
-        that went away, and `FileNameError` for what lies deeper than a path can name.
+        that went away and, at the end, for a tree that is not the one that is `known`; `FileNameError` for
+        what lies deeper than a path can name.
         """
-        return self._below(RelPath(), self._names([self.name])[0], left_out)
+        tally = Tally()
+        yield from tally.of(self._found(left_out))
+        if self.known is not None and tally.digest != self.known:
+            raise changed(self.name)
 
     def open(self, member: Member) -> Opened:
         """Open a member. Raises as `members` does."""
@@ -129,6 +159,9 @@ class Tree:
             return self.source.open(self.view, self.top + member.path)
         except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
             raise _refusal(member.name, error) from error
+
+    def _found(self, left_out: LeftOut) -> Iterator[Member]:
+        return self._below(RelPath(), self._names([self.name])[0], left_out)
 
     def _names(self, names: list[str]) -> list[str]:
         return distinct(names) if self.only_text else names
@@ -186,8 +219,8 @@ class OneFile(Tree):
 
     __slots__ = ()
 
-    def members(self, left_out: LeftOut = _nobody) -> Iterator[Member]:
-        """The file itself. Raises `OSError`, also where it is a directory."""
+    def _found(self, left_out: LeftOut) -> Iterator[Member]:
+        # The file itself; also a directory in its place is an `OSError`.
         self.check()
         status = self.source.stat(self.view, self.top)
         if stat.S_ISDIR(status.st_mode):
@@ -222,9 +255,7 @@ class _Whole:
     def content(self, member: Member) -> Iterator[bytes]:
         with self._tree.open(member) as opened:
             if opened.is_directory or opened.stat.st_size != member.size:
-                raise ChangedWhileRead(
-                    f"{harmless(printable(member.name))} changed while the archive was made"
-                )
+                raise changed(member.name)
             yield from read(opened.descriptor, member.size)
 
 
@@ -244,18 +275,20 @@ class _Container(Protocol):
 def archived(tree: Tree, form: TreeForm) -> tuple[int | None, Generator[bytes, None, None]]:
     """The archive's length, where it can be promised, and its bytes in pieces.
 
-    Raises `OSError` and `FileNameError` as reading the tree does. The generator raises them too, and
-    `ChangedWhileRead` where the tree is not what it was when the length was promised; what it yielded until
-    then is no complete archive, and its receiver must learn that.
+    Walks the tree. Raises `OSError` and `FileNameError` as reading it does. The generator raises them too,
+    and `ChangedWhileRead` where the tree is not what it was then; what it yielded before is no complete
+    archive, and its receiver must learn that.
     """
-    supply = _Whole(replace(tree, only_text=form is TreeForm.ZIP))
+    tree = replace(tree, only_text=form is TreeForm.ZIP)
+    kind = _Stored if form is TreeForm.ZIP else _Tar
+    tally = Tally()
+    length = _length(tally.of(tree.members()), kind())
+    pieces = _exactly(length, _stream(_Whole(replace(tree, known=tally.digest)), kind()), tree.name)
     if form is TreeForm.TAR_GZ:
-        return None, regrouped(tar_gz(supply))
+        return None, regrouped(_tar_gz(pieces, tree.name, NO_THREADS))
     if form is TreeForm.TAR_ZST:
-        return None, regrouped(zst(tar(supply)))
-    kind = _Tar if form is TreeForm.TAR else _Stored
-    length = _length(supply, kind())
-    return length, regrouped(_exactly(length, _stream(supply, kind())))
+        return None, regrouped(zst(pieces))
+    return length, regrouped(pieces)
 
 
 def tar(supply: Supply) -> Iterator[bytes]:
@@ -263,9 +296,13 @@ def tar(supply: Supply) -> Iterator[bytes]:
     return _stream(supply, _Tar())
 
 
-def tar_gz(supply: Supply, threads: Threads = NO_THREADS) -> Generator[bytes, None, None]:
+def tar_gz(supply: Supply, threads: Threads) -> Generator[bytes, None, None]:
     """The same, compressed by some threads."""
-    return gz(tar(supply), harmless(printable(supply.name)) + ".tar", 0, threads)
+    return _tar_gz(tar(supply), supply.name, threads)
+
+
+def _tar_gz(pieces: Iterable[bytes], name: str, threads: Threads) -> Generator[bytes, None, None]:
+    return gz(pieces, harmless(printable(name)) + ".tar", 0, threads)
 
 
 def _stream(supply: Supply, container: _Container) -> Iterator[bytes]:
@@ -281,15 +318,15 @@ def _stream(supply: Supply, container: _Container) -> Iterator[bytes]:
     yield container.end()
 
 
-def _length(supply: Supply, container: _Container) -> int:
+def _length(members: Iterable[Member], container: _Container) -> int:
     length = 0
-    for member in supply.members():
+    for member in members:
         length += len(container.before(member)) + member.size
         length += len(container.after(member, 0))
     return length + len(container.end())
 
 
-def _exactly(length: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _exactly(length: int, pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     left = length
     for piece in pieces:
         left -= len(piece)
@@ -297,7 +334,7 @@ def _exactly(length: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
             break
         yield piece
     if left:
-        raise ChangedWhileRead("the directory changed while the archive was made")
+        raise changed(name)
 
 
 class _Tar:
