@@ -1,4 +1,4 @@
-"""The work of a compression job: what it is called, what it says, and what is left when it fails."""
+"""The work of a compression job: what its archive is called, what it holds, and what is said of it."""
 
 from __future__ import annotations
 
@@ -7,126 +7,28 @@ import gzip
 import hashlib
 import json
 import os
-import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.compression import ArchiveForm, Compression, Order, narrowed, target_of
-from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
 from fileexport.errors import (
     BadRequestError,
-    ChangedWhileRead,
     ConflictError,
     FileNameError,
-    JobCancelled,
-    OverloadedError,
     sentence_for,
 )
 from fileexport.exports import Exports
 from fileexport.meter import Meter
-from fileexport.paths import RESERVED, RelPath
+from fileexport.paths import RelPath
 from fileexport.tokens import Principal, Right
-from tests.watched import forbid, open_descriptors, unprivileged
-
-P = RelPath.parse
-ALL = Principal("someone", Right.ALL, RelPath())
-SQL = b"INSERT INTO t VALUES (1, 'x');\n" * 40_000
-OLD = b"what was there before"
-
-
-class Disk(Calls):
-    """The plain calls, with a free space of one's own."""
-
-    def __init__(self) -> None:
-        self.free: int | None = None
-        self.flags = 0
-
-    def fstatvfs(self, descriptor: int) -> os.statvfs_result:
-        found = super().fstatvfs(descriptor)
-        if self.free is None:
-            return found
-        # Block size 1: of a million blocks, 10,000 are the reserve.
-        return os.statvfs_result((1, 1, 1_000_000, self.free, self.free, 9, 9, 9, self.flags, 255))
-
-
-class Stopping(Meter):
-    """Does something at the N-th check; is interrupted by default."""
-
-    def __init__(self, number: int, then: Callable[[], object] | None = None) -> None:
-        super().__init__(lambda: 0.0)
-        self._left = number
-        self._then = then or self.interrupt
-
-    def check(self) -> None:
-        self._left -= 1
-        if not self._left:
-            self._then()
-        super().check()
-
-
-class Counted(Meter):
-    """Does something when the tree has been counted, before it is packed."""
-
-    def __init__(self, then: Callable[[], object]) -> None:
-        super().__init__(lambda: 0.0)
-        self._then = then
-
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)
-        if name == "files_total" and value is not None:
-            self._then()
-
-
-class CompressionCase(SynchronousTestCase):
-    """Has a root with a dump and a directory; nothing may stay open or in staging."""
-
-    def setUp(self) -> None:
-        self.root = Path(self.mktemp()).absolute()
-        (self.root / "d" / "sub").mkdir(parents=True)
-        (self.root / "d" / "dump.sql").write_bytes(SQL)
-        (self.root / "d" / "sub" / "a").write_bytes(b"hello")
-        (self.root / "d" / "sub" / ".hidden").write_bytes(b"dot")
-        self.before = open_descriptors()
-        self.addCleanup(self.nothing_stays)
-        self.disk = Disk()
-        self.jail = Jail(str(self.root), calls=self.disk)
-        self.addCleanup(self.jail.close)
-        self.work = Compression(self.jail, 2)
-        self.addCleanup(self.work.close)
-
-    def nothing_stays(self) -> None:
-        self.assertEqual(open_descriptors() - self.before, set())
-        for staging in self.root.rglob(RESERVED):
-            self.assertEqual(os.listdir(staging), [])
-
-    def order(
-        self, source: str, form: str = "tar.gz", who: Principal = ALL, *directories: str, sums: bool = False
-    ) -> dict[str, Any]:
-        """An order as it comes back from where it was kept."""
-        exports = Exports(self.jail, tuple(map(P, directories)))
-        kept: dict[str, Any] = json.loads(json.dumps(exports.compress_order(who, P(source), form, sums=sums)))
-        return kept
-
-    def made(self, source: str, form: str = "tar.gz", **how: Any) -> dict[str, Any]:
-        """What the work says of an archive that it made."""
-        return self.work(self.order(source, form, **how), Meter(lambda: 0.0))
-
-    def fails(self, kind: type[Exception], order: dict[str, Any], meter: Meter | None = None) -> Exception:
-        """The work fails so, and what had the archive's name before is untouched."""
-        target = self.root / order["target"].lstrip("/")
-        target.write_bytes(OLD)
-        error: Exception = self.assertRaises(kind, self.work, order, meter or Meter(lambda: 0.0))
-        self.assertEqual(target.read_bytes(), OLD)
-        return error
+from tests.compression_case import ALL, OLD, SQL, CompressionCase, P
 
 
 class NameTests(SynchronousTestCase):
@@ -405,118 +307,3 @@ class WorkTests(CompressionCase):
         result = Compression(jail, 0)(order, Meter(lambda: 0.0))
         self.assertEqual(result["path"], "/bad\ufffd.tgz")
         json.dumps(result, ensure_ascii=False).encode("utf-8")
-
-
-class FailureTests(CompressionCase):
-    """When it cannot be done: what was there stays, and nothing else."""
-
-    def test_cancelled(self) -> None:
-        """A job that is interrupted ends with `JobCancelled`, wherever it is."""
-        for source in ("d/dump.sql", "d"):
-            order = self.order(source, "zip")
-            for number in (1, 2, 5):
-                self.fails(JobCancelled, order, Stopping(number))
-
-    def test_a_stop_of_the_jail(self) -> None:
-        """When the jail stops first, it is still the meter's word that counts."""
-        order, meter = self.order("d"), Meter(lambda: 0.0)
-        self.jail.interrupt()
-        self.fails(OverloadedError, order, meter)
-        meter.interrupt()
-        self.fails(JobCancelled, order, meter)
-
-    def test_no_room(self) -> None:
-        """Without room for a tenth of the source it is not begun."""
-        order = self.order("d")
-        self.disk.free = 10_000 + len(SQL) // 10 - 1
-        self.assertEqual(sentence_for(self.fails(OSError, order)), "the disk is full")
-
-    def test_the_room_goes(self) -> None:
-        """When only the reserve is left, it ends before the disk is full."""
-        (self.root / "d" / "noise").write_bytes(os.urandom(40 << 20))
-        order = self.order("d/noise", "zip")
-
-        def fill() -> None:
-            self.disk.free = 9_999
-
-        self.assertEqual(sentence_for(self.fails(OSError, order, Stopping(9, fill))), "the disk is full")
-
-    def test_changes(self) -> None:
-        """A source that changes while it is read is named."""
-        dump = self.root / "d" / "dump.sql"
-        error = self.fails(ChangedWhileRead, self.order("d"), Stopping(12, lambda: dump.write_bytes(b"x")))
-        self.assertIn("dump.sql", sentence_for(error))
-
-    def test_a_tree_that_is_another(self) -> None:
-        """A file that comes or goes between the count and the packing fails the job; the tree is named."""
-        sub = self.root / "d" / "sub"
-
-        def fifo() -> None:
-            (sub / "b").unlink()
-            os.mkfifo(sub / "b")
-
-        changes = (
-            (sub / "new").touch,
-            lambda: (sub / "new").unlink(),
-            lambda: (sub / "a").rename(sub / "b"),
-            fifo,
-        )
-        for change in changes:
-            order, meter = self.order("d"), Counted(change)
-            error = self.fails(ChangedWhileRead, order, meter)
-            self.assertEqual(sentence_for(error), "d changed while it was read: try again")
-
-    def test_unreadable(self) -> None:
-        """What may not be read is named."""
-        order = self.order("d")
-        forbid(self, self.root / "d" / "sub", 0)
-        self.root.chmod(0o777)
-        (self.root / "d.tgz").touch()
-        with unprivileged():
-            error = self.assertRaises(PermissionError, self.work, order, Meter(lambda: 0.0))
-        self.assertEqual(sentence_for(error), "d/sub cannot be read")
-
-    def test_what_came_between(self) -> None:
-        """What an order refuses, the work refuses too: things change before its turn comes."""
-        order = self.order("d/sub", "zip")
-        shutil.rmtree(self.root / "d" / "sub")
-        self.fails(FileNotFoundError, order)
-        (self.root / "d" / "sub.zip").unlink()
-        (self.root / "d" / "sub.zip").mkdir()
-        (self.root / "d" / "sub").mkdir()
-        self.assertRaises(IsADirectoryError, self.work, order, Meter(lambda: 0.0))
-        bare = self.order("d/dump.sql", "gz")
-        (self.root / "d" / "dump.sql").unlink()
-        (self.root / "d" / "dump.sql").mkdir()
-        self.fails(BadRequestError, bare)
-
-    def test_a_directory_that_was_moved(self) -> None:
-        """Nothing is written where its directory was moved out, or moved aside and made anew."""
-        away, here = self.root.with_name(self.root.name + "-away"), self.root / "d" / "sub"
-
-        def aside() -> None:
-            here.rename(self.root / "aside")
-            here.mkdir()
-
-        for where, move in ((away, lambda: here.rename(away)), (self.root / "aside", aside)):
-            meter = Meter(lambda: 0.0)
-            stopping = Stopping(4, move)
-            order = self.order("d/sub/a", "zip")
-            error = self.assertRaises(ConflictError, self.work, order, stopping)
-            self.assertIn("the directory of the archive was moved", sentence_for(error))
-            self.assertEqual(sorted(os.listdir(where)), [".hidden", "a"])
-            self.assertFalse(here.exists() and os.listdir(here))
-            shutil.rmtree(here, ignore_errors=True)
-            where.rename(here)
-        order = self.order("d/sub/a", "zip")
-        aside_again = self.root / "aside"
-        here.rename(aside_again)
-        shutil.copytree(aside_again, here)
-        # Before the work began: what the path names now is meant.
-        self.work(order, meter)
-        self.assertEqual(sorted(os.listdir(here)), [".hidden", "a", "a.zip"])
-
-    def test_outside(self) -> None:
-        """An order whose paths are not beneath its base makes nothing."""
-        order = self.order("d/sub/a", "gz") | {"base": "/d/sub", "target": "/d/a.gz"}
-        self.fails(FileNotFoundError, order)
