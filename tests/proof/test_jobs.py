@@ -289,18 +289,22 @@ class RefusedTests(JobCase):
             self.assertEqual([r.status for r in self.ask(daemon, "127.0.0.1", receiver.port)], [200, 202])
             eventually("the allowed ones came", lambda: len(receiver.calls) == 2)
 
-    def test_another_host(self) -> None:
-        """An address of this machine that is not the requester's is somebody else's, unless it is allowed."""
+    def test_own_address(self) -> None:
+        """An address of this machine is this machine: not for whom a proxy speaks, unless it is allowed."""
         host = own_address()
         if host is None:
             raise SkipTest("this machine has no address but loopback")
+        forwarded = {"X-Forwarded-For": "127.0.0.1"}
         with Receiver(host) as receiver:
             with self.daemon() as daemon:
-                self.assert_refused(self.ask(daemon, host, receiver.port))
+                self.assert_refused(self.ask(daemon, host, receiver.port, forwarded))
                 self.assertEqual(receiver.connections, 0)
-            with self.daemon("--callback-allow", f"{host}:{receiver.port}") as daemon:
                 self.assertEqual([r.status for r in self.ask(daemon, host, receiver.port)], [200, 202])
                 eventually("the allowed ones came", lambda: len(receiver.calls) == 2)
+            with self.daemon("--callback-allow", f"{host}:{receiver.port}") as daemon:
+                replies = self.ask(daemon, host, receiver.port, forwarded)
+                self.assertEqual([reply.status for reply in replies], [200, 202])
+                eventually("those that the operator allows came", lambda: len(receiver.calls) == 4)
 
     def test_names(self) -> None:
         """A name with one forbidden address is refused: at the order and, if it changes, at the delivery."""
