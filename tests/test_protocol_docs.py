@@ -1,0 +1,193 @@
+"""docs/protocol.md says what the code of `wire` does: its tables are made from the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+from msgspec import inspect
+from twisted.trial.unittest import SynchronousTestCase
+
+from fileexport import paths
+from fileexport.errors import ERRORS, FULL_DISK
+from fileexport.wire import frames, messages
+from fileexport.wire.frames import BEFORE_AUTHENTICATION, LARGEST, RULES, FrameType
+from tests.test_docs import page, table
+
+PAGE = "docs/protocol.md"
+#: What stands in rows of their own below the messages.
+PARTS = (
+    *(messages.Offer, messages.SmallFile, messages.Entry, messages.FileHash),
+    *(messages.Range, messages.Failure, messages.JobRow),
+)
+
+
+def number(value: int | None) -> str:
+    """A bound as the page writes it."""
+    assert value is not None
+    size = abs(value) + 1
+    if value > 2**16 and not size & (size - 1):
+        return f"2^{size.bit_length() - 1}-1"
+    return f"-({number(-value)})" if value < 0 else str(value)
+
+
+def span(least: int | None, most: int | None) -> str:
+    """The lengths or numbers that are allowed."""
+    return number(most) if least == most else f"{number(least or 0)} to {number(most)}"
+
+
+def spelled(kind: inspect.Type) -> str:
+    """The type of a field as the page writes it."""
+    match kind:
+        case inspect.IntType(ge=least, le=most):
+            return f"int {number(least)} to {number(most)}"
+        case inspect.BytesType(min_length=least, max_length=most):
+            return f"bin {span(least, most)}"
+        case inspect.StrType(min_length=least, max_length=most):
+            return f"str {span(least, most)}"
+        case inspect.ListType(item_type=item, min_length=least, max_length=most):
+            return f"array of {span(least, most)} × {spelled(item)}"
+        case inspect.UnionType(types=types):
+            return " or ".join(sorted(map(spelled, types), key="nil".__eq__))
+        case inspect.StructType(cls=cls):
+            return cls.__name__
+        case inspect.LiteralType(values=words):
+            return "one of " + ", ".join(f'"{word}"' for word in words)
+        case inspect.BoolType():
+            return "bool"
+        case inspect.NoneType():
+            return "nil"
+        case inspect.CustomType(cls=paths.RelPath):
+            return "path"
+    raise AssertionError(kind)
+
+
+def default(field: inspect.Field) -> str:
+    """What a field is when it is left out, if it may be."""
+    if field.required:
+        return ""
+    if field.default is msgspec.NODEFAULT or field.default in ("", b""):
+        return " = empty"
+    return " = nil" if field.default is None else f" = {field.default}".lower()
+
+
+def fields(kind: type[msgspec.Struct]) -> str:
+    """The fields of a struct, in their order."""
+    found = inspect.type_info(kind)
+    assert isinstance(found, inspect.StructType)
+    return "; ".join(f"`{field.encode_name}` {spelled(field.type)}{default(field)}" for field in found.fields)
+
+
+def says(kind: type[msgspec.Struct]) -> str:
+    """The sentence of a struct."""
+    return re.sub(r"\s+", " ", kind.__doc__ or "").strip()
+
+
+def tag(kind: type[msgspec.Struct]) -> str:
+    """What tells the messages of one type of frame apart."""
+    return f"`{kind.__struct_config__.tag}`"
+
+
+class FrameTests(SynchronousTestCase):
+    """Numbers of the framing."""
+
+    def test_types(self) -> None:
+        """The table of frame types is the code's."""
+        rows = table(page(PAGE), "| type | name | stands on | flags |")
+        self.assertEqual(
+            rows,
+            [
+                [f"`{kind:#04x}`", kind.name, RULES[kind].place.value, f"`{RULES[kind].flags:#04x}`"]
+                for kind in FrameType
+            ],
+        )
+
+    def test_limits(self) -> None:
+        """The table of limits is the code's."""
+        self.assertEqual(
+            table(page(PAGE), "| limit | bytes |"),
+            [
+                ["any frame before WELCOME", f"{BEFORE_AUTHENTICATION.control}"],
+                ["DATA before WELCOME", "none is allowed"],
+                ["DATA", f"{LARGEST.data}"],
+                ["any other frame, also one that is skipped", f"{LARGEST.control}"],
+                ["content of a file within FILES", f"{messages.MAX_INLINE}"],
+                ["a path", f"{paths.MAX_PATH}, in at most {paths.MAX_DEPTH} names of {paths.MAX_NAME}"],
+            ],
+        )
+        self.assertEqual(BEFORE_AUTHENTICATION.data, 0)
+
+    def test_constants(self) -> None:
+        """Preface, ALPN, flags and the first optional type are named as they are."""
+        text = page(PAGE)
+        constants = (frames.PREFACE.hex(" "), f"`{frames.ALPN.decode()}`", f"`{frames.COMPRESSED:#04x}`")
+        for constant in (*constants, f"`{frames.FIRST_OPTIONAL:#04x}`", f"version is {messages.VERSION}"):
+            self.assertIn(constant, text)
+
+
+class MessageTests(SynchronousTestCase):
+    """The vocabulary."""
+
+    def test_plain(self) -> None:
+        """The table of messages that have a frame type of their own is the code's."""
+        self.assertEqual(
+            table(page(PAGE), "| frame | says | fields |"),
+            [[kind.frame.name, says(kind), fields(kind)] for kind in messages.PLAIN],
+        )
+
+    def test_operations(self) -> None:
+        """The table of operations is the code's."""
+        self.assertEqual(
+            table(page(PAGE), "| `op` | asks for | fields |"),
+            [[tag(kind), says(kind), fields(kind)] for kind in messages.OPERATIONS],
+        )
+
+    def test_replies(self) -> None:
+        """The table of replies is the code's."""
+        self.assertEqual(
+            table(page(PAGE), "| `reply` | says | fields |"),
+            [[tag(kind), says(kind), fields(kind)] for kind in messages.REPLIES],
+        )
+
+    def test_parts(self) -> None:
+        """The table of what stands within messages is the code's: its form, its fields in order."""
+        self.assertEqual(
+            table(page(PAGE), "| part | form | is | fields |"),
+            [
+                [
+                    kind.__name__,
+                    "array" if kind.__struct_config__.array_like else "map",
+                    says(kind),
+                    fields(kind),
+                ]
+                for kind in PARTS
+            ],
+        )
+
+    def test_features(self) -> None:
+        """The table of features is the code's."""
+        rows = table(page(PAGE), "| feature | meaning |")
+        self.assertEqual(rows, [[f"`{name}`", meaning] for name, meaning in messages.FEATURES.items()])
+
+
+class ErrorTests(SynchronousTestCase):
+    """Wire codes."""
+
+    def test_codes(self) -> None:
+        """The table of error codes is that of `errors`, by number."""
+        rows = sorted((*ERRORS, FULL_DISK), key=lambda row: row.wire)
+        self.assertEqual(
+            table(page(PAGE), "| code | name | sentence |"),
+            [[str(row.wire), f"`{row.name}`", row.sentence] for row in rows],
+        )
+
+
+class VectorTests(SynchronousTestCase):
+    """The files with vectors."""
+
+    def test_named(self) -> None:
+        """The page names each file of vectors."""
+        folder = Path(__file__).resolve().parent / "vectors"
+        named = set(re.findall(r"`tests/vectors/([a-z-]+\.json)`", page(PAGE)))
+        self.assertEqual(named, {path.name for path in folder.glob("*.json")})
