@@ -8,8 +8,10 @@ import signal
 import sqlite3
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -265,9 +267,8 @@ class KillTests(DatabaseCase):
                 self.set_progress_handler(lambda: next(left, None) is None and os._exit(9), 1)
 
         def run() -> None:
-            connect = sqlite3.connect
-            sqlite3.connect = lambda *a, **k: connect(*a, factory=Mortal, **k)  # type: ignore[assignment]
-            work(Database(self.directory, TABLES))
+            with patch.object(sqlite3, "connect", partial(sqlite3.connect, factory=Mortal)):
+                work(Database(self.directory, TABLES))
 
         return in_child(run) == 9
 

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
-from fileexport.disk.deflate import blocks, deflate, gz, joined_checksum
+from fileexport.disk.deflate import blocks, deflate, gz, joined, joined_checksum
 from fileexport.disk.notes import Notes
 from fileexport.disk.zips import DEFLATED, Head, Zip
 from fileexport.errors import ChangedWhileRead
@@ -98,17 +98,7 @@ def read(descriptor: int, size: int) -> Iterator[bytes]:
 
 def regrouped(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
     """The same bytes in pieces that are worth a write."""
-    held: list[bytes] = []
-    length = 0
-    for chunk in chunks:
-        held.append(chunk)
-        length += len(chunk)
-        if length >= _PIECE:
-            yield b"".join(held)
-            held.clear()
-            length = 0
-    if length:
-        yield b"".join(held)
+    return joined(chunks, _PIECE)
 
 
 def inner_name(name: str) -> str:

@@ -95,7 +95,7 @@ def blocks(pieces: Iterable[bytes]) -> Iterator[Block]:
     """Cut a stream into blocks of about `BLOCK` bytes; one at least, which may be empty."""
     before: bytes | memoryview = b""
     last = b""
-    for data in _joined(pieces):
+    for data in joined(pieces, BLOCK):
         if last:
             yield Block(last, before, False)
             before = memoryview(last)[-_WINDOW:]
@@ -103,13 +103,14 @@ def blocks(pieces: Iterable[bytes]) -> Iterator[Block]:
     yield Block(last, before, True)
 
 
-def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def joined(pieces: Iterable[bytes], size: int) -> Generator[bytes, None, None]:
+    """The same bytes in pieces of at least `size`, the last one excepted."""
     held: list[bytes] = []
     length = 0
     for piece in pieces:
         held.append(piece)
         length += len(piece)
-        if length >= BLOCK:
+        if length >= size:
             yield b"".join(held)
             held.clear()
             length = 0
