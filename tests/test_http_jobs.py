@@ -144,6 +144,12 @@ class OrderTests(HttpJobsCase):
         self.assertEqual(self.ask({"path": "/d/dump.sql"}, Content_Type="Application/JSON; a=b").status, 202)
         self.assertEqual(self.ask(b" " * (MAX_BODY + 1)).status, 413)
 
+    def test_one_line(self) -> None:
+        """Who names no type reads a mistake in one line of text."""
+        answer = self.web.request("POST", "/-/jobs", {"Content-Type": "application/json"}, b"{")
+        self.assertEqual((answer.status, len(answer.text.splitlines())), (400, 1))
+        self.assertTrue(answer.text.startswith("ERROR - this JSON asks for no job: "), answer.text)
+
     def test_rights(self) -> None:
         """It takes the right to write, and no other, and is about what the caller sees."""
         self.assertEqual(self.ask({"path": "/d/dump.sql"}, EVE).status, 403)

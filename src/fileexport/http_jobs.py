@@ -141,11 +141,11 @@ class JobsDoor:
         one = {**reading(write), b"DELETE": write}
         return (
             Route("/tar", self._tar, acting(write), plain=True),
-            Route("/-/jobs", self._many, many, body=True),
-            Route("/-/jobs/{id}", self._one, one),
-            Route("/-/jobs/{id}/events", self._watch_one, reading(write)),
-            Route("/-/jobs/{id}/redeliver", self._redeliver, {b"POST": write}),
-            Route("/-/events", self._watch_all, reading(write)),
+            Route("/-/jobs", self._many, many, plain=True, body=True),
+            Route("/-/jobs/{id}", self._one, one, plain=True),
+            Route("/-/jobs/{id}/events", self._watch_one, reading(write), plain=True),
+            Route("/-/jobs/{id}/redeliver", self._redeliver, {b"POST": write}, plain=True),
+            Route("/-/events", self._watch_all, reading(write), plain=True),
         )
 
     def renew(self) -> None:
