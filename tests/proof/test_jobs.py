@@ -301,7 +301,9 @@ class RefusedTests(JobCase):
                 self.assertEqual(receiver.connections, 0)
                 self.assertEqual([r.status for r in self.ask(daemon, host, receiver.port)], [200, 202])
                 eventually("the allowed ones came", lambda: len(receiver.calls) == 2)
-            with self.daemon("--callback-allow", f"{host}:{receiver.port}") as daemon:
+            # A state of its own: the first daemon was killed, and what it had sent may be sent again.
+            other = ("--state", str(self.base / "other"))
+            with self.daemon("--callback-allow", f"{host}:{receiver.port}", *other) as daemon:
                 replies = self.ask(daemon, host, receiver.port, forwarded)
                 self.assertEqual([reply.status for reply in replies], [200, 202])
                 eventually("those that the operator allows came", lambda: len(receiver.calls) == 4)
