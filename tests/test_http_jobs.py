@@ -150,6 +150,11 @@ class OrderTests(HttpJobsCase):
         self.assertEqual((answer.status, len(answer.text.splitlines())), (400, 1))
         self.assertTrue(answer.text.startswith("ERROR - this JSON asks for no job: "), answer.text)
 
+    def test_unknown_format(self) -> None:
+        """A format that is none is answered with those that there are."""
+        detail = self.ask({"path": "/d/dump.sql", "format": "rar"}).json()["detail"]
+        self.assertEqual(detail, "a format is one of tar.gz, tar.zst, zip, gz, zst")
+
     def test_rights(self) -> None:
         """It takes the right to write, and no other, and is about what the caller sees."""
         self.assertEqual(self.ask({"path": "/d/dump.sql"}, EVE).status, 403)

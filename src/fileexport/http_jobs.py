@@ -61,7 +61,7 @@ class NewJob(msgspec.Struct, forbid_unknown_fields=True):
     """The JSON that asks for a job: what to compress, how, and whom to tell."""
 
     path: str
-    format: ArchiveForm = ArchiveForm.TAR_GZ
+    format: str = ArchiveForm.TAR_GZ.value
     sums: bool = False
     callback: str | None = None
 
@@ -342,4 +342,4 @@ async def _read_wish(request: Request) -> _Wish:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadRequestError(f"this JSON asks for no job: {error}") from None
     callback = None if new.callback is None else Target.from_url(new.callback)
-    return _Wish(RelPath.parse(new.path), new.format.value, new.sums, callback)
+    return _Wish(RelPath.parse(new.path), new.format, new.sums, callback)
