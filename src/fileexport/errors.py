@@ -18,11 +18,11 @@ class FileExportError(Exception):
         return super().__str__() or sentence_of(type(self))
 
 
-class SourceNotFound(FileExportError):
+class SourceNotFound(FileExportError, FileNotFoundError):
     """There is no such source: check its path and try again."""
 
 
-class DestinationNotFound(FileExportError):
+class DestinationNotFound(FileExportError, FileNotFoundError):
     """There is no such destination directory: create it first."""
 
 
@@ -46,8 +46,20 @@ class AuthenticationError(FileExportError):
     """The token is missing or wrong."""
 
 
+class NotGranted(FileExportError, PermissionError):
+    """The token does not grant this."""
+
+
 class BusyError(FileExportError):
-    """Someone else is writing this path: try again later."""
+    """Someone else is writing this path: try again later.
+
+    `holder` says who, and `since` when that began, in nanoseconds since 1970; None where it is not known.
+    """
+
+    def __init__(self, message: str = "", *, holder: str | None = None, since: int | None = None) -> None:
+        super().__init__(*([message] if message else []))
+        self.holder = holder
+        self.since = since
 
 
 class OverloadedError(FileExportError):

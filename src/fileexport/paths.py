@@ -8,6 +8,7 @@ name that a file system can hold has exactly one spelling here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -22,7 +23,7 @@ MAX_DEPTH = 64
 #: Our own directory, at every depth: staging lives there, and nothing in it is ever listed or served.
 RESERVED = ".fileexport"
 
-_NOT_PORTABLE = frozenset("<>:/\\|?*")
+_NOT_PORTABLE = re.compile(r"[<>:/\\|?*\x00-\x1f\x7f-\x9f]")
 _TOO_LONG = f"a name is longer than {MAX_NAME} bytes"
 
 
@@ -38,7 +39,7 @@ def is_file_name_valid(name: str) -> bool:
         return False
     if not 1 <= len(encoded) <= MAX_NAME or name in (".", ".."):
         return False
-    return not any(c in _NOT_PORTABLE or c < " " or "\x7f" <= c <= "\x9f" for c in name)
+    return _NOT_PORTABLE.search(name) is None
 
 
 def _problem(name: str) -> str | None:
