@@ -29,7 +29,7 @@ from fileexport.http_jobs import JobsDoor
 from fileexport.http_resource import WRONG_TOKEN_DELAY, HttpDoor, Surroundings
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
-from fileexport.tokens import parse_token_file
+from fileexport.token_file import parse_token_file
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport.config import Anonymous
 from fileexport.errors import AuthenticationError
 from fileexport.http_resource import WRONG_TOKEN_DELAY, WRONG_TOKENS
-from fileexport.tokens import Principal, Right, parse_token_file
+from fileexport.token_file import parse_token_file
+from fileexport.tokens import Principal, Right
 from fileexport.web.access import FORWARDING, Caller, Credentials, Doorkeeper, Policy, parse_credentials
 from tests.http_client import NOW, OTHER_UID, OWN_UID, Connection, HttpCase, encode
 

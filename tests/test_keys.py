@@ -17,9 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.keys import generate_keys, pin_of
+from fileexport.keys import generate_keys, pin_of, pin_of_certificate, read_pin
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 #: A certificate and its pin, both made with OpenSSL's command line.
@@ -149,6 +151,34 @@ class PinTests(SynchronousTestCase):
             with self.subTest(text=text[:30]):
                 error = self.assertRaises(ValueError, pin_of, text)
                 self.assertEqual(str(error), "the PEM text holds no certificate that can be read")
+
+    def test_der(self) -> None:
+        """A certificate in DER has the same pin; what is none is a ValueError."""
+        der = ssl.PEM_cert_to_DER_cert(VECTOR)
+        self.assertEqual(pin_of_certificate(der), VECTOR_PIN)
+        for data in (b"", b"no DER", der[:-1], der + b"x", VECTOR.encode("ascii")):
+            error = self.assertRaises(ValueError, pin_of_certificate, data)
+            self.assertEqual(str(error), "the certificate cannot be read")
+
+    def test_read(self) -> None:
+        """A pin that is read is the hash of the public key."""
+        info = x509.load_pem_x509_certificate(VECTOR.encode("ascii")).public_key()
+        der = info.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self.assertEqual(read_pin(VECTOR_PIN), hashlib.sha256(der).digest())
+
+    @given(st.binary(min_size=32, max_size=32))
+    def test_read_back(self, digest: bytes) -> None:
+        """Every hash has one spelling, which is read back, and no other is."""
+        encoded = base64.b64encode(digest).decode("ascii")
+        self.assertEqual(read_pin(f"sha256/{encoded}"), digest)
+        last = chr(ord(encoded[42]) + 1)
+        for text in (
+            *(encoded, f"SHA256/{encoded}", f"sha256:{encoded}", f"sha1/{encoded}", f"sha256//{encoded}"),
+            *(f"sha256/{encoded[:-1]}", f"sha256/{encoded}=", f"sha256/{encoded}\n", f" sha256/{encoded}"),
+            *(f"sha256/{encoded[:42]}{last}=", f"sha256/{encoded[1:]}", f"sha256/_{encoded[1:]}", ""),
+        ):
+            error = self.assertRaises(ValueError, read_pin, text)
+            self.assertEqual(len(str(error).splitlines()), 1)
 
 
 class ImportTests(SynchronousTestCase):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _LIFETIME = timedelta(days=3653)
 #: The certificate begins this much earlier, for clients whose clock is behind.
 _SKEW = timedelta(days=1)
+_PIN_PREFIX = "sha256/"
+#: 32 bytes in standard base64: the last of 43 characters carries four bits, so it is one of sixteen.
+_PIN = re.compile(_PIN_PREFIX + "([A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=)")
 
 
 def generate_keys(now: datetime | None = None) -> tuple[str, str]:
@@ -57,13 +61,35 @@ def pin_of(pem_text: str) -> str:
         raise ValueError("the PEM text holds no certificate that can be read") from None
 
 
+def pin_of_certificate(der: bytes) -> str:
+    """Return the pin, as `pin_of` does, of a certificate in DER, as a TLS connection shows that of its peer.
+
+    Raises ValueError where the bytes are no certificate, or one with a kind of key that is not known.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return _pin(x509.load_der_x509_certificate(der))
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("the certificate cannot be read") from None
+
+
+def read_pin(text: str) -> bytes:
+    """Read a pin in its one spelling: the 32 bytes of the hash. Raises ValueError, one line for people."""
+    match = _PIN.fullmatch(text)
+    if match is None:
+        raise ValueError("a public key is sha256/ and 44 characters, as fileexport generate-keys prints it")
+    return base64.b64decode(match[1])
+
+
 def _pin(certificate: x509.Certificate) -> str:
     from cryptography.hazmat.primitives import serialization
 
     info = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return "sha256/" + base64.b64encode(hashlib.sha256(info).digest()).decode("ascii")
+    return _PIN_PREFIX + base64.b64encode(hashlib.sha256(info).digest()).decode("ascii")
 
 
 def _certificate(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:

@@ -1,4 +1,4 @@
-"""Tokens, what each of them may do (`Principal`), and the token file.
+"""Tokens: what one is, what is kept of it, and what its holder may do (`Principal`).
 
 A token is 8 to 256 printable ASCII characters without a space. What we keep of it is its *stored form*,
 ``fex1:<id>:<StoredKey>:<ServerKey>``, three values in base64url without padding:
@@ -11,54 +11,36 @@ That is the shape of SCRAM (RFC 5802, RFC 7677) with the token in the place of t
 no stretching: a generated token has 256 random bits, which nobody guesses. A weak token can be guessed from
 its stored form, and from its ``id``: hence the warnings. Who reads the stored form cannot log in with it.
 
-Pure: no files and no clock. The caller passes the text and the time.
+Pure: no files and no clock. The caller passes the time.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import calendar
 import enum
 import hashlib
 import hmac
 import math
-import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
-from typing import NamedTuple, TypeVar
-from urllib.parse import unquote
+from typing import NamedTuple
 
-from fileexport.errors import ConfigurationError, FileNameError
 from fileexport.paths import RelPath
-
-_T = TypeVar("_T")
 
 #: Characters in a token.
 MIN_TOKEN = 8
 MAX_TOKEN = 256
-#: Characters in the name of a principal: it stands on every line of the access log.
-MAX_NAME = 64
 #: Bits below which a token is weak: who overhears a proof, or reads its stored form, can guess it.
 STRONG_BITS = 128
-#: Bounds of a token file (characters, lines, characters in a line): far above real ones, so that a wrong file
-#: named by mistake costs no more than one sentence.
-MAX_FILE = 2**20
-MAX_LINES = 10_000
-MAX_LINE = 4096
 #: The name of whoever came without a token; no token may have it.
 ANONYMOUS_NAME = "anonymous"
 
+#: What the stored form of every token begins with.
+STORED_PREFIX = "fex1:"
+
 _PREFIX = "fex1_"
-_STORED_PREFIX = "fex1:"
-_KEYS = ("name", "may", "under", "until", "secret")
-_SECRET_PREFIX = "whsec_"
-#: Bytes of a webhook secret, as the Standard Webhooks specification has them.
-_SECRET_BYTES = range(24, 65)
-_DAY = 86_400
 _ROOT = RelPath()
 
 
@@ -145,7 +127,7 @@ def check_token(token: str) -> None:
 def hash_token(token: str) -> str:
     """Return the stored form of a token; raises ValueError as `check_token` does."""
     check_token(token)
-    return _Verifier.of(token).text()
+    return Verifier.of(token).text()
 
 
 #: A word: four letters or more of one case, or with a capital first.
@@ -162,6 +144,14 @@ def is_weak(token: str) -> bool:
     if _is_generated(token):
         return False
     return len(token) * _bits_per_character(token) < STRONG_BITS
+
+
+def weakness(*, named: bool) -> str:
+    """The warning about a token that `is_weak`; `named`: its holder has a name of its own."""
+    advice = "" if named else ", or at least give it a name= (its default name helps to guess it)"
+    return (
+        f"the token seems to have under {STRONG_BITS} bits: take one of `fileexport generate-token`" + advice
+    )
 
 
 def _bits_per_character(token: str) -> float:
@@ -191,24 +181,27 @@ def _id_of(key: bytes) -> bytes:
     return hmac.digest(key, b"id", "sha256")[:8]
 
 
-def _stored_key_of(key: bytes) -> bytes:
-    return hashlib.sha256(hmac.digest(key, b"Client Key", "sha256")).digest()
+def client_key(token: str) -> bytes:
+    """What whoever has the token can make of it, and nobody out of its stored form."""
+    return hmac.digest(token.encode("ascii"), b"Client Key", "sha256")
 
 
-class _Verifier(NamedTuple):
-    """The stored form, decoded."""
+class Verifier(NamedTuple):
+    """The stored form, decoded: `stored_key` checks a client, `server_key` answers it."""
 
     id: bytes
     stored_key: bytes
     server_key: bytes
 
     @classmethod
-    def of(cls, token: str) -> _Verifier:
+    def of(cls, token: str) -> Verifier:
+        """Make the stored form of a token that `check_token` lets pass."""
         key = token.encode("ascii")
-        return cls(_id_of(key), _stored_key_of(key), hmac.digest(key, b"Server Key", "sha256"))
+        stored_key = hashlib.sha256(client_key(token)).digest()
+        return cls(_id_of(key), stored_key, hmac.digest(key, b"Server Key", "sha256"))
 
     @classmethod
-    def parse(cls, text: str) -> _Verifier:
+    def parse(cls, text: str) -> Verifier:
         """Read a stored form, in its one spelling; raises ValueError, which does not show it."""
         try:
             _, token_id, stored_key, server_key = text.split(":")
@@ -221,23 +214,24 @@ class _Verifier(NamedTuple):
         return verifier
 
     def text(self) -> str:
-        return _STORED_PREFIX + ":".join(map(_encode, self))
+        """The stored form as a token file has it."""
+        return STORED_PREFIX + ":".join(map(_encode, self))
 
 
-class _Entry(NamedTuple):
-    """One line of the token file. `expires` is in seconds since 1970, the first moment that is too late."""
+class Entry(NamedTuple):
+    """One token of a table. `expires` is in seconds since 1970, the first moment that is too late."""
 
-    verifier: _Verifier
+    verifier: Verifier
     principal: Principal
     expires: float
 
 
 #: What a token that is not in the table is compared with, so that a miss takes as long as a hit.
-_NOBODY = _Entry(_Verifier(bytes(8), bytes(32), bytes(32)), Principal.anonymous(Right(0)), -math.inf)
+_NOBODY = Entry(Verifier(bytes(8), bytes(32), bytes(32)), Principal.anonymous(Right(0)), -math.inf)
 
 
 class TokenTable:
-    """The tokens that are accepted. Made by `parse_token_file`; ``TokenTable()`` is empty.
+    """The tokens that are accepted; `token_file.parse_token_file` makes one, ``TokenTable()`` is empty.
 
     It holds stored forms, never a token.
     """
@@ -247,12 +241,31 @@ class TokenTable:
     #: One line for each token that was given in clear and `is_weak`, and for nothing else.
     warnings: tuple[str, ...]
 
-    def __init__(self, entries: Mapping[bytes, _Entry] | None = None, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, entries: Mapping[bytes, Entry] | None = None, warnings: tuple[str, ...] = ()) -> None:
         self._entries = dict(entries or {})
         self.warnings = warnings
 
+    @classmethod
+    def of(cls, token: str, name: str, source: str) -> TokenTable:
+        """The table of one token that may do everything; `source` is what a warning calls it.
+
+        Raises ValueError as `check_token` does.
+        """
+        check_token(token)
+        verifier = Verifier.of(token)
+        warnings = (f"{source}: {weakness(named=True)}",) if is_weak(token) else ()
+        return cls({verifier.id: Entry(verifier, Principal(name, Right.ALL, _ROOT), math.inf)}, warnings)
+
+    def joined(self, other: TokenTable) -> TokenTable:
+        """The tokens of both tables; what this one says of a token counts."""
+        return TokenTable({**other._entries, **self._entries}, self.warnings + other.warnings)
+
     def __len__(self) -> int:
         return len(self._entries)
+
+    def entry(self, token_id: bytes) -> Entry | None:
+        """What the table has under an id, expired or not. An id proves nothing."""
+        return self._entries.get(token_id)
 
     def find(self, token: str, now: float) -> Principal | None:
         """Return whose token this is, or None where it is unknown or expired.
@@ -262,187 +275,7 @@ class TokenTable:
         # HMAC pads its key with NUL: without this, a token and a NUL behind it would be the same.
         if not _is_well_formed(token):
             return None
-        key = token.encode("ascii")
-        entry = self._entries.get(_id_of(key), _NOBODY)
-        same = hmac.compare_digest(_stored_key_of(key), entry.verifier.stored_key)
+        entry = self._entries.get(_id_of(token.encode("ascii")), _NOBODY)
+        stored_key = hashlib.sha256(client_key(token)).digest()
+        same = hmac.compare_digest(stored_key, entry.verifier.stored_key)
         return entry.principal if same and now < entry.expires else None
-
-
-def parse_token_file(text: str, source: str) -> TokenTable:
-    """Read a token file; `source` is what the sentences call it.
-
-    A line is a token or its stored form, then, each optional and at most once, in any order::
-
-        name=NAME                        at most 64 printable characters; default: token-, then the id in hex
-        may=read,write,delete,admin      default: all
-        under=/path                      default: /
-        until=2027-01-31                 the last day, in UTC; default: for ever
-        secret=whsec_…                   standard base64 of 24 to 64 bytes; signs this token's webhooks
-
-    ``#`` at the beginning of a line or after white space begins a comment; blank lines are skipped. A value
-    may be percent-encoded: a space is ``%20``, ``%`` itself ``%25``. Two tokens may share a name, so that one
-    can replace the other without a gap. A token that begins with ``#``, with ``fex1:`` or with one of the
-    keys above and its ``=`` can be given in its stored form only.
-
-    Raises `ConfigurationError` with a line ``SOURCE:LINE: …`` for every mistake. No sentence repeats anything
-    of the file but the keys.
-    """
-    if len(text) > MAX_FILE:
-        raise ConfigurationError(f"{source}: the token file is longer than {MAX_FILE} characters")
-    lines = text.removesuffix("\n").split("\n")
-    if len(lines) > MAX_LINES:
-        raise ConfigurationError(f"{source}: the token file has more than {MAX_LINES} lines")
-    problems: list[str] = []
-    warnings: list[str] = []
-    entries: dict[bytes, _Entry] = {}
-    first_line: dict[bytes, int] = {}
-    for number, content in enumerate(lines, 1):
-        line = _Line()
-        line.read(content)
-        if line.entry is not None:
-            first = first_line.setdefault(line.entry.verifier.id, number)
-            if first != number:
-                line.problems.append(f"the token is the same as on line {first}")
-            entries[line.entry.verifier.id] = line.entry
-        problems += [f"{source}:{number}: {problem}" for problem in line.problems]
-        warnings += [f"{source}:{number}: {warning}" for warning in line.warnings]
-    if problems:
-        raise ConfigurationError(*problems)
-    return TokenTable(entries, tuple(warnings))
-
-
-_COMMENT = re.compile(r"(?:^|[ \t])#.*", re.DOTALL)
-_SPACE = re.compile(r"[ \t]+")
-
-
-class _Line:
-    """One line while it is read. `entry` stays None where there is no token, or none that can be read."""
-
-    def __init__(self) -> None:
-        self.entry: _Entry | None = None
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
-
-    def read(self, content: str) -> None:
-        if len(content) > MAX_LINE:
-            self.problems.append(f"the line is longer than {MAX_LINE} characters")
-            return
-        words = _SPACE.split(_COMMENT.sub("", content.removesuffix("\r")).strip(" \t"))
-        if words == [""]:
-            return
-        fields = self._fields(words[1:])
-        rights = self._value(fields, "may", Right.parse, Right.ALL)
-        under = self._value(fields, "under", _parse_under, _ROOT)
-        expires = self._value(fields, "until", _parse_until, math.inf)
-        secret = self._value(fields, "secret", _parse_secret, None)
-        name = self._value(fields, "name", _parse_name, None)
-        verifier = self._verifier(words[0], name)
-        if verifier is not None:
-            name = name or f"token-{verifier.id.hex()}"
-            self.entry = _Entry(verifier, Principal(name, rights, under, secret=secret), expires)
-
-    def _fields(self, words: list[str]) -> dict[str, str]:
-        """The values by key, as written."""
-        fields: dict[str, str] = {}
-        unknown = False
-        for word in words:
-            key, equals, value = word.partition("=")
-            if not equals or key not in _KEYS:
-                unknown = True
-            elif key in fields:
-                self.problems.append(f"{key}= is given twice")
-            else:
-                fields[key] = value
-        if unknown:
-            # The word is not repeated: it may be a token that got here by mistake.
-            known = ", ".join(f"{key}=" for key in _KEYS)
-            self.problems.append(f"after the token comes only {known} (a space in a value is written %20)")
-        return fields
-
-    def _value(self, fields: dict[str, str], key: str, parse: Callable[[str], _T], default: _T) -> _T:
-        if key not in fields:
-            return default
-        try:
-            if _STRAY_PERCENT.search(fields[key]):
-                raise ValueError("has a percent sign that encodes nothing: write %25")
-            return parse(fields[key])
-        except FileNameError as error:
-            self.problems.append(f"{key}= cannot be a path: {error}")
-        except ValueError as error:
-            self.problems.append(f"{key}= {error}")
-        return default
-
-    def _verifier(self, word: str, name: str | None) -> _Verifier | None:
-        """Read the token or its stored form."""
-        if word.startswith(tuple(f"{key}=" for key in _KEYS)):
-            self.problems.append("the token is missing: it comes first")
-            return None
-        try:
-            if word.startswith(_STORED_PREFIX):
-                return _Verifier.parse(word)
-            check_token(word)
-        except ValueError as error:
-            self.problems.append(str(error))
-            return None
-        if is_weak(word):
-            warning = (
-                f"the token seems to have under {STRONG_BITS} bits: take one of `fileexport generate-token`"
-            )
-            advice = "" if name else ", or at least give it a name= (its default name helps to guess it)"
-            self.warnings.append(warning + advice)
-        return _Verifier.of(word)
-
-
-_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
-def _parse_name(value: str) -> str:
-    try:
-        name = unquote(value, errors="strict")
-    except UnicodeDecodeError:
-        name = ""
-    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-        raise ValueError(f"takes 1 to {MAX_NAME} printable characters")
-    if name.lower() == ANONYMOUS_NAME:
-        raise ValueError("is what clients without a token are called: choose another")
-    return name
-
-
-def _parse_under(value: str) -> RelPath:
-    try:
-        raw = os.fsencode(value)
-    except UnicodeEncodeError:
-        raw = b""
-    # An empty value must not open the whole root.
-    if not raw.startswith(b"/"):
-        raise ValueError("takes a path that begins with a slash")
-    path = RelPath.from_url(raw)
-    if path.is_reserved:
-        raise ValueError("is in a directory of the daemon's own")
-    return path
-
-
-def _parse_until(value: str) -> float:
-    """The end of that day."""
-    text = unquote(value)
-    try:
-        day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
-    except ValueError:
-        day = None
-    if day is None:
-        raise ValueError("takes a date as 2027-01-31")
-    return calendar.timegm(day.timetuple()) + _DAY
-
-
-def _parse_secret(value: str) -> str:
-    text = unquote(value)
-    encoded = text.removeprefix(_SECRET_PREFIX)
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    exact = text == _SECRET_PREFIX + base64.b64encode(raw).decode("ascii")
-    if len(raw) not in _SECRET_BYTES or not exact:
-        raise ValueError(f"takes {_SECRET_PREFIX} and standard base64 of 24 to 64 bytes")
-    return text
