@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import enum
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import inspect
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport import paths
+from fileexport import paths, proofs
+from fileexport.disk.sender import STALL
 from fileexport.errors import ERRORS, FULL_DISK
-from fileexport.wire import frames, messages
+from fileexport.transfer_access import ACCESS_TIME, TRIES, WRONG_TIME
+from fileexport.transfer_connection import PING_TIME, SILENCE
+from fileexport.wire import frames, messages, zstd
 from fileexport.wire.frames import BEFORE_AUTHENTICATION, LARGEST, RULES, FrameType
+from fileexport.wire.session import CONNECTION, DEFAULT_OFFER, MAX_CANCELLED, MAX_PONGS, State
+from fileexport.wire.streams import MANY, SHAPES, STREAM, Role, StreamState
 from tests.test_docs import page, table
 
 PAGE = "docs/protocol.md"
@@ -87,6 +95,37 @@ def says(kind: type[msgspec.Struct]) -> str:
 def tag(kind: type[msgspec.Struct]) -> str:
     """What tells the messages of one type of frame apart."""
     return f"`{kind.__struct_config__.tag}`"
+
+
+def steps(row: Mapping[tuple[Role, FrameType], enum.Enum], state: enum.Enum, sender: Role) -> str:
+    """What one side may say in a state, and what the state is then."""
+    words = [
+        kind.name if following is state else f"{kind.name} → {following.name}"
+        for (role, kind), following in row.items()
+        if role is sender
+    ]
+    return ", ".join(words) or "nothing"
+
+
+def turns(rows: Mapping[Any, Mapping[tuple[Role, FrameType], enum.Enum]]) -> list[list[str]]:
+    """A table of states as the page writes it."""
+    return [
+        [state.name, state.value, steps(row, state, Role.CLIENT), steps(row, state, Role.SERVER)]
+        for state, row in rows.items()
+    ]
+
+
+def shapes() -> list[list[str]]:
+    """The conversations of the operations as the page writes them."""
+    found = []
+    for operation in messages.OPERATIONS:
+        shape = SHAPES[operation]
+        many = f"{shape.least} or more" if shape.most == MANY else str(shape.least)
+        counts = many if shape.least == shape.most or shape.most == MANY else f"{shape.least} or {shape.most}"
+        reply = tag(shape.reply) if shape.reply else "none"
+        content = [kind.name if kind else "none" for kind in (shape.content, shape.answer)]
+        found.append([tag(operation), content[0], reply, counts, content[1]])
+    return found
 
 
 class FrameTests(SynchronousTestCase):
@@ -169,6 +208,49 @@ class MessageTests(SynchronousTestCase):
         """The table of features is the code's."""
         rows = table(page(PAGE), "| feature | meaning |")
         self.assertEqual(rows, [[f"`{name}`", meaning] for name, meaning in messages.FEATURES.items()])
+
+
+class TurnTests(SynchronousTestCase):
+    """Whose turn it is."""
+
+    def test_connection(self) -> None:
+        """The table of a connection's states is the code's, and so are the names in the drawing."""
+        rows = table(page(PAGE), "| state | means | the client may say | the server may say |")
+        self.assertEqual(rows, turns(CONNECTION))
+        drawing = page(PAGE).split("## A connection")[1].split("```")[1]
+        named = set(re.findall(r"[A-Z]{4,}", drawing)) & {state.name for state in State}
+        self.assertEqual(named, {state.name for state in State} - {"CLIENT_GREETED", "SERVER_GREETED"})
+
+    def test_streams(self) -> None:
+        """The table of a stream's states is the code's, and so are the names in the drawing."""
+        rows = table(page(PAGE), "| stream | means | the client may say | the server may say |")
+        self.assertEqual(rows, turns(STREAM))
+        drawing = page(PAGE).split("## Streams")[1].split("```")[1]
+        self.assertLessEqual({state.name for state in StreamState}, set(re.findall(r"[A-Z]{4,}", drawing)))
+
+    def test_shapes(self) -> None:
+        """The table of conversations is the code's."""
+        head = "| operation | client's content | REPLY | how many | server's content |"
+        self.assertEqual(table(page(PAGE), head), shapes())
+
+    def test_numbers(self) -> None:
+        """What the page says of limits and windows in words is what the code does."""
+        text = re.sub(r"\s+", " ", page(PAGE))
+        offer = DEFAULT_OFFER
+        for sentence in (
+            f"announces {offer.stream_credit >> 20} MiB for a stream, "
+            f"{offer.connection_credit >> 20} MiB for the connection, and {offer.streams} streams",
+            f"cancels {MAX_CANCELLED:,} unanswered streams",
+            f"gets {MAX_PONGS} at most",
+            f"of 1 to {zstd.MAX_CONTENT} bytes of content",
+            f"WELCOME {ACCESS_TIME:.0f} seconds after it began",
+            f"REFUSED after {WRONG_TIME:.0f} second.",
+            f"{('one', 'two', 'three')[TRIES - 1]} tries in all",
+            f"PING after {PING_TIME:.0f} seconds of silence, and closes after {SILENCE:.0f}",
+            f"nothing of what it sends was taken for {STALL:.0f} seconds",
+            f'"{proofs.auth_message(b"", b"", b"", b"", b"")[:-20].decode()}"',
+        ):
+            self.assertIn(sentence, text)
 
 
 class ErrorTests(SynchronousTestCase):
