@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.staging import PREFIX
+from fileexport.errors import ConflictError
 from fileexport.paths import RESERVED, RelPath
 from tests.watched import WatchedCalls, in_child, open_descriptors, unprivileged
 
@@ -99,9 +101,9 @@ class RecoverTests(RecoveryCase):
         """What is not a writer's stays where it is, and so does our directory then."""
         self.staging.mkdir()
         (self.staging / "note").write_text("mine")
-        (self.staging / f"{PREFIX}directory").mkdir()
+        (self.staging / "directory").mkdir()
         self.assertEqual(self.jail.recover([P("")]), 0)
-        self.assertEqual(set(os.listdir(self.staging)), {"note", f"{PREFIX}directory"})
+        self.assertEqual(set(os.listdir(self.staging)), {"note", "directory"})
 
     def test_special(self) -> None:
         """A FIFO is not waited for, and a link among the staged files leads to nothing."""
@@ -220,6 +222,48 @@ class MountTests(RecoveryCase):
             assert (self.root / "m/file").read_text() == "new"
 
         self.mounted(check)
+
+    def test_batch(self) -> None:
+        """Files of one batch that go to several mounts are staged on each."""
+
+        def check() -> None:
+            batch = self.jail.batch(ALL, replace=True)
+            paths = ["m/tmpfs/x", "m/bind/x", "x", "m/bind/y"]
+            for path in paths:
+                batch.add(P(path), path.encode())
+            assert batch.commit() == [None] * 4
+            batch.discard()
+            for path in paths:
+                assert (self.root / path).read_text() == path
+            for directory in ("", "m/tmpfs", "m/bind"):
+                assert os.listdir(self.root / directory / RESERVED) == []
+
+        self.mounted(check)
+
+    def test_changed(self) -> None:
+        """Nothing moves from one mount to another, and what is mounted is not removed with a tree."""
+
+        def check() -> None:
+            (self.root / "m/tmpfs/x").write_text("x")
+            for target in ("m/bind/x", "x"):
+                self.refused(partial(self.jail.rename, ALL, P("m/tmpfs/x"), ALL, P(target)))
+                self.refused(partial(self.jail.rename, ALL, P("m/tmpfs/x"), ALL, P(target), replace=True))
+            self.refused(lambda: self.jail.rename(ALL, P("m/tmpfs"), ALL, P("m/other")))
+            self.refused(lambda: self.jail.remove_tree(ALL, P("m/tmpfs")))
+            self.refused(lambda: self.jail.remove_tree(ALL, P("m"), recursive=True))
+            assert (self.root / "m/tmpfs/x").read_text() == "x"
+            assert (self.root / "m/bind/file").exists()
+
+        self.mounted(check)
+
+    @staticmethod
+    def refused(function: Callable[[], object]) -> None:
+        """It must say that a file system is in the way, or that there is something in there."""
+        try:
+            function()
+        except (ConflictError, IsADirectoryError):
+            return
+        raise AssertionError("it was not refused")
 
     def test_recovered(self) -> None:
         """What a killed writer left on a mount beneath the root is found without being named."""

@@ -10,17 +10,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
+
+from blake3 import blake3
 
 from fileexport.compression import Order, check_order, least_room, place_of, read_form, replaced, target_of
 from fileexport.disk.jail import Entry, Opened, View
-from fileexport.disk.trees import Source, Tree, TreeForm, archived
-from fileexport.errors import BadRequestError, FileNameError
+from fileexport.disk.trees import Tree, TreeForm, archived
+from fileexport.disk.walks import hashes, walk
+from fileexport.errors import BadRequestError, DestinationNotFound, FileNameError, NotGranted
+from fileexport.leases import Leases, Place
 from fileexport.paths import RelPath
 from fileexport.tokens import Principal, Right
+from fileexport.uploads import Files, SmallFiles, Target, Upload
 
 #: Entries of one listing, over all its directories: bounds the memory that one request can take.
 MAX_LISTED = 1_000_000
@@ -41,13 +47,11 @@ class Pattern(NamedTuple):
 ANY = Pattern()
 
 
-class Files(Source, Protocol):
-    """Where the exported bytes live: what `exports` asks of the disk."""
-
-    def remove(self, view: View, directory: RelPath, names: Iterable[str]) -> int: ...
-    def remove_chosen(self, view: View, directory: RelPath, choose: Callable[[Entry], bool]) -> int: ...
-    def check_new(self, view: View, path: RelPath) -> None: ...
-    def room(self, view: View, directory: RelPath) -> int: ...
+def file_version(opened: Opened) -> bytes:
+    """16 bytes that are others when the file is another, or was changed since, as far as the disk tells."""
+    status = opened.stat
+    numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return blake3(repr(numbers).encode("ascii")).digest(length=16)
 
 
 class Exports:
@@ -56,6 +60,7 @@ class Exports:
     def __init__(self, tree: Files, directories: tuple[RelPath, ...] = ()) -> None:
         self._tree = tree
         self._directories = tuple(dict.fromkeys(directories)) or (RelPath(),)
+        self._leases = Leases()
 
     def bases(self, who: Principal) -> tuple[RelPath, ...]:
         """The highest directories that `who` may see: the exported ones, cut to the token's own part."""
@@ -99,6 +104,48 @@ class Exports:
         found.sort()
         directories = [entry for entry in found if entry.kind == "directory"]
         return directories + [entry for entry in found if entry.kind != "directory"]
+
+    def stat(self, who: Principal, path: RelPath) -> Entry:
+        """What a listing shows of one path: a link is a link. Raises `OSError`."""
+        self._require(who, Right.READ)
+        if self._is_virtual(who, path):
+            return Entry(path.name, "directory", 0, 0, stat.S_IFDIR)
+        view, rest = self._place(who, path)
+        return Entry.of(path.name, self._tree.lstat(view, rest))
+
+    def walk(
+        self, who: Principal, path: RelPath, *, recursive: bool = False
+    ) -> Iterator[tuple[RelPath, Entry]]:
+        """All entries of a directory by their paths from there, sorted by name; links are not entered.
+
+        With `recursive` each directory is followed by what is in it. Above the exported directories these
+        are the entries. Raises `OSError`, `BadRequestError` for too many names at once.
+        """
+        self._require(who, Right.READ)
+        if not self._is_virtual(who, path):
+            view, rest = self._place(who, path)
+            return walk(self._tree, view, rest, recursive=recursive)
+        return self._walk_bases(who, path, recursive)
+
+    def _walk_bases(self, who: Principal, path: RelPath, recursive: bool) -> Iterator[tuple[RelPath, Entry]]:
+        for base, rest in self._bases_below(who, path):
+            yield rest, self._base_entry(who, base, rest)
+            if recursive:
+                view = View(base, hidden=who.sees_hidden)
+                for below, entry in walk(self._tree, view, RelPath(), recursive=True):
+                    with suppress(FileNameError):
+                        yield rest + below, entry
+
+    def hashes(
+        self, who: Principal, path: RelPath, *, check: Callable[[], object] = lambda: None
+    ) -> Iterator[tuple[RelPath, int, bytes]]:
+        """Path from here, size and BLAKE3 of a file, or of every regular file below a directory.
+
+        Links below it are not followed. `check` may raise to end it. Raises `OSError`.
+        """
+        self._require(who, Right.READ)
+        view, rest = self._place(who, path)
+        return hashes(self._tree, view, rest, check)
 
     def files(
         self, who: Principal, path: RelPath, pattern: Pattern = ANY, *, recursive: bool = False
@@ -198,6 +245,113 @@ class Exports:
 
         return self._tree.remove_chosen(view, rest, choose)
 
+    def remove_path(
+        self,
+        who: Principal,
+        path: RelPath,
+        *,
+        recursive: bool = False,
+        check: Callable[[], object] = lambda: None,
+    ) -> int:
+        """Remove a file, a link itself, an empty directory, or with `recursive` any; how many entries went.
+
+        Durable when it returns. `check` may raise between two entries; after any error some may be gone.
+        Raises `IsADirectoryError` for a directory that is not empty, `PermissionError` for one that is
+        exported or holds such a one, `BusyError` where somebody writes into it, `ConflictError`, `OSError`.
+        """
+        self._require(who, Right.DELETE)
+        self._refuse_exported(who, path)
+        view, rest = self._place(who, path)
+        return self._tree.remove_tree(view, rest, recursive=recursive, check=check)
+
+    def rename(self, who: Principal, path: RelPath, target: RelPath, *, replace: bool = False) -> None:
+        """Give a file, a link itself or a directory another name, in one step and durably.
+
+        Raises what `Jail.rename` does; `DestinationNotFound` where the target's directory is not there, and
+        `PermissionError` for an exported directory.
+        """
+        self._require(who, Right.WRITE)
+        for one in (path, target):
+            self._refuse_exported(who, one)
+        view, rest = self._place(who, path)
+        self._tree.lstat(view, rest)
+        found = self._target(who, target)
+        self._parent(found)
+        self._tree.rename(view, rest, found.view, found.path, replace=replace)
+
+    def make_directory(self, who: Principal, path: RelPath, *, exist_ok: bool = False) -> None:
+        """Make a directory, durably. Raises `FileExistsError`; with `exist_ok` only for what is none.
+
+        Raises `DestinationNotFound` where the directory above is not there, `FileNameError`, `OSError`.
+        """
+        self._require(who, Right.WRITE)
+        if self._is_there(who, path):
+            if not exist_ok:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            return
+        target = self._target(who, path)
+        self._parent(target)
+        self._tree.make_directory(target.view, target.path, exist_ok=exist_ok)
+
+    def make_file(self, who: Principal, path: RelPath, *, exist_ok: bool = False) -> None:
+        """Make an empty file, durably; one that is there with `exist_ok` stays as it is.
+
+        Raises `FileExistsError`, with `exist_ok` only for what is no file; else as `make_directory`.
+        """
+        self._require(who, Right.WRITE)
+        target = self._target(who, path)
+        self._parent(target)
+        self._tree.make_file(target.view, target.path, exist_ok=exist_ok, exported=target.exported)
+
+    def begin_upload(
+        self,
+        who: Principal,
+        path: RelPath,
+        *,
+        size: int,
+        mtime_ns: int | None,
+        replace: bool,
+        source: bytes | None,
+        holder: str,
+    ) -> Upload:
+        """Begin a file of `size` bytes, or go on with what `who` left of the same `source`: see `offset`.
+
+        `holder` is what others are told who come meanwhile. Raises `BusyError` where somebody writes it now,
+        `FileExistsError` where it is there without `replace`, `IsADirectoryError`, `DestinationNotFound`
+        where its directory is not there, `FileNameError`, `OSError`: ENOSPC where it has no room.
+        """
+        self._require(who, Right.WRITE)
+        if self._is_there(who, path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        view, rest, exported = target = self._target(who, path)
+        parent = self._parent(target)
+        place = Place(parent.st_dev, parent.st_ino, rest.name)
+        lease = self._leases.take(place, holder, time.time_ns())
+        try:
+            self._check_replaced(target, replace)
+            partial = self._tree.partial(
+                view, rest, size=size, key=source, owner=os.fsencode(who.name), exported=exported
+            )
+        except BaseException:
+            lease.release()
+            raise
+        return Upload(partial, lease, mtime_ns, replace)
+
+    def begin_small_files(
+        self, who: Principal, directory: RelPath, *, replace: bool, holder: str
+    ) -> SmallFiles:
+        """Begin many small files below a directory. Raises `DestinationNotFound` where it is not there."""
+        self._require(who, Right.WRITE)
+        if not self._is_virtual(who, directory):
+            self._parent(self._target(who, directory / "n"))
+        return SmallFiles(
+            self._tree,
+            lambda path: self._target(who, directory + path),
+            self._leases,
+            replace=replace,
+            holder=holder,
+        )
+
     def compress_order(
         self, who: Principal, source: RelPath, format: str, *, sums: bool = False
     ) -> dict[str, Any]:
@@ -229,12 +383,54 @@ class Exports:
         place = place_of(self._tree, view, archive)
         return Order(source, target, form, sums, view.base, exported, view.hidden, place).as_json()
 
+    # -- where it goes
+
+    def _target(self, who: Principal, path: RelPath) -> Target:
+        """Where a new name goes. Raises `DestinationNotFound` outside of what `who` may see."""
+        place = self._find(who, path)
+        if place is None:
+            raise DestinationNotFound
+        view, rest = place
+        return Target(
+            view, rest, next(one for one in self._directories if view.base.beneath(one) is not None)
+        )
+
+    def _parent(self, target: Target) -> os.stat_result:
+        """The directory that a new name goes to; a name that cannot be new is refused before."""
+        self._tree.check_new(target.view, target.path)
+        try:
+            parent = self._tree.stat(target.view, target.path.parent)
+        except FileNotFoundError:
+            raise DestinationNotFound from None
+        if not stat.S_ISDIR(parent.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return parent
+
+    def _check_replaced(self, target: Target, replace: bool) -> None:
+        try:
+            old = self._tree.lstat(target.view, target.path)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(old.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not replace:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def _is_there(self, who: Principal, path: RelPath) -> bool:
+        """Whether it is a directory whatever is on the disk: an exported one, or one above."""
+        return self._is_virtual(who, path) or path in self.bases(who)
+
+    def _refuse_exported(self, who: Principal, path: RelPath) -> None:
+        held = any(one.beneath(path) is not None for one in (*self._directories, *self.bases(who)))
+        if held or self._is_virtual(who, path):
+            raise PermissionError(errno.EACCES, "it is exported, or holds what is")
+
     # -- who sees what
 
     @staticmethod
     def _require(who: Principal, right: Right) -> None:
         if not who.may(right):
-            raise PermissionError(errno.EACCES, "the token does not grant this")
+            raise NotGranted
 
     def _bases_below(self, who: Principal, path: RelPath) -> list[tuple[RelPath, RelPath]]:
         """The bases strictly below `path`, each with its path from there."""

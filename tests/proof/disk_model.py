@@ -23,11 +23,17 @@ ENTRY_STAT = "stat of an entry"
 ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS, errno.EINTR)
 
 #: What changes the disk, or makes changes last; `Recording` knows each of them.
-CHANGING = frozenset("open mkdir rmdir unlink rename rename_new write fchmod utime fsync".split())
+CHANGING = frozenset(
+    "open mkdir rmdir unlink rename rename_new write pwrite fchmod utime fsync fdatasync syncfs".split()
+)
 #: What does not.
 READING = frozenset(
-    "openat2 close fstat fstatvfs lstat readlink scan lock mount_of mount_points path_of".split()
+    "openat2 close fstat fstatvfs lstat readlink scan read lock mount_of mount_points path_of".split()
 )
+
+
+#: What may be done by half.
+WRITES = ("write", "pwrite")
 
 
 class Call(NamedTuple):
@@ -43,6 +49,10 @@ class Fronted(Calls):
     """The plain calls; while `armed`, each is handed to `around`, which makes it or does not."""
 
     armed = False
+
+    def syncfs(self, descriptor: int) -> None:
+        # Other people's data are not waited for: who stands in front sees the call all the same.
+        os.fstat(descriptor)
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
@@ -117,8 +127,9 @@ class Dying(Fronted):
 
 def write_half(call: Call) -> int:
     """Make a write as a disk may that is nearly full: half of it, a byte at least."""
-    descriptor, data = call.arguments
-    return os.write(descriptor, data[: max(1, len(data) // 2)])
+    descriptor, data, *offset = call.arguments
+    half = data[: max(1, len(data) // 2)]
+    return os.pwrite(descriptor, half, *offset) if offset else os.write(descriptor, half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +180,7 @@ class Failing(Fronted):
 
     def _fail(self, call: Call) -> Any:
         if self.error is None:
-            if call.name != "write":
+            if call.name not in WRITES:
                 return call.run()
             self.reached = self.reached or call.name
             return write_half(call)
@@ -355,6 +366,11 @@ class Recording(Fronted):
         self.log.append(Data(self._node(descriptor), offset, bytes(data[:written])))
         return written
 
+    def _note_pwrite(self, call: Call, descriptor: int, data: bytes, offset: int) -> Any:
+        written = call.run()
+        self.log.append(Data(self._node(descriptor), offset, bytes(data[:written])))
+        return written
+
     def _note_fchmod(self, call: Call, descriptor: int, mode: int) -> None:
         call.run()
         self.log.append(Mode(self._node(descriptor), mode))
@@ -368,3 +384,12 @@ class Recording(Fronted):
             self.meanwhile.pop()()
         call.run()
         self.log.append(Flush(self._node(descriptor)))
+
+    def _note_fdatasync(self, call: Call, descriptor: int) -> None:
+        call.run()
+        self.log.append(Flush(self._node(descriptor)))
+
+    def _note_syncfs(self, call: Call, descriptor: int) -> None:
+        # In any order: each of these steps is a state of its own.
+        call.run()
+        self.log += [Flush(node) for node in sorted(set(self._nodes.values()))]

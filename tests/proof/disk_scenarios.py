@@ -26,7 +26,7 @@ from fileexport.meter import Meter
 from fileexport.paths import RESERVED, RelPath
 from tests.proof.disk_model import Fronted
 
-#: Content by path below the root; our own directory is left out.
+#: Content by path below the root; an empty directory's path ends with a slash; ours are left out.
 Tree = dict[str, bytes]
 
 P = RelPath.parse
@@ -90,6 +90,8 @@ def snapshot(root: Path) -> Tree:
             path = Path(directory, name)
             content = os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
             found[str(path.relative_to(root))] = content
+        if not names and not directories:
+            found[f"{Path(directory).relative_to(root)}/"] = b""
     return found
 
 
@@ -125,6 +127,7 @@ class Scenario:
         for path, content in self.before.items():
             if path != "link":
                 (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+                assert not path.endswith("/"), "no scenario begins with an empty directory"
                 (self.root / path).write_bytes(content)
 
     def jail(self, calls: Calls) -> Jail:

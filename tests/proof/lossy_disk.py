@@ -42,6 +42,12 @@ class Crashed:
         """What is left in staging."""
         return frozenset(path for path in self.files if in_staging(path))
 
+    @property
+    def staged(self) -> frozenset[str]:
+        """The names in staging: files, and batches of them."""
+        paths = (path.partition(f"{RESERVED}/") for path in (*self.files, *self.directories))
+        return frozenset(above + below.split("/")[0] for above, _, below in paths if below)
+
     def key(self) -> tuple[object, ...]:
         """Tells states apart: what names hold, and which are in staging; not what is in those."""
         seen = {path: file for path, file in self.files.items() if not in_staging(path)}

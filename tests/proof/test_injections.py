@@ -10,12 +10,16 @@ from tests.proof import scenario_case
 from tests.proof.counts import SOAK, Tally
 from tests.proof.disk_model import ERRNOS, Failing, Fault
 from tests.proof.disk_scenarios import SCENARIOS, Scenario, Tree, Upload, left, settings, snapshot
+from tests.proof.transfer_scenarios import TRANSFER_SCENARIOS
 from tests.watched import open_descriptors
 
 #: Injections of each scenario, in as many settings as that takes.
-INJECTIONS = 12_000 // len(SCENARIOS) + 1 if SOAK else 0
+INJECTIONS = 12_000 // len((*SCENARIOS, *TRANSFER_SCENARIOS)) + 1 if SOAK else 0
 
 FAULTS = tuple(Fault(error, lasting) for lasting in (False, True) for error in (*ERRNOS, None))
+
+#: Where one of these fails, what it should have removed is left to a recovery.
+REMOVING = ("unlink", "rmdir")
 
 _TALLY = Tally("injections")
 
@@ -56,7 +60,7 @@ class InjectionTests(scenario_case.ScenarioCase):
             self.assertEqual(failing.unflushed * scenario.flushes, 0, where)
         else:
             self.assertEqual((said, tree), (scenario.truth(told), scenario.after), where)
-        if isinstance(scenario, Upload) and not failing.lasting and failing.reached != "unlink":
+        if isinstance(scenario, Upload) and not failing.lasting and failing.reached not in REMOVING:
             self.assertEqual(len(left(self.root)), scenario.held, where)
         scenario.recover()
         self.assertEqual((len(left(self.root)), snapshot(self.root)), (scenario.held, tree), where)
@@ -88,5 +92,5 @@ class InjectionTests(scenario_case.ScenarioCase):
         close, can have failed.
         """
         if failing.renamed:
-            return (scenario.after,)
+            return (*scenario.between, scenario.after)
         return (scenario.before, *scenario.between, *([scenario.after] if scenario.flushes else []))

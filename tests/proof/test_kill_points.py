@@ -13,7 +13,7 @@ from fileexport.disk.calls import Calls
 from fileexport.paths import RelPath
 from tests.proof import scenario_case
 from tests.proof.counts import SOAK, Tally
-from tests.proof.disk_model import KILLED, Dying, Noting, When
+from tests.proof.disk_model import KILLED, WRITES, Dying, Noting, When
 from tests.proof.disk_scenarios import (
     SCENARIOS,
     Create,
@@ -27,10 +27,11 @@ from tests.proof.disk_scenarios import (
     settings,
     snapshot,
 )
+from tests.proof.transfer_scenarios import TRANSFER_SCENARIOS
 from tests.watched import in_child
 
 #: Points of each scenario, in as many settings as that takes.
-POINTS = 10_000 // len(SCENARIOS) + 1 if SOAK else 0
+POINTS = 10_000 // len((*SCENARIOS, *TRANSFER_SCENARIOS)) + 1 if SOAK else 0
 #: Settings in any case: both ways to resolve a name.
 SETTINGS = 2
 #: Seconds after which a child that hangs ends itself.
@@ -61,7 +62,7 @@ class KillPointTests(scenario_case.ScenarioCase):
         points: list[Point] = []
         for number, name in enumerate(names, 1):
             points += [(number, "before"), (number, "after")]
-            points += [(number, "half")] if name == "write" else []
+            points += [(number, "half")] if name in WRITES else []
         for point in points:
             self.check_point(scenario, point, acknowledged=point[0] > spoken)
         _TALLY.add(len(points), type(scenario).__name__)

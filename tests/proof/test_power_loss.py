@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.disk.jail import Jail
+from fileexport.disk.recovery import PATIENCE
 from fileexport.paths import RESERVED
 from tests.proof.counts import SOAK, Tally
 from tests.proof.disk_histories import DIRECTORIES, PLANS, History, P, Plan, by_chance, on_disk
@@ -18,6 +20,7 @@ from tests.proof.disk_model import (
     CHANGING,
     READING,
     Call,
+    Flush,
     Names,
     Promise,
     Recording,
@@ -83,9 +86,10 @@ class PowerLossTests(PowerLossCase):
         root.mkdir()
         state.build(root)
         jail = Jail(str(root), durable=False)
-        removed = jail.recover(P(directory) for directory in DIRECTORIES)
+        later = time.time_ns() + 2 * PATIENCE
+        removed = jail.recover((P(directory) for directory in DIRECTORIES), now=later)
         jail.close()
-        self.assertEqual(removed, len(state.orphans))
+        self.assertEqual(removed, len(state.staged))
         files = {path: file for path, file in state.files.items() if path not in state.orphans}
         self.assertEqual((on_disk(root).files, list(root.rglob(RESERVED))), (files, []))
 
@@ -125,6 +129,12 @@ class NoFileFlush(Recording):
         if kind_of_descriptor(call) != "file":
             super()._note_fsync(call, descriptor)
 
+    def _note_fdatasync(self, call: Call, descriptor: int) -> None:
+        pass
+
+    def _note_syncfs(self, call: Call, descriptor: int) -> None:
+        pass
+
 
 class NoDirectoryFlush(Recording):
     """A mutant: directories are not flushed."""
@@ -150,7 +160,8 @@ class EarlyAcknowledgement(Recording):
     before = "file"
 
     def _note_fsync(self, call: Call, descriptor: int) -> None:
-        if kind_of_descriptor(call) == self.before:
+        # A journal is flushed when nothing is to be said.
+        if kind_of_descriptor(call) == self.before and self._changes:
             self.acknowledge(ended=False)
         super()._note_fsync(call, descriptor)
 
@@ -162,20 +173,22 @@ class HastyAcknowledgement(EarlyAcknowledgement):
 
 
 class LateFlush(Recording):
-    """A mutant: a file is flushed after it got its name, not before."""
+    """A mutant: files are flushed after one of them got its name, not before."""
 
-    _late: tuple[Call, int] | None = None
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._late: list[int] = []
 
     def _note_fsync(self, call: Call, descriptor: int) -> None:
         if kind_of_descriptor(call) == "file":
-            self._late = (call, descriptor)
+            self._late.append(self._node(descriptor))
         else:
             super()._note_fsync(call, descriptor)
 
     def _note_rename(self, call: Call, *arguments: Any, **keywords: Any) -> None:
         super()._note_rename(call, *arguments, **keywords)
-        if self._late is not None:
-            super()._note_fsync(*self._late)
+        self.log += map(Flush, self._late)
+        self._late.clear()
 
     _note_rename_new = _note_rename
 
@@ -183,16 +196,22 @@ class LateFlush(Recording):
 class LateMode(Recording):
     """A mutant: the permissions are set after the flush."""
 
-    _late: tuple[Call, int, int] | None = None
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._late: dict[int, tuple[Call, int]] = {}
 
     def _note_fchmod(self, call: Call, descriptor: int, mode: int) -> None:
-        self._late = (call, descriptor, mode)
+        self._late[descriptor] = (call, mode)
 
     def _note_fsync(self, call: Call, descriptor: int) -> None:
         super()._note_fsync(call, descriptor)
-        if self._late is not None:
-            super()._note_fchmod(*self._late)
-            self._late = None
+        if descriptor in self._late:
+            call, mode = self._late.pop(descriptor)
+            super()._note_fchmod(call, descriptor, mode)
+
+
+#: Plans in which single files get new versions.
+_UPLOADS = ("create", "overwrite", "create only", "crowd")
 
 
 class MutantTests(PowerLossCase):
@@ -209,19 +228,20 @@ class MutantTests(PowerLossCase):
 
     def test_file(self) -> None:
         """Without a flush of the file, before it gets its name."""
-        for kind in (NoFileFlush, LateFlush, LateMode):
-            self.check(kind, "create", "overwrite", "create only", "crowd")
+        self.check(NoFileFlush, *_UPLOADS, "resume", "batch", "batch together")
+        self.check(LateFlush, *_UPLOADS, "resume", "batch")
+        self.check(LateMode, *_UPLOADS)
 
     def test_directory(self) -> None:
         """Without a flush of the directory, after an upload or a removal."""
-        self.check(NoDirectoryFlush, "create", "overwrite", "create only", "crowd", "remove")
-        self.check(NoFlushAfterRemoval, "remove", "remove chosen", "create and remove")
+        self.check(NoDirectoryFlush, *_UPLOADS, "remove", "batch", "directory", "rename", "remove tree")
+        self.check(NoFlushAfterRemoval, "remove", "remove chosen", "create and remove", "remove tree")
 
     def test_acknowledgement(self) -> None:
         """When it is said before it is so."""
-        self.check(EarlyAcknowledgement, "create", "overwrite", "create only", "crowd")
-        self.check(HastyAcknowledgement, "create", "overwrite", "crowd", "remove", "remove chosen")
+        self.check(EarlyAcknowledgement, *_UPLOADS, "resume", "batch")
+        self.check(HastyAcknowledgement, "create", "overwrite", "crowd", "remove", "remove chosen", "batch")
 
     def test_not_durable(self) -> None:
         """A jail without flushes, which is promised to survive `kill -9`, and does, but not this."""
-        self.check(Recording, "create", "overwrite", "remove", "remove chosen", durable=False)
+        self.check(Recording, "create", "overwrite", "remove", "remove chosen", "batch", durable=False)

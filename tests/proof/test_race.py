@@ -6,6 +6,7 @@ were too slow to prove anything.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -124,11 +125,38 @@ class RaceTests(SynchronousTestCase):
         self.found["escapes"] += jail.remove_chosen(view, P(path), lambda entry: entry.name == SECRET)
         jail.remove(view, P(path), [f"new-{number - 1}"])
 
+    def upload(self, jail: Jail, place: Place, number: int) -> None:
+        """Two ways to write, another name, and it is gone."""
+        view, path = place
+        batch = jail.batch(view, replace=True)
+        try:
+            batch.add(P(f"{path}/up-{number}"), b"new")
+            batch.commit()
+        finally:
+            batch.discard()
+        jail.partial(view, P(f"{path}/up-{number}"), size=0, key=b"key").commit()
+        jail.rename(view, P(f"{path}/up-{number}"), view, P(f"{path}/moved"), replace=True)
+
+    def tree(self, jail: Jail, place: Place, number: int) -> None:
+        """A directory is made, filled, and removed with all that is in it."""
+        view, path = place
+        top = P(f"{path}/tree")
+        jail.make_directory(view, top, exist_ok=True)
+        jail.make_directory(view, top / "below", exist_ok=True)
+        jail.make_file(view, top / "below" / "file", exist_ok=True)
+        jail.remove_tree(view, top, recursive=True)
+        with contextlib.suppress(OSError):
+            # What is outside only.
+            self.found["escapes"] += jail.remove_tree(view, P(f"{path}/{SECRET}"))
+
     def run_verbs(self, resolver: Callable[[Calls], Resolver]) -> None:
         """Every verb on every place in turn."""
         jail = Jail(str(self.root), resolver=resolver, durable=False)
         self.addCleanup(jail.close)
-        verbs: tuple[Verb, ...] = (self.open, self.stat, self.entries, self.stage, self.remove)
+        verbs: tuple[Verb, ...] = (
+            *(self.open, self.stat, self.entries, self.stage, self.remove),
+            *(self.upload, self.tree),
+        )
         for number in range(TRIES):
             verb, place = verbs[number % len(verbs)], PLACES[number // len(verbs) % len(PLACES)]
             try:
@@ -145,7 +173,7 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual(self.found["escapes"], 0)
         self.assertEqual(self.beneath_outside(), self.victims, "nothing outside was written or removed")
         self.assertEqual(list(self.root.rglob(f"{RESERVED}/*")), [], "nothing half-written is left")
-        for name in ("open", "stat", "entries", "stage", "remove"):
+        for name in ("open", "stat", "entries", "stage", "remove", "upload", "tree"):
             self.assertGreater(self.found[f"{name} found"], 0)
             self.assertGreater(self.found[f"{name} refused"], 0)
 

@@ -12,7 +12,8 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 
 #: openat2(2); the number is the same on every architecture (it is newer than the split tables).
@@ -22,6 +23,7 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 #: renameat2(2): refuse to replace an existing target.
 _RENAME_NOREPLACE = 1
+_MOUNT = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
@@ -43,6 +45,13 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
+@cache
+def _function(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None where this system's has none of that name."""
+    found: Callable[..., int] | None = getattr(_libc(), name, None)
+    return found
+
+
 def _check(result: int, name: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
@@ -58,6 +67,9 @@ class Calls:
 
     def openat2(self, dir_fd: int, path: str, flags: int, resolve: int) -> int:
         """openat2(2) for an existing path; ENOSYS where the kernel has none."""
+        if sys.platform != "linux":
+            # Elsewhere the number may be another call's.
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         result = _libc().syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), *_how(flags, resolve))
         return _check(result, path)
 
@@ -96,10 +108,11 @@ class Calls:
     def rename_new(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
         """Rename, but raise `FileExistsError` where the target exists; in one step."""
         try:
-            result = _libc().renameat2(
-                dir_fd, os.fsencode(name), new_dir_fd, os.fsencode(new_name), _RENAME_NOREPLACE
-            )
-            _check(result, new_name)
+            renameat2 = _function("renameat2")
+            if renameat2 is None:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            old, new = os.fsencode(name), os.fsencode(new_name)
+            _check(renameat2(dir_fd, old, new_dir_fd, new, _RENAME_NOREPLACE), new_name)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise
@@ -112,6 +125,13 @@ class Calls:
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         return os.write(descriptor, data)
 
+    def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+        return os.pwrite(descriptor, data, offset)
+
+    def read(self, descriptor: int, buffer: bytearray | memoryview) -> int:
+        """Read into a buffer, from where the descriptor is; the bytes read, 0 at the end."""
+        return os.readv(descriptor, (buffer,))
+
     def fchmod(self, descriptor: int, mode: int) -> None:
         os.fchmod(descriptor, mode)
 
@@ -121,6 +141,20 @@ class Calls:
     def fsync(self, descriptor: int) -> None:
         os.fsync(descriptor)
 
+    def fdatasync(self, descriptor: int) -> None:
+        """Flush the content, and what is needed to read it; where there is no such call, all."""
+        getattr(os, "fdatasync", os.fsync)(descriptor)
+
+    def syncfs(self, descriptor: int) -> None:
+        """Flush the whole file system of a descriptor; ENOSYS where this system cannot.
+
+        Since Linux 5.8 it tells what failed since the descriptor was opened.
+        """
+        syncfs = _function("syncfs")
+        if syncfs is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        _check(syncfs(descriptor), "")
+
     def lock(self, descriptor: int) -> None:
         """Take the exclusive flock(2) of an open file, or raise `BlockingIOError` at once."""
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,14 +162,18 @@ class Calls:
     def mount_of(self, descriptor: int) -> int:
         """The id of the mount that a descriptor lives on.
 
-        st_dev cannot tell: a bind mount has its source's, and a rename between the two is refused.
+        st_dev cannot tell: a bind mount has its source's, and a rename between the two is refused. It has to
+        do where nothing tells more.
         """
-        # As bytes: a codec that is first looked up while descriptors run out is never found again.
-        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as lines:
-            for line in lines:
-                if line.startswith(b"mnt_id:"):
-                    return int(line[7:])
-        raise OSError(errno.ENOSYS, "no mnt_id in fdinfo")
+        try:
+            # As bytes: a codec that is first looked up while descriptors run out is never found again.
+            with open(f"/proc/self/fdinfo/{descriptor}", "rb", buffering=0) as lines:
+                found = _MOUNT.search(lines.read(4096))
+        except FileNotFoundError:
+            return os.fstat(descriptor).st_dev
+        if found is None:
+            raise OSError(errno.ENOSYS, "no mnt_id in fdinfo")
+        return int(found[1])
 
     def path_of(self, descriptor: int) -> str:
         """The path of the machine that a descriptor has now."""

@@ -9,97 +9,32 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, NamedTuple
+from contextlib import ExitStack, contextmanager, suppress
 
+from fileexport.disk.batches import Batch
 from fileexport.disk.calls import Calls
+from fileexport.disk.changes import Removal, make_directory, rename
+from fileexport.disk.partials import Partial, Place, begin
+from fileexport.disk.recovery import recover
 from fileexport.disk.resolve import Openat2, Resolver, Walk
-from fileexport.disk.staging import Staged, recover, room, stage
+from fileexport.disk.staging import Staged, room, stage
+from fileexport.disk.views import Entry, Kind, Opened, View, kind_of
 from fileexport.errors import FileNameError, OverloadedError
-from fileexport.paths import RESERVED, RelPath, is_file_name_valid
+from fileexport.paths import RelPath, is_file_name_valid
 
-Kind = Literal["file", "directory", "link", "other"]
+__all__ = ("Entry", "Jail", "Kind", "Opened", "View", "kind_of")
 
 #: Without waiting for a FIFO's writer, without becoming a terminal's owner.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 
+#: Bytes that are read at once.
+_PIECE = 1 << 20
 
 _ROOT = RelPath()
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a caller may see: everything beneath `base`; names with a leading dot only when `hidden`."""
-
-    base: RelPath = RelPath()
-    hidden: bool = True
-
-    def admits(self, name: str) -> bool:
-        """Whether a name may be seen at all."""
-        return name != RESERVED and (self.hidden or not name.startswith("."))
-
-
-_KINDS: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
-
-
-class Entry(NamedTuple):
-    """One entry of a directory. `size` in bytes (0 for a directory), `mtime_ns` since the epoch.
-
-    A link has its own mtime; `size` is its own as well. `mode` is the whole st_mode.
-    """
-
-    name: str
-    kind: Kind
-    size: int
-    mtime_ns: int
-    mode: int
-
-    @classmethod
-    def of(cls, name: str, status: os.stat_result) -> Entry:
-        """Describe `name` by what lstat(2) says of it."""
-        kind = kind_of(status.st_mode)
-        size = 0 if kind == "directory" else status.st_size
-        return cls(name, kind, size, status.st_mtime_ns, status.st_mode)
-
-
-def kind_of(mode: int) -> Kind:
-    """The kind of an st_mode."""
-    return _KINDS.get(stat.S_IFMT(mode), "other")
-
-
-class Opened:
-    """An open file or directory and its stat. Close it, or use it in a `with` block."""
-
-    __slots__ = ("_close", "descriptor", "stat")
-
-    def __init__(self, descriptor: int, status: os.stat_result, close: Callable[[int], None]) -> None:
-        self.descriptor = descriptor
-        self.stat = status
-        self._close = close
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether it is a directory; otherwise it is a regular file."""
-        return stat.S_ISDIR(self.stat.st_mode)
-
-    def close(self) -> None:
-        """Close the descriptor; a second time does nothing."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            self._close(descriptor)
-
-    def __enter__(self) -> Opened:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Jail:
@@ -176,6 +111,22 @@ class Jail:
         finally:
             self._calls.close(descriptor)
 
+    def lstat(self, view: View, path: RelPath) -> os.stat_result:
+        """What lstat(2) says of the path: its last name is not followed, the way there as in `open`."""
+        # Passing is enough to stat.
+        with self._entry(view, path, _PASS) as (parent, name):
+            if not name:
+                return self._calls.fstat(parent)
+            return self._calls.lstat(name, dir_fd=parent)
+
+    def read_pieces(self, opened: Opened) -> Iterator[memoryview]:
+        """The content of an open file from where it is read next, each piece good until the next one."""
+        buffer = memoryview(bytearray(min(_PIECE, max(opened.stat.st_size, 1))))
+        while count := self._calls.read(opened.descriptor, buffer):
+            if self._interrupted:
+                raise OverloadedError("the server is stopping")
+            yield buffer[:count]
+
     def entries(self, view: View, path: RelPath) -> Iterator[Entry]:
         """The entries of a directory in the disk's order; ENOTDIR where the path is none.
 
@@ -240,6 +191,69 @@ class Jail:
             return False
         return True
 
+    def make_directory(self, view: View, path: RelPath, *, exist_ok: bool = False) -> None:
+        """Make a directory, its mode from the umask, and flush the one that it is in.
+
+        Raises as `stage` does, and `FileExistsError`; with `exist_ok` only where something else than a
+        directory has the name, a link to one too.
+        """
+        self.check_new(view, path)
+        with self._directory(view, path.parent, _DIRECTORY) as parent:
+            make_directory(self._calls, parent, path.name, exist_ok=exist_ok)
+            self._flush(parent)
+
+    def make_file(
+        self, view: View, path: RelPath, *, exist_ok: bool = False, exported: RelPath = _ROOT
+    ) -> None:
+        """Make an empty file, by `stage` and durably. One that is there stays as it is.
+
+        Raises as `stage` does, and `FileExistsError`; with `exist_ok` only where the name is not a file's
+        own.
+        """
+        with self.stage(view, path, exported=exported) as staged:
+            try:
+                staged.commit(replace=False)
+            except FileExistsError:
+                if not exist_ok or not stat.S_ISREG(self.lstat(view, path).st_mode):
+                    raise
+                with self._directory(view, path.parent, _DIRECTORY) as parent:
+                    self._flush(parent)
+
+    def rename(
+        self, view: View, path: RelPath, target_view: View, target: RelPath, *, replace: bool = False
+    ) -> None:
+        """Give a file, a link itself, or a directory another name in one step; flush both directories.
+
+        Raises `FileExistsError` where the name is taken without `replace`; `IsADirectoryError` where it is a
+        directory, and `NotADirectoryError` for a directory that would replace something; `ConflictError` for
+        another file system, a directory into itself, two names of one file; `FileNameError`; `OSError`.
+        Only the flush of a directory can fail after the rename.
+        """
+        self.check_new(target_view, target)
+        with self._entry(view, path) as (parent, name), ExitStack() as held:
+            new_parent = held.enter_context(self._directory(target_view, target.parent, _DIRECTORY))
+            rename(self._calls, parent, name, new_parent, target.name, replace=replace)
+            self._flush(new_parent)
+            self._flush(parent)
+
+    def remove_tree(
+        self,
+        view: View,
+        path: RelPath,
+        *,
+        recursive: bool = False,
+        check: Callable[[], object] = lambda: None,
+    ) -> int:
+        """Remove a file, a link itself, an empty directory, or with `recursive` any directory; see `Removal`.
+
+        Returns how many files and directories that were. `check` may raise between two entries. Raises
+        `FileNotFoundError` where it is not there. Names that the view does not admit stay, and what holds
+        them: `IsADirectoryError`. After an error some may be gone.
+        """
+        with self._entry(view, path) as (parent, name):
+            removal = Removal(self._calls, view.admits, check, durable=self._durable)
+            return removal.run(parent, name, recursive=recursive)
+
     def stage(self, view: View, path: RelPath, *, exported: RelPath = _ROOT) -> Staged:
         """Begin a file that appears at `path` only when it is committed.
 
@@ -256,11 +270,51 @@ class Jail:
             self._calls.close(target)
             raise
 
+    def partial(
+        self,
+        view: View,
+        path: RelPath,
+        *,
+        size: int,
+        key: bytes | None = None,
+        owner: bytes = b"",
+        exported: RelPath = _ROOT,
+    ) -> Partial:
+        """Begin a file of `size` bytes, as `stage` does, or go on with what is there of it, from `offset`.
+
+        It is kept at a break only with a `key`, which says what is written; it is continued with the same
+        one, for the same `owner`, size, directory and name. Raises as `stage` does, `BusyError` where another
+        process writes the same, and ENOSPC where there is no room for it.
+        """
+        self.check_new(view, path)
+        with self._base(View(exported)) as base:
+            place = Place(base, self._open(view, path.parent, _DIRECTORY), path.name)
+            return begin(self._calls, place, size, key=key, owner=owner, durable=self._durable)
+
+    def batch(self, view: View, *, replace: bool = False, exported: RelPath = _ROOT) -> Batch:
+        """Begin many small files beneath a view; see `Batch`. Nothing is made before the first is added."""
+        return Batch(
+            self._calls,
+            lambda path: self._open(view, path, _DIRECTORY),
+            lambda name: self._check_name(view, name),
+            lambda: self._base(View(exported)),
+            replace=replace,
+            durable=self._durable,
+        )
+
     def check_new(self, view: View, path: RelPath) -> None:
         """Refuse a name that `stage` would refuse, whatever is on the disk; raises as it does."""
-        if path and not self._may_be_new(path.name):
+        if not path:
+            raise PermissionError(errno.EACCES, "this name cannot be written")
+        for name in path.parent:
+            if not view.admits(name):
+                raise PermissionError(errno.EACCES, "this name cannot be written")
+        self._check_name(view, path.name)
+
+    def _check_name(self, view: View, name: str) -> None:
+        if not self._may_be_new(name):
             raise FileNameError
-        if not path or not all(view.admits(name) for name in path):
+        if not view.admits(name):
             raise PermissionError(errno.EACCES, "this name cannot be written")
 
     def room(self, view: View, directory: RelPath) -> int:
@@ -271,16 +325,18 @@ class Jail:
         with self._directory(view, directory, _DIRECTORY) as descriptor:
             return room(self._calls, descriptor)
 
-    def recover(self, directories: Iterable[RelPath]) -> int:
+    def recover(self, directories: Iterable[RelPath], *, now: int | None = None) -> int:
         """Remove what killed writers left in the staging of these directories and of the mounts beneath.
 
-        Returns how many files. What a living writer still holds stays; what cannot be opened is passed over.
+        Returns how many files; a batch of them counts once. What a living writer still holds stays, and what
+        can be continued for a day, until `now` in nanoseconds; what cannot be opened is passed over.
         """
+        now = time.time_ns() if now is None else now
         removed = 0
         for path in {*directories, *self._mounts()}:
             try:
                 with self._directory(View(), path, _DIRECTORY) as descriptor:
-                    removed += recover(self._calls, descriptor)
+                    removed += recover(self._calls, descriptor, now)
             except OSError:
                 continue
         return removed
@@ -296,6 +352,18 @@ class Jail:
                     yield RelPath.parse(point[len(root) :])
 
     # -- descriptors
+
+    def _flush(self, directory: int) -> None:
+        if self._durable:
+            self._calls.fsync(directory)
+
+    @contextmanager
+    def _entry(self, view: View, path: RelPath, flags: int = _DIRECTORY) -> Iterator[tuple[int, str]]:
+        """The open directory that an entry is in, and its name, which may be seen; empty for the base."""
+        if path and not view.admits(path.name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        with self._directory(view, path.parent, flags) as parent:
+            yield parent, path.name
 
     @contextmanager
     def _base(self, view: View) -> Iterator[int]:

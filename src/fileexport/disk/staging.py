@@ -2,7 +2,7 @@
 
 A file is written under a random name in `.fileexport/`, in the topmost exported directory of the
 destination's own mount (a rename cannot leave a mount), then flushed and renamed over its destination, whose
-directory is flushed too. The writer holds flock(2) on the staged file: what can be locked by `recover` has
+directory is flushed too. The writer holds flock(2) on the staged file: what can be locked by a recovery has
 no living writer, so a `kill -9` leaves nothing that stays.
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import TracebackType
 
@@ -21,9 +23,9 @@ from fileexport.paths import MAX_DEPTH, RESERVED
 #: Staged names begin so; the rest is random.
 PREFIX = "new-"
 #: Names inside are protected by the directory's mode, so a file can take its final mode from the umask.
-_DIRECTORY_MODE = 0o700
+DIRECTORY_MODE = 0o700
 #: O_EXCL and a lock that recovery may win: more failures than this are no accident.
-_TRIES = 8
+TRIES = 8
 
 #: Of a file system this share, or so many bytes where that is less, is left to those who must go on.
 _RESERVED_SHARE, _RESERVED_MAX = 100, 256 << 20
@@ -51,11 +53,19 @@ def room(calls: Calls, descriptor: int) -> int:
 class Staged:
     """A file being written, invisible until `commit`. Leaving a `with` block without commit discards it.
 
-    Not thread-safe; one writer.
+    Not thread-safe; one writer. `beside` is another name in staging that goes with it, if it is there.
     """
 
     def __init__(
-        self, calls: Calls, staging: int, name: str, descriptor: int, target: int, final: str, durable: bool
+        self,
+        calls: Calls,
+        staging: int,
+        name: str,
+        descriptor: int,
+        target: int,
+        final: str,
+        durable: bool,
+        beside: str = "",
     ) -> None:
         self._calls = calls
         self._staging = staging
@@ -64,6 +74,7 @@ class Staged:
         self._target = target
         self._final = final
         self._durable = durable
+        self._beside = beside
         self._open = True
 
     def write(self, data: bytes | memoryview) -> None:
@@ -75,6 +86,14 @@ class Staged:
     def room(self) -> int:
         """Bytes that may still be written, to this file and all others of its file system together."""
         return room(self._calls, self.descriptor)
+
+    def inherited_mode(self) -> int | None:
+        """The mode of the file that would be replaced now, as `inherited` narrows it; None for no file."""
+        try:
+            old = self._calls.lstat(self._final, dir_fd=self._target)
+        except FileNotFoundError:
+            return None
+        return inherited(old, self._calls.fstat(self.descriptor))
 
     def commit(self, *, mode: int | None = None, mtime_ns: int | None = None, replace: bool = True) -> None:
         """Give the file its name: flush it, rename it in one step, flush the directory.
@@ -93,6 +112,7 @@ class Staged:
                 self._calls.utime(self.descriptor, mtime_ns)
             if self._durable:
                 self._calls.fsync(self.descriptor)
+            self._drop_beside()
             move = self._calls.rename if replace else self._calls.rename_new
             move(self._name, self._final, dir_fd=self._staging, new_dir_fd=self._target)
         except BaseException:
@@ -109,11 +129,23 @@ class Staged:
         if not self._open:
             return
         try:
+            self._drop_beside()
             self._calls.unlink(self._name, dir_fd=self._staging)
         except FileNotFoundError:
             pass
         finally:
             self._close()
+
+    def keep(self) -> None:
+        """Let go of the staged file, which stays where it is. A second time does nothing."""
+        if self._open:
+            self._close()
+
+    def _drop_beside(self) -> None:
+        if self._beside:
+            # Without the file that it belongs to it means nothing: recovery's business.
+            with suppress(OSError):
+                self._calls.unlink(self._beside, dir_fd=self._staging)
 
     def _close(self) -> None:
         self._open = False
@@ -133,12 +165,27 @@ class Staged:
         self.discard()
 
 
+def inherited(old: os.stat_result, new: os.stat_result) -> int | None:
+    """The mode of a file that replaces `old`: the same bits below 0o1000; None where `old` is no file.
+
+    What a group may counts only for the same group; where the new file has another one, both it and all
+    others may what both could.
+    """
+    if not stat.S_ISREG(old.st_mode):
+        return None
+    mode = old.st_mode & 0o777
+    if old.st_gid != new.st_gid:
+        both = mode >> 3 & mode & 0o007
+        mode = mode & 0o700 | both << 3 | both
+    return mode
+
+
 def stage(calls: Calls, base: int, target: int, name: str, *, durable: bool) -> Staged:
     """Begin a file that will be `name` in the directory `target`, which lies in or beneath `base`.
 
     `target` belongs to the result from then on; when this raises, it stays the caller's.
     """
-    for _ in range(_TRIES - 1):
+    for _ in range(TRIES - 1):
         # A recovery may find the staging empty and remove it under our hands.
         with suppress(FileNotFoundError):
             return _begin(calls, base, target, name, durable)
@@ -146,7 +193,7 @@ def stage(calls: Calls, base: int, target: int, name: str, *, durable: bool) -> 
 
 
 def _begin(calls: Calls, base: int, target: int, name: str, durable: bool) -> Staged:
-    staging = _staging_of(calls, base, target)
+    staging = staging_of(calls, base, target)
     try:
         staged_name, descriptor = _create(calls, staging)
     except BaseException:
@@ -156,7 +203,7 @@ def _begin(calls: Calls, base: int, target: int, name: str, durable: bool) -> St
 
 
 def _create(calls: Calls, staging: int) -> tuple[str, int]:
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         name = PREFIX + secrets.token_hex(12)
         try:
             descriptor = calls.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=staging)
@@ -184,12 +231,12 @@ def _claim(calls: Calls, staging: int, name: str, descriptor: int) -> bool:
     return False
 
 
-def _staging_of(calls: Calls, base: int, target: int) -> int:
+def staging_of(calls: Calls, base: int, target: int) -> int:
     """Open, or make, the staging directory that serves `target`."""
     top = _topmost(calls, base, target)
     try:
         with suppress(FileExistsError):
-            calls.mkdir(RESERVED, _DIRECTORY_MODE, dir_fd=top)
+            calls.mkdir(RESERVED, DIRECTORY_MODE, dir_fd=top)
         return calls.open(RESERVED, _DIRECTORY, dir_fd=top)
     finally:
         calls.close(top)
@@ -201,13 +248,13 @@ def _topmost(calls: Calls, base: int, target: int) -> int:
     Walks up by `..` until it meets `base` itself: a directory that was moved out of the jail meanwhile
     never meets it, and nothing is staged outside.
     """
-    mount, goal = calls.mount_of(target), _identity(calls, base)
+    mount, goal = calls.mount_of(target), identity_of(calls, base)
     top = -1
     here = calls.open(".", _PASS, dir_fd=target)
     try:
         top = calls.open(".", _PASS, dir_fd=target)
         for _ in range(MAX_DEPTH + 1):
-            if _identity(calls, here) == goal:
+            if identity_of(calls, here) == goal:
                 return top
             above = calls.open("..", _PASS, dir_fd=here)
             calls.close(here)
@@ -225,33 +272,29 @@ def _topmost(calls: Calls, base: int, target: int) -> int:
         calls.close(here)
 
 
-def _identity(calls: Calls, descriptor: int) -> tuple[int, int]:
-    status = calls.fstat(descriptor)
+Identity = tuple[int, int]
+
+
+def identity(status: os.stat_result) -> Identity:
+    """What no other file or directory has at the same time."""
     return status.st_dev, status.st_ino
 
 
-def recover(calls: Calls, directory: int) -> int:
-    """Remove the orphans in `directory`'s staging, and the staging when it is empty; count the files."""
-    try:
-        staging = calls.open(RESERVED, _DIRECTORY, dir_fd=directory)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return 0
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return 0
-        raise
-    try:
-        orphans = [entry.name for entry in calls.scan(staging) if entry.name.startswith(PREFIX)]
-        removed = sum(_remove_orphan(calls, staging, name) for name in orphans)
-    finally:
-        calls.close(staging)
-    # Whatever keeps it, a living writer's file as a rule: what is gone is counted.
-    with suppress(OSError):
-        calls.rmdir(RESERVED, dir_fd=directory)
-    return removed
+def identity_of(calls: Calls, descriptor: int) -> Identity:
+    """The identity of what is open."""
+    return identity(calls.fstat(descriptor))
 
 
-def _remove_orphan(calls: Calls, staging: int, name: str) -> bool:
+def has_name(calls: Calls, directory: int, name: str, descriptor: int) -> bool:
+    """Whether what is open still has this name, itself and not by a link. Raises `OSError`."""
+    try:
+        return identity(calls.lstat(name, dir_fd=directory)) == identity_of(calls, descriptor)
+    except FileNotFoundError:
+        return False
+
+
+def remove_orphan(calls: Calls, staging: int, name: str, is_orphan: Callable[[os.stat_result], bool]) -> bool:
+    """Remove a file of a staging, or a batch of them, if no living writer holds it; whether it is gone."""
     try:
         descriptor = calls.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=staging)
     except OSError:
@@ -261,8 +304,20 @@ def _remove_orphan(calls: Calls, staging: int, name: str) -> bool:
     with suppress(OSError):
         try:
             calls.lock(descriptor)
-            calls.unlink(name, dir_fd=staging)
-            removed = True
+            status = calls.fstat(descriptor)
+            # What was committed meanwhile has another name, and this one may be somebody else's.
+            if has_name(calls, staging, name, descriptor) and is_orphan(status):
+                _remove(calls, staging, name, descriptor, status)
+                removed = True
         finally:
             calls.close(descriptor)
     return removed
+
+
+def _remove(calls: Calls, staging: int, name: str, descriptor: int, status: os.stat_result) -> None:
+    if not stat.S_ISDIR(status.st_mode):
+        calls.unlink(name, dir_fd=staging)
+        return
+    for entry in list(calls.scan(descriptor)):
+        calls.unlink(entry.name, dir_fd=descriptor)
+    calls.rmdir(name, dir_fd=staging)

@@ -1,0 +1,317 @@
+"""A file of announced size that is written from its beginning, hashed, and can be continued after a break.
+
+It is staged like any other file. With a key it is staged under a name that the key gives, beside a journal:
+how many bytes of it were flushed, and their hash. Whoever comes with the same key goes on from there; the
+bytes are read and hashed again before that is believed, so a journal can lie without harm.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import ExitStack, suppress
+from struct import Struct
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from fileexport.disk.calls import Calls
+from fileexport.disk.staging import TRIES, Staged, has_name, identity_of, remove_orphan, stage, staging_of
+from fileexport.errors import BusyError
+
+#: Names in staging of what can be continued, and of its journal: the rest of both is the same.
+KEPT, JOURNAL = "part-", "mark-"
+#: Partials of one owner in one staging; the oldest goes when there is another one.
+MAX_KEPT = 64
+#: Bytes between two notes in the journal, and between two looks at the free space.
+_NOTE_EVERY, _LOOK_EVERY = 32 << 20, 64 << 20
+#: Bytes that are read at once when a partial is continued.
+_PIECE = 1 << 20
+
+#: Offset and hash of what lies before it; then a hash of these two.
+_NOTE = Struct(">Q32s")
+_NOTE_SIZE = _NOTE.size + 32
+#: Characters of a name that say whose it is, the hyphen behind them included.
+_OWNER = 17
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def partial_of(journal: str) -> str:
+    """The name of the partial that a journal of this name belongs to."""
+    return KEPT + journal.removeprefix(JOURNAL)
+
+
+class Partial:
+    """A file that is being written; `hasher` has seen the `offset` bytes that are there.
+
+    Not thread-safe; one writer. It ends by `commit`, `suspend` or `discard`, and must. After an error in
+    `write` only the last two may be called.
+    """
+
+    def __init__(
+        self, calls: Calls, staged: Staged, journal: _Journal | None, size: int, durable: bool
+    ) -> None:
+        self._calls = calls
+        self._staged = staged
+        self._journal = journal
+        self._durable = durable
+        self._broken = False
+        self.size = size
+        self.hasher = blake3()
+        self.offset = 0
+        self._noted = 0
+        self._looked = 0
+
+    @property
+    def descriptor(self) -> int:
+        """The staged file's; -1 after the end."""
+        return self._staged.descriptor
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of `data` and hash it. Raises `OSError`, ENOSPC also where only the reserve is left.
+
+        The global lock is free meanwhile.
+        """
+        if self._broken:
+            raise OSError(errno.EIO, "a write failed before")
+        self._broken = True
+        self._staged.write(data)
+        self.hasher.update(data)
+        self.offset += len(data)
+        self._broken = False
+        if self.offset - self._looked >= _LOOK_EVERY:
+            self._looked = self.offset
+            self.require_room()
+        if self._journal is not None and self.offset - self._noted >= _NOTE_EVERY:
+            self._note(self._journal)
+
+    def require_room(self) -> None:
+        """Raise `OSError` (ENOSPC) where the rest of the file has no room beside the reserve."""
+        room = self._staged.room()
+        # An empty file needs none.
+        if room < self.size - self.offset:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def commit(self, mtime_ns: int | None = None, replace: bool = True) -> None:
+        """Give the file its name, durably; as `Staged.commit`, and a partial is gone either way.
+
+        A file that is replaced gives it its mode (see `staging.inherited`); otherwise the umask decides.
+        """
+        try:
+            mode = self._staged.inherited_mode() if replace else None
+        except BaseException:
+            self.discard()
+            raise
+        try:
+            self._staged.commit(mode=mode, mtime_ns=mtime_ns, replace=replace)
+        finally:
+            self._close()
+
+    def suspend(self) -> None:
+        """Let go of it, so that it can be continued from `offset`; without a key it is discarded.
+
+        A second time, and after `commit`, this does nothing. Raises `OSError`; it is closed then, and what
+        the journal said before holds.
+        """
+        if self._journal is None or not self.offset:
+            self.discard()
+            return
+        try:
+            if self._staged.descriptor >= 0:
+                self._note(self._journal)
+                if self._durable:
+                    self._calls.fsync(self._journal.descriptor)
+        finally:
+            try:
+                self._staged.keep()
+            finally:
+                self._close()
+
+    def discard(self) -> None:
+        """Remove it; a second time does nothing."""
+        try:
+            self._staged.discard()
+        finally:
+            self._close()
+
+    def _note(self, journal: _Journal) -> None:
+        if self._durable:
+            self._calls.fdatasync(self._staged.descriptor)
+        journal.write(self.offset, self.hasher.digest())
+        self._noted = self.offset
+
+    def _close(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
+
+    def go_on(self) -> bool:
+        """Take up what the journal vouches for; False where the content is not that."""
+        if self._journal is None:
+            return True
+        noted, digest = self._journal.read()
+        if not noted or noted > min(self.size, self._calls.fstat(self._staged.descriptor).st_size):
+            return False
+        buffer = memoryview(bytearray(min(_PIECE, noted)))
+        while self.offset < noted:
+            count = self._calls.read(self._staged.descriptor, buffer[: noted - self.offset])
+            if not count:
+                return False
+            self.hasher.update(buffer[:count])
+            self.offset += count
+        self._noted = self._looked = noted
+        return self.hasher.digest() == digest
+
+
+class _Journal:
+    """How much of a partial was flushed, and its hash: one record that is written over and over."""
+
+    def __init__(self, calls: Calls, descriptor: int) -> None:
+        self._calls = calls
+        self.descriptor = descriptor
+
+    @classmethod
+    def open(cls, calls: Calls, staging: int, name: str) -> _Journal:
+        """Open the journal of this name, or make it."""
+        try:
+            descriptor = calls.open(name, _OPEN, dir_fd=staging)
+        except FileNotFoundError:
+            descriptor = calls.open(name, _OPEN | os.O_CREAT | os.O_EXCL, dir_fd=staging)
+        return cls(calls, descriptor)
+
+    def read(self) -> tuple[int, bytes]:
+        """What it says; (0, b"") where it says nothing that can be believed."""
+        buffer = bytearray(_NOTE_SIZE)
+        count = self._calls.read(self.descriptor, buffer)
+        note, check = bytes(buffer[: _NOTE.size]), bytes(buffer[_NOTE.size :])
+        if count != _NOTE_SIZE or blake3(note).digest() != check:
+            return 0, b""
+        offset, digest = _NOTE.unpack(note)
+        return offset, digest
+
+    def write(self, offset: int, digest: bytes) -> None:
+        note = _NOTE.pack(offset, digest)
+        record = note + blake3(note).digest()
+        # A record that is torn is believed by nobody: it costs a resume, not a file.
+        at = 0
+        while at < len(record):
+            at += self._calls.pwrite(self.descriptor, record[at:], at)
+
+    def close(self) -> None:
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            self._calls.close(descriptor)
+
+
+class Place(NamedTuple):
+    """Where a file goes: `name` in the directory `target`, which lies in or beneath `base`."""
+
+    base: int
+    target: int
+    name: str
+
+
+def begin(
+    calls: Calls, place: Place, size: int, *, key: bytes | None, owner: bytes, durable: bool
+) -> Partial:
+    """Begin a file of `size` bytes, or go on with what `owner` left of it under the same key.
+
+    `place.target` is closed when the file has ended, or when this raises: `BusyError` where another process
+    writes the same, `OSError`, ENOSPC where there is no room for it. Nothing new is left then.
+    """
+    try:
+        if key is None:
+            partial = Partial(calls, stage(calls, *place, durable=durable), None, size, durable)
+        else:
+            partial = _kept(calls, place, size, _spelled(calls, place, size, key, owner), durable)
+    except BaseException:
+        calls.close(place.target)
+        raise
+    try:
+        partial.require_room()
+    except BaseException:
+        partial.suspend()
+        raise
+    return partial
+
+
+def _spelled(calls: Calls, place: Place, size: int, key: bytes, owner: bytes) -> str:
+    """The part of a partial's name behind `KEPT`: whose it is, and of what, for where."""
+    of = blake3(repr((*identity_of(calls, place.target), size, os.fsencode(place.name), key)).encode("utf-8"))
+    return f"{blake3(owner).hexdigest(8)}-{of.hexdigest(16)}"
+
+
+def _kept(calls: Calls, place: Place, size: int, rest: str, durable: bool) -> Partial:
+    for _ in range(TRIES):
+        # A recovery may find the staging empty and remove it under our hands.
+        with suppress(FileNotFoundError):
+            if (partial := _try(calls, place, size, rest, durable)) is not None:
+                return partial
+    raise BusyError
+
+
+def _try(calls: Calls, place: Place, size: int, rest: str, durable: bool) -> Partial | None:
+    """Take it up, or make it; None where it was of no use and is gone now."""
+    name, beside = KEPT + rest, JOURNAL + rest
+    with ExitStack() as held, ExitStack() as undo:
+        staging = staging_of(calls, place.base, place.target)
+        held.callback(calls.close, staging)
+        descriptor, is_new = _open(calls, staging, name)
+        held.callback(calls.close, descriptor)
+        if is_new:
+            undo.callback(_drop, calls, staging, name, beside)
+        if not _claim(calls, staging, name, descriptor):
+            undo.pop_all()
+            raise BusyError
+        if is_new:
+            _make_way(calls, staging, name)
+        journal = _Journal.open(calls, staging, beside)
+        held.callback(journal.close)
+        staged = Staged(calls, staging, name, descriptor, place.target, place.name, durable, beside)
+        partial = Partial(calls, staged, journal, size, durable)
+        if not is_new and not partial.go_on():
+            calls.unlink(name, dir_fd=staging)
+            return None
+        undo.pop_all()
+        held.pop_all()
+        return partial
+
+
+def _open(calls: Calls, staging: int, name: str) -> tuple[int, bool]:
+    """Open the partial of this name, or make it; whether it is new."""
+    with suppress(FileNotFoundError):
+        return calls.open(name, _OPEN, dir_fd=staging), False
+    with suppress(FileExistsError):
+        return calls.open(name, _OPEN | os.O_CREAT | os.O_EXCL, dir_fd=staging), True
+    raise BusyError
+
+
+def _claim(calls: Calls, staging: int, name: str, descriptor: int) -> bool:
+    """Lock it; False where somebody has it, or had it: what we opened may be a committed file by now."""
+    try:
+        calls.lock(descriptor)
+    except BlockingIOError:
+        return False
+    return has_name(calls, staging, name, descriptor)
+
+
+def _drop(calls: Calls, staging: int, *names: str) -> None:
+    for name in names:
+        with suppress(OSError):
+            calls.unlink(name, dir_fd=staging)
+
+
+def _make_way(calls: Calls, staging: int, name: str) -> None:
+    """Where the owner has too many partials, remove the oldest that nobody writes to."""
+    owner = name[: len(KEPT) + _OWNER]
+    names = [found.name for found in calls.scan(staging) if found.name.startswith(owner)]
+    if len(names) <= MAX_KEPT:
+        return
+    aged = []
+    for found in names:
+        with suppress(FileNotFoundError):
+            aged.append((calls.lstat(found, dir_fd=staging).st_mtime_ns, found))
+    for _, found in sorted(aged):
+        if found != name and remove_orphan(calls, staging, found, lambda status: True):
+            _drop(calls, staging, JOURNAL + found.removeprefix(KEPT))
+            return

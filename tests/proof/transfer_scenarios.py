@@ -1,0 +1,204 @@
+"""What the transfer protocol does to a jail: uploads in parts, batches, whole directories."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+from unittest.mock import patch
+
+from fileexport.disk import batches, partials
+from fileexport.disk.jail import Jail, View
+from fileexport.disk.partials import Partial
+from fileexport.disk.recovery import PATIENCE
+from tests.proof.disk_scenarios import P, Scenario, Setting, Tree, left
+
+
+class Resume(Scenario):
+    """A file that was there gets a new version in two parts: suspended after the first, then gone on with.
+
+    A day passes before its recovery, and whatever was kept until then is looked at.
+    """
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        real = setting.place.real
+        self.before[real] = setting.old
+        self.after = {**self.before, real: b"".join(setting.pieces)}
+
+    def told(self) -> str:
+        return "committed"
+
+    def begin(self, jail: Jail) -> Partial:
+        size = sum(map(len, self.setting.pieces))
+        return jail.partial(self.view, self.path, size=size, key=b"source", owner=b"owner")
+
+    def run(self, jail: Jail) -> str:
+        content = b"".join(self.setting.pieces)
+        with patch.object(partials, "_NOTE_EVERY", len(content) // 8 + 1):
+            partial = self.begin(jail)
+            try:
+                for piece in self.setting.pieces:
+                    partial.write(piece)
+                    partial.suspend()
+                    partial = self.begin(jail)
+                    assert content.startswith(read(partial)), "what was kept is not the beginning"
+                    partial.write(content[partial.offset :][: len(piece)])
+                partial.write(content[partial.offset :])
+                partial.commit(mtime_ns=self.setting.mtime_ns)
+            finally:
+                partial.suspend()
+        return "committed"
+
+    def recover(self) -> int:
+        with closing(Jail(str(self.root), durable=False)) as jail:
+            if left(self.root):
+                before = len(left(self.root))
+                partial = self.begin(jail)
+                kept = read(partial)
+                partial.suspend()
+                assert b"".join(self.setting.pieces).startswith(kept), "what was kept is not the beginning"
+                gone = before - len(left(self.root))
+            else:
+                gone = 0
+            later = time.time_ns() + 2 * PATIENCE
+            return gone + jail.recover([P(""), self.view.base], now=later)
+
+
+def read(partial: Partial) -> bytes:
+    """What a partial holds up to its offset."""
+    return os.pread(partial.descriptor, partial.offset, 0)
+
+
+class Batched(Scenario):
+    """Small files that were there or not get new versions together; each is flushed."""
+
+    names = ("file", "new", "other-new")
+    flushed = batches.MAX_FLUSHED
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        place = os.path.dirname(setting.place.real)
+        self.before[setting.place.real] = setting.old
+        new = {os.path.join(place, name): b"".join(setting.pieces) + name.encode() for name in self.names}
+        trees = [dict(self.before)]
+        for path, content in new.items():
+            trees += [{**tree, path: content} for tree in trees]
+        *self.between, self.after = trees[1:]
+
+    def run(self, jail: Jail) -> str:
+        content = b"".join(self.setting.pieces)
+        batch = jail.batch(self.view, replace=True)
+        try:
+            with patch.object(batches, "MAX_FLUSHED", self.flushed):
+                for name in self.names:
+                    path = self.path.parent / name
+                    batch.add(path, content + name.encode(), self.setting.mtime_ns)
+                for error in batch.commit():
+                    if error is not None:
+                        raise error
+        finally:
+            batch.discard()
+        return "committed"
+
+    def told(self) -> str:
+        return "committed"
+
+
+class BatchedTogether(Batched):
+    """The same, flushed together."""
+
+    flushed = 0
+
+
+class MakeDirectory(Scenario):
+    """A directory that was not there."""
+
+    flushes = True
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        place = os.path.join(os.path.dirname(setting.place.real), "made/")
+        self.after = {**self.before, place: b""}
+
+    def run(self, jail: Jail) -> str:
+        jail.make_directory(self.view, self.path.parent / "made", exist_ok=True)
+        return "made"
+
+    def told(self) -> str:
+        return "made"
+
+
+class Rename(Scenario):
+    """A file gets another name in another directory, in place of a file there."""
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        real = setting.place.real
+        self.before |= {real: setting.old, "f/renamed": b"replaced"}
+        self.after = {path: content for path, content in self.before.items() if path != real}
+        self.after["f/renamed"] = setting.old
+
+    def run(self, jail: Jail) -> str:
+        try:
+            jail.rename(self.view, self.path, View(), P("f/renamed"), replace=True)
+        except FileNotFoundError:
+            return "gone"
+        return "renamed"
+
+    def told(self) -> str:
+        return "renamed" if (self.root / self.setting.place.real).exists() else "gone"
+
+
+class RenameTree(Rename):
+    """A directory gets a name that nobody has."""
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        base = f"{setting.place.base}/".lstrip("/")
+        self.before |= {f"{base}tree/a": b"1", f"{base}tree/sub/b": b"2"}
+        self.after = {path.replace(f"{base}tree/", "f/moved/"): self.before[path] for path in self.before}
+        self._tree = root / base / "tree"
+
+    def run(self, jail: Jail) -> str:
+        try:
+            jail.rename(self.view, P("tree"), View(), P("f/moved"))
+        except FileNotFoundError:
+            return "gone"
+        return "renamed"
+
+    def told(self) -> str:
+        return "renamed" if self._tree.exists() else "gone"
+
+
+class RemoveTree(Scenario):
+    """A directory goes with all that is in it."""
+
+    flushes = True
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        base = f"{setting.place.base}/".lstrip("/")
+        self._tree = root / base / "tree"
+        self.after = dict(self.before)
+        files: tuple[Tree, ...] = ({f"{base}tree/a": b"1"}, {})
+        below: tuple[Tree, ...] = ({f"{base}tree/sub/b": setting.old}, {f"{base}tree/sub/": b""}, {})
+        trees = [{**self.after, **one, **two} for one in files for two in below]
+        self.before, *self.between = trees
+        self.between[-1][f"{base}tree/"] = b""
+
+    def run(self, jail: Jail) -> str:
+        try:
+            return str(jail.remove_tree(self.view, P("tree"), recursive=True))
+        except FileNotFoundError:
+            return "0"
+
+    def told(self) -> str:
+        return str(len([*self._tree.rglob("*")]) + self._tree.exists())
+
+
+TRANSFER_SCENARIOS = (
+    *(Resume, Batched, BatchedTogether),
+    *(MakeDirectory, Rename, RenameTree, RemoveTree),
+)

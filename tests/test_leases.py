@@ -1,0 +1,65 @@
+"""Who writes which name now."""
+
+from __future__ import annotations
+
+import contextlib
+from threading import Barrier, Thread
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fileexport.errors import BusyError
+from fileexport.leases import Lease, Leases, Place
+
+PLACE = Place(1, 2, "name")
+
+
+class LeasesTests(SynchronousTestCase):
+    """One place, one writer."""
+
+    def test_taken(self) -> None:
+        """Who comes second is told who was first, and since when."""
+        leases = Leases()
+        leases.take(PLACE, "alice from here", 17)
+        error = self.assertRaises(BusyError, leases.take, PLACE, "bob", 18)
+        self.assertEqual((error.holder, error.since), ("alice from here", 17))
+
+    def test_same_holder(self) -> None:
+        """The same holder is no exception: an upload has one writer."""
+        leases = Leases()
+        leases.take(PLACE, "alice", 1)
+        self.assertRaises(BusyError, leases.take, PLACE, "alice", 2)
+
+    def test_others(self) -> None:
+        """Another name, directory or device is another place."""
+        leases = Leases()
+        for place in (PLACE, Place(1, 2, "other"), Place(1, 3, "name"), Place(2, 2, "name")):
+            leases.take(place, "alice", 1)
+        self.assertEqual(len(leases), 4)
+
+    def test_released(self) -> None:
+        """What was given back can be taken; giving it back again takes nothing from the next one."""
+        leases = Leases()
+        first = leases.take(PLACE, "alice", 1)
+        first.release()
+        second = leases.take(PLACE, "bob", 2)
+        first.release()
+        self.assertEqual(self.assertRaises(BusyError, leases.take, PLACE, "eve", 3).holder, "bob")
+        second.release()
+        self.assertEqual(len(leases), 0)
+
+    def test_threads(self) -> None:
+        """Of many threads that try at once, one gets it."""
+        leases, barrier = Leases(), Barrier(8)
+        got: list[Lease] = []
+
+        def take() -> None:
+            barrier.wait()
+            with contextlib.suppress(BusyError):
+                got.append(leases.take(PLACE, "x", 1))
+
+        threads = [Thread(target=take) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(got), 1)

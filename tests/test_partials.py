@@ -1,0 +1,324 @@
+"""Files that are written in parts: begun, kept, gone on with, committed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable
+from typing import Any
+
+from blake3 import blake3
+
+from fileexport.disk import partials
+from fileexport.disk.calls import Calls
+from fileexport.disk.jail import Jail
+from fileexport.disk.partials import JOURNAL, KEPT, MAX_KEPT, Partial
+from fileexport.disk.recovery import PATIENCE
+from fileexport.errors import BusyError, FileNameError
+from tests.test_staging import ALL, Counted, P, StagingCase
+from tests.watched import in_child
+
+DAY_AFTER = PATIENCE + 60 * 10**9
+
+
+class PartialsCase(StagingCase):
+    """Begins files of ten bytes."""
+
+    def begin(
+        self,
+        path: str = "d/file",
+        *,
+        size: int = 10,
+        key: bytes | None = b"source",
+        owner: bytes = b"owner",
+        jail: Jail | None = None,
+    ) -> Partial:
+        return (jail or self.jail).partial(ALL, P(path), size=size, key=key, owner=owner)
+
+    def kept(self, content: bytes = b"01234", **how: Any) -> None:
+        """Write a part, and let go of it."""
+        partial = self.begin(**how)
+        partial.write(content)
+        partial.suspend()
+
+    def taken_up(self, **how: Any) -> int:
+        """From where it would go on; then it is gone."""
+        partial = self.begin(**how)
+        offset = partial.offset
+        partial.discard()
+        return offset
+
+    def names(self, prefix: str) -> list[str]:
+        return [name for name in self.left() if name.startswith(prefix)]
+
+
+class WholeTests(PartialsCase):
+    """Written in one go."""
+
+    def test_committed(self) -> None:
+        """It appears whole, with its time, and nothing is left of what was beside it."""
+        for key in (None, b"source"):
+            partial = self.begin(key=key)
+            partial.write(b"01234")
+            partial.write(memoryview(b"56789"))
+            self.assertEqual(partial.offset, 10)
+            self.assertEqual(partial.hasher.digest(), blake3(b"0123456789").digest())
+            partial.commit(mtime_ns=1_700_000_000_123_456_789)
+            self.assertEqual(self.file.read_bytes(), b"0123456789")
+            self.assertEqual(self.file.stat().st_mtime_ns, 1_700_000_000_123_456_789)
+            self.assertEqual(self.left(), [])
+
+    def test_new_only(self) -> None:
+        """Without `replace` a taken name stays as it is, and the partial is gone."""
+        partial = self.begin(size=0)
+        self.fails(errno.EEXIST, partial.commit, None, False)
+        self.assertEqual((self.file.read_text(), self.left()), ("old", []))
+
+    def test_mode(self) -> None:
+        """A file that is replaced leaves its mode, without setuid; a new one, and a link, has the umask's."""
+        previous = os.umask(0o027)
+        self.addCleanup(os.umask, previous)
+        (self.root / "d/link").symlink_to("file")
+        self.file.chmod(0o4751)
+        for path, mode in (("d/file", 0o751), ("d/new", 0o640), ("d/link", 0o640)):
+            self.begin(path, size=0).commit()
+            self.assertEqual(stat.S_IMODE((self.root / path).lstat().st_mode), mode)
+
+    def test_names(self) -> None:
+        """What cannot be staged cannot be begun: nothing is made."""
+        self.assertRaises(FileNameError, self.begin, "d/a:b")
+        for path, number in (("", errno.EACCES), ("missing/x", errno.ENOENT), ("d/file/x", errno.ENOTDIR)):
+            self.fails(number, self.begin, path)
+        self.assertFalse(self.staging.exists())
+
+    def test_ends_once(self) -> None:
+        """After its end nothing does anything any more."""
+        for end in (Partial.commit, Partial.suspend, Partial.discard):
+            partial = self.begin()
+            partial.write(b"0123456789")
+            end(partial)
+            partial.suspend()
+            partial.discard()
+            self.assertEqual(partial.descriptor, -1)
+            self.assertRaises(OSError, partial.write, b"x")
+        self.assertEqual(self.file.read_bytes(), b"0123456789")
+
+
+class GoOnTests(PartialsCase):
+    """After a break."""
+
+    def test_goes_on(self) -> None:
+        """It goes on from where it was, with the hash of all that is there."""
+        self.kept()
+        self.assertEqual((len(self.names(KEPT)), len(self.names(JOURNAL))), (1, 1))
+        partial = self.begin()
+        self.assertEqual(partial.offset, 5)
+        partial.write(b"56789")
+        self.assertEqual(partial.hasher.digest(), blake3(b"0123456789").digest())
+        partial.commit()
+        self.assertEqual((self.file.read_bytes(), self.left()), (b"0123456789", []))
+
+    def test_others(self) -> None:
+        """Another key, owner, size, directory or name is another file."""
+        self.kept()
+        (self.root / "e").mkdir()
+        for how in ({"key": b"other"}, {"owner": b"x"}, {"size": 11}, {"path": "e/file"}, {"path": "d/x"}):
+            self.assertEqual(self.taken_up(**how), 0)
+        self.assertEqual(self.taken_up(), 5)
+
+    def test_through_a_link(self) -> None:
+        """Whatever links lead there, it is the same file."""
+        (self.root / "link").symlink_to("d")
+        self.kept()
+        self.assertEqual(self.taken_up(path="link/file"), 5)
+
+    def test_not_kept(self) -> None:
+        """Without a key, and before the first byte, nothing is kept."""
+        self.kept(key=None)
+        self.kept(b"")
+        self.assertEqual(self.left(), [])
+
+    def test_killed(self) -> None:
+        """Of what a killed writer wrote, that counts which it had noted."""
+        self.patch(partials, "_NOTE_EVERY", 4)
+
+        def write() -> None:
+            partial = self.begin()
+            for byte in b"0123456":
+                partial.write(bytes([byte]))
+
+        self.assertEqual(in_child(write), 0)
+        partial = self.begin()
+        self.assertEqual(partial.offset, 4)
+        partial.write(b"xyz---")
+        partial.commit()
+        self.assertEqual(self.file.read_bytes(), b"0123xyz---")
+
+    def test_lies(self) -> None:
+        """A journal that does not fit the content is not believed, nor is one that is torn or missing."""
+
+        def overwrite(prefix: str, offset: int, data: bytes) -> None:
+            with open(self.staging / self.names(prefix)[0], "r+b") as file:
+                file.seek(offset)
+                file.write(data)
+
+        lies: tuple[Callable[[], object], ...] = (
+            lambda: overwrite(KEPT, 2, b"X"),
+            lambda: overwrite(JOURNAL, 3, b"\1"),
+            lambda: overwrite(JOURNAL, 50, b"\1"),
+            lambda: os.truncate(self.staging / self.names(KEPT)[0], 4),
+            lambda: os.truncate(self.staging / self.names(JOURNAL)[0], 71),
+            lambda: (self.staging / self.names(JOURNAL)[0]).unlink(),
+        )
+        for lie in lies:
+            self.kept()
+            lie()
+            partial = self.begin()
+            self.assertEqual(partial.offset, 0)
+            partial.write(b"abcdefghij")
+            partial.commit()
+            self.assertEqual((self.file.read_bytes(), self.left()), (b"abcdefghij", []))
+
+    def test_longer_than_noted(self) -> None:
+        """What was written behind the journal's offset is written anew."""
+        self.kept()
+        with open(self.staging / self.names(KEPT)[0], "ab") as file:
+            file.write(b"????")
+        partial = self.begin()
+        partial.write(b"56789")
+        partial.commit()
+        self.assertEqual(self.file.read_bytes(), b"0123456789")
+
+    def test_flushes(self) -> None:
+        """Content is flushed before the journal vouches for it, and a journal that is left is flushed."""
+        for durable, order in (
+            (True, "write write fdatasync pwrite write fdatasync pwrite fsync"),
+            (False, "write write pwrite write pwrite"),
+        ):
+            self.patch(partials, "_NOTE_EVERY", 4)
+            seen: list[str] = []
+            watched = "write pwrite fdatasync fsync".split()
+
+            def note(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+                seen.extend([name] if name in watched else [])  # noqa: B023  # each round has its own
+
+            partial = self.begin(jail=self.watched(note, durable=durable))
+            for piece in (b"01", b"23", b"4"):
+                partial.write(piece)
+            partial.suspend()
+            self.assertEqual(" ".join(seen), order)
+            self.begin().discard()
+
+
+class WriterTests(PartialsCase):
+    """One file has one writer."""
+
+    def test_other_process(self) -> None:
+        """While somebody writes it, nobody else can begin it; after that, they go on with it."""
+        partial = self.begin()
+        partial.write(b"01234")
+        self.assertRaises(BusyError, self.begin)
+        self.assertEqual(in_child(lambda: self.assertRaises(BusyError, self.begin)), 0)
+        partial.suspend()
+        self.assertEqual(self.taken_up(), 5)
+
+    def test_committed_meanwhile(self) -> None:
+        """Who opened a partial that is committed before it got the lock does not write into the file."""
+        first = self.begin()
+        first.write(b"0123456789")
+
+        def commit(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            if name == "lock" and first.descriptor >= 0:
+                first.commit()
+
+        self.assertRaises(BusyError, self.begin, jail=self.watched(commit))
+        self.assertEqual((self.file.read_bytes(), self.left()), (b"0123456789", []))
+
+    def test_failed_write(self) -> None:
+        """After a write that failed it takes no more, but what was there before can be gone on with."""
+
+        class Full(Calls):
+            full = False
+
+            def write(self, descriptor: int, data: bytes | memoryview) -> int:
+                if self.full:
+                    raise OSError(errno.ENOSPC, "full")
+                self.full = len(data) > 5
+                return super().write(descriptor, data[:2])
+
+        calls = Full()
+        jail = Jail(str(self.root), calls=calls)
+        self.addCleanup(jail.close)
+        partial = self.begin(jail=jail)
+        partial.write(b"01234")
+        self.fails(errno.ENOSPC, partial.write, b"567890")
+        calls.full = False
+        self.fails(errno.EIO, partial.write, b"5")
+        partial.suspend()
+        self.assertEqual(self.taken_up(), 5)
+
+    def test_room(self) -> None:
+        """Where the rest has no room nothing is begun; what was kept stays."""
+        self.kept()
+        for size, number in ((1 << 30, None), (1 << 31, errno.ENOSPC)):
+            jail = Jail(str(self.root), calls=Counted(1 << 20, (1 << 18) + 20_000))
+            self.addCleanup(jail.close)
+            if number is None:
+                self.begin(size=size, jail=jail).discard()
+            else:
+                self.fails(number, self.begin, size=size, jail=jail)
+        self.assertEqual(len(self.left()), 2)
+        self.assertEqual(self.taken_up(), 5)
+
+    def test_room_while_writing(self) -> None:
+        """The room is looked at again and again."""
+        self.patch(partials, "_LOOK_EVERY", 4)
+        calls = Counted(1 << 20, 1 << 19)
+        jail = Jail(str(self.root), calls=calls)
+        self.addCleanup(jail.close)
+        partial = self.begin(jail=jail)
+        partial.write(b"012")
+        calls.figures = Counted(1 << 20, 0).figures
+        self.fails(errno.ENOSPC, partial.write, b"34")
+        partial.discard()
+
+
+class AgeTests(PartialsCase):
+    """What is kept, and for how long."""
+
+    def recover(self, later: int = 0) -> int:
+        return self.jail.recover([P("")], now=time.time_ns() + later)
+
+    def test_a_day(self) -> None:
+        """A partial waits for a day, then it goes with its journal; so does a journal alone at once."""
+        self.kept()
+        self.assertEqual((self.recover(), len(self.left())), (0, 2))
+        self.assertEqual((self.recover(DAY_AFTER), self.staging.exists()), (2, False))
+        self.kept()
+        (self.staging / self.names(KEPT)[0]).unlink()
+        self.assertEqual((self.recover(), self.staging.exists()), (1, False))
+
+    def test_living(self) -> None:
+        """One that is being written stays, however old."""
+        partial = self.begin()
+        partial.write(b"01234")
+        self.assertEqual(self.recover(DAY_AFTER), 0)
+        partial.write(b"56789")
+        partial.commit()
+        self.assertEqual(self.file.read_bytes(), b"0123456789")
+
+    def test_too_many(self) -> None:
+        """An owner has so many; with one more the oldest goes that nobody writes, and nobody else's."""
+        self.kept(owner=b"other")
+        others = self.names(KEPT)[0].split("-")[1]
+        for number in range(MAX_KEPT):
+            self.kept(path=f"d/{number}")
+        for name in self.names(KEPT):
+            os.utime(self.staging / name, ns=(10**18, 10**18 + int(name[-6:], 16)))
+        aged = sorted(self.names(KEPT), key=lambda name: (self.staging / name).stat().st_mtime_ns)
+        self.kept(path="d/one-more")
+        gone = set(aged) - set(self.names(KEPT))
+        self.assertEqual(gone, {next(name for name in aged if not name.startswith(KEPT + others))})
+        self.assertEqual(len(self.names(JOURNAL)), len(self.names(KEPT)))

@@ -1,0 +1,272 @@
+"""Files that come in: through the verbs, onto the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+from twisted.trial.unittest import SynchronousTestCase
+
+from fileexport.disk.jail import Jail
+from fileexport.errors import BusyError, ChangedWhileRead, DestinationNotFound, FileNameError
+from fileexport.exports import Exports
+from fileexport.paths import MAX_DEPTH, MAX_NAME, RESERVED, RelPath
+from fileexport.tokens import Principal, Right
+from fileexport.uploads import SmallFiles, Upload
+from fileexport.wire.messages import SmallFile
+from tests.test_staging import Counted
+from tests.watched import open_descriptors
+
+P = RelPath.parse
+ALL = Principal("alice", Right.ALL, RelPath())
+BOB = Principal("bob", Right.ALL, RelPath())
+CONTENT = b"0123456789"
+
+
+def digest(content: bytes) -> bytes:
+    return blake3(content).digest()
+
+
+class UploadsCase(SynchronousTestCase):
+    """Has a root with an old version of `d/file`; no descriptor and no lease may stay."""
+
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp()) / "root"
+        (self.root / "d").mkdir(parents=True)
+        self.file = self.root / "d/file"
+        self.file.write_text("old")
+        before = open_descriptors()
+        self.addCleanup(lambda: self.assertEqual(open_descriptors() - before, set()))
+        self.exports = self.exporting()
+
+    def exporting(self, *directories: str, **how: Any) -> Exports:
+        jail = Jail(str(self.root), **how)
+        self.addCleanup(jail.close)
+        return Exports(jail, tuple(map(P, directories)))
+
+    def left(self) -> list[str]:
+        staging = self.root / RESERVED
+        return os.listdir(staging) if staging.exists() else []
+
+
+class UploadTests(UploadsCase):
+    """One file."""
+
+    def begin(self, path: str = "d/file", who: Principal = ALL, **how: Any) -> Upload:
+        given = {
+            "size": 10,
+            "mtime_ns": 10**18,
+            "replace": True,
+            "source": b"s",
+            "holder": f"{who.name} here",
+        }
+        return self.exports.begin_upload(who, P(path), **{**given, **how})
+
+    def test_finished(self) -> None:
+        """It appears at the end, with its time; the lease is free then."""
+        for _ in range(2):
+            upload = self.begin()
+            self.assertEqual((upload.offset, upload.size), (0, 10))
+            upload.write(memoryview(CONTENT))
+            upload.finish(10, digest(CONTENT))
+            upload.suspend()
+            upload.discard()
+        self.assertEqual((self.file.read_bytes(), self.file.stat().st_mtime_ns), (CONTENT, 10**18))
+        self.assertEqual(self.left(), [])
+
+    def test_goes_on(self) -> None:
+        """After a break the same caller goes on with the same source; nobody else does."""
+        upload = self.begin()
+        upload.write(CONTENT[:4])
+        upload.suspend()
+        for who, source in ((BOB, b"s"), (ALL, b"other"), (ALL, None)):
+            other = self.begin(who=who, source=source)
+            self.assertEqual(other.offset, 0)
+            other.discard()
+        upload = self.begin()
+        self.assertEqual(upload.offset, 4)
+        upload.write(CONTENT[4:])
+        upload.finish(10, digest(CONTENT))
+        self.assertEqual(self.file.read_bytes(), CONTENT)
+
+    def test_wrong(self) -> None:
+        """Another size or hash than announced: the old version stays, content and lease are gone."""
+        for content, size, hashed in (
+            *((CONTENT, 10, b"other"), (CONTENT, 9, CONTENT), (CONTENT[:9], 9, CONTENT[:9])),
+            *((CONTENT[:9], 10, CONTENT), (b"", 0, b"")),
+        ):
+            upload = self.begin()
+            upload.write(content)
+            self.assertRaises(ChangedWhileRead, upload.finish, size, digest(hashed))
+            self.assertEqual((self.file.read_text(), self.left()), ("old", []))
+
+    def test_too_much(self) -> None:
+        """More than was announced is refused, and nothing of it is written."""
+        upload = self.begin()
+        upload.write(CONTENT[:9])
+        self.assertRaises(ChangedWhileRead, upload.write, b"9+")
+        upload.write(b"9")
+        upload.finish(10, digest(CONTENT))
+        self.assertEqual(self.file.read_bytes(), CONTENT)
+
+    def test_one_writer(self) -> None:
+        """Whatever links lead there: who comes second is told who was first. Another name is free."""
+        (self.root / "link").symlink_to("d")
+        upload = self.begin()
+        for path, source in (("d/file", b"s"), ("link/file", b"t"), ("d/file", None)):
+            error = self.assertRaises(BusyError, self.begin, path, BOB, source=source)
+            self.assertEqual(error.holder, "alice here")
+            self.assertGreater(error.since or 0, 10**18)
+        self.begin("d/other", BOB).discard()
+        upload.discard()
+        self.begin(who=BOB).discard()
+
+    def test_refused(self) -> None:
+        """What cannot be written is refused before the first byte, and may be tried again."""
+        (self.root / "d/sub").mkdir()
+        (self.root / "out").symlink_to("..")
+        for _ in range(2):
+            for path, kind in (
+                *(
+                    ("missing/x", DestinationNotFound),
+                    ("out/x", DestinationNotFound),
+                    ("d/sub", IsADirectoryError),
+                ),
+                *(("d/file/x", NotADirectoryError), ("d/a:b", FileNameError), ("", IsADirectoryError)),
+                *((RESERVED, PermissionError), (f"d/{RESERVED}/x", PermissionError)),
+            ):
+                self.assertRaises(kind, self.begin, path)
+            self.assertRaises(FileExistsError, self.begin, replace=False)
+        self.assertEqual(self.left(), [])
+
+    def test_taken_meanwhile(self) -> None:
+        """Without `replace` a file that came meanwhile stays."""
+        upload = self.begin("d/new", replace=False)
+        upload.write(CONTENT)
+        (self.root / "d/new").write_text("theirs")
+        self.assertRaises(FileExistsError, upload.finish, 10, digest(CONTENT))
+        self.assertEqual(((self.root / "d/new").read_text(), self.left()), ("theirs", []))
+
+    def test_full(self) -> None:
+        """Where it has no room it is not begun; nothing is left, the lease neither."""
+        self.exports = self.exporting(calls=Counted(1 << 20, 0))
+        for source in (b"s", None):
+            for _ in range(2):
+                error = self.assertRaises(OSError, self.begin, size=1, source=source)
+                self.assertEqual(error.errno, errno.ENOSPC)
+        self.assertEqual(self.left(), [])
+
+    def test_exported(self) -> None:
+        """It is staged in the exported directory; neither that nor what is above is written."""
+        self.exports = self.exporting("d")
+        upload = self.begin("d/x")
+        self.assertEqual(os.listdir(self.root / "d" / RESERVED)[0][:5] in ("part-", "mark-"), True)
+        upload.discard()
+        self.assertRaises(IsADirectoryError, self.begin, "d")
+        self.assertRaises(IsADirectoryError, self.begin, "")
+        self.assertRaises(DestinationNotFound, self.begin, "x")
+
+
+class SmallFilesTests(UploadsCase):
+    """Many small files."""
+
+    def begin(self, directory: str = "", *, replace: bool = True, who: Principal = ALL) -> SmallFiles:
+        small = self.exports.begin_small_files(who, P(directory), replace=replace, holder=f"{who.name} here")
+        self.addCleanup(small.discard)
+        return small
+
+    def files(self, *paths: str) -> list[SmallFile]:
+        """Files that hold their own path."""
+        return [SmallFile(P(path), 10**18, digest(path.encode()), path.encode()) for path in paths]
+
+    def test_committed(self) -> None:
+        """Numbers that are there come as ranges; others with what went wrong; all in their order."""
+        (self.root / "d/sub").mkdir()
+        small = self.begin("d")
+        wrong = SmallFile(P("wrong"), 0, digest(b"a"), b"b")
+        small.add(
+            5, [*self.files("a", "b"), wrong, *self.files("sub/c", "missing/d", "sub", "a:b", "/", "e")]
+        )
+        ranges, failures = small.commit()
+        self.assertEqual(ranges, [(5, 2), (8, 1), (13, 1)])
+        kinds = (ChangedWhileRead, DestinationNotFound, IsADirectoryError, FileNameError, FileNameError)
+        self.assertEqual(
+            [(index, type(error)) for index, error in failures],
+            list(zip((7, 9, 10, 11, 12), kinds, strict=True)),
+        )
+        self.assertEqual(small.commit(), ([], []))
+        small.add(14, self.files("f"))
+        self.assertEqual(small.commit(), ([(14, 1)], []))
+        self.assertEqual((self.root / "d/sub/c").read_text(), "sub/c")
+        self.assertEqual((self.root / "d/e").stat().st_mtime_ns, 10**18)
+        small.discard()
+        self.assertEqual(self.left(), [])
+
+    def test_new_only(self) -> None:
+        """Without `replace` a taken name stays."""
+        small = self.begin(replace=False)
+        small.add(0, self.files("d/file", "d/new"))
+        ranges, failures = small.commit()
+        self.assertEqual((ranges, [type(error) for _, error in failures]), ([(1, 1)], [FileExistsError]))
+        self.assertEqual(self.file.read_text(), "old")
+
+    def test_one_writer(self) -> None:
+        """A name that is being written is busy for small files, and the other way round until the commit."""
+        upload = self.exports.begin_upload(
+            BOB, P("d/file"), size=0, mtime_ns=0, replace=True, source=None, holder="bob here"
+        )
+        small = self.begin()
+        small.add(0, self.files("d/file", "d/new"))
+        busy: dict[str, Any] = {"size": 0, "mtime_ns": 0, "replace": True, "source": None, "holder": "x"}
+        self.assertRaises(BusyError, self.exports.begin_upload, BOB, P("d/new"), **busy)
+        (index, error), *others = small.commit().failures
+        assert isinstance(error, BusyError)
+        self.assertEqual((index, error.holder, others), (0, "bob here", []))
+        upload.discard()
+        for path in ("d/file", "d/new"):
+            self.exports.begin_upload(BOB, P(path), **busy).discard()
+
+    def test_discarded(self) -> None:
+        """What was not committed is gone, and its names are free."""
+        small = self.begin()
+        small.add(0, self.files("d/file", "d/new"))
+        small.discard()
+        small.discard()
+        self.assertEqual(
+            (os.listdir(self.root / "d"), self.file.read_text(), self.left()), (["file"], "old", [])
+        )
+        again = self.begin()
+        again.add(0, self.files("d/file"))
+        self.assertEqual(again.commit().ranges, [(0, 1)])
+
+    def test_missing(self) -> None:
+        """The directory must be there."""
+        for path in ("missing", "d/missing"):
+            self.assertRaises(DestinationNotFound, self.begin, path)
+        self.assertRaises(NotADirectoryError, self.begin, "d/file")
+
+    def test_several_exported(self) -> None:
+        """From above the exported directories files go into each, and nowhere else."""
+        (self.root / "e").mkdir()
+        self.exports = self.exporting("d", "e")
+        small = self.begin()
+        small.add(0, self.files("d/x", "top", "e/x", "e", "other/x"))
+        ranges, failures = small.commit()
+        self.assertEqual((ranges, [index for index, _ in failures]), ([(0, 1), (2, 1)], [1, 3, 4]))
+
+    def test_too_deep(self) -> None:
+        """A file that no path could name is not made."""
+        deep = "/".join(["d" * 60] * (MAX_DEPTH - 1))
+        here = os.open(self.root, os.O_RDONLY)
+        for name in deep.split("/"):
+            os.mkdir(name, dir_fd=here)
+            here, above = os.open(name, os.O_RDONLY, dir_fd=here), here
+            os.close(above)
+        os.close(here)
+        small = self.begin(deep)
+        small.add(0, [SmallFile(P(name), 0, digest(b""), b"") for name in ("fits", "n" * MAX_NAME)])
+        ranges, failures = small.commit()
+        self.assertEqual((ranges, [type(error) for _, error in failures]), ([(0, 1)], [FileNameError]))
