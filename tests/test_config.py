@@ -57,6 +57,11 @@ SAMPLES: dict[str, Sample] = {
     "root": sample("/srv/x", "/srv/x"),
     "http": samples(["tcp:80", "unix:/run/x"], ("tcp:80", "unix:/run/x")),
     "port": sample("0", 0, "0"),
+    "transfer": samples(["tcp:81", "unix:/run/y"], ("tcp:81", "unix:/run/y")),
+    "transfer-port": sample("7000", 7000, "7000"),
+    "file-size-limit": sample("2G", 2 << 30),
+    "min-chunk-size": sample("4K", 4096),
+    "max-chunk-size": sample("65536", 65536, "65536"),
     "dir": samples(["a/b", "/c/"], (RelPath(["a", "b"]), RelPath(["c"]))),
     "token-file": sample("/t", "/t"),
     "anonymous": sample("Read", Anonymous.READ),
@@ -176,11 +181,15 @@ class SourcesTests(SynchronousTestCase):
         """Variables of the client and of other programs are none of the daemon's business."""
         self.assertEqual(read({}, {"FILEEXPORT_TOKEN": "x", "PATH": "/"})[1], [])
 
-    def test_http_off(self) -> None:
-        """`none` leaves the HTTP side out, in any case of its letters."""
-        found, problems = read({"http": ["None"]})
-        self.assertEqual((found.http, found.http_off, problems), (("none",), True, []))
-        self.assertFalse(read()[0].http_off)
+    def test_off(self) -> None:
+        """`none`, in any case, leaves one side out."""
+        for word in ("none", "None"):
+            found, problems = read({"http": [word]})
+            self.assertEqual((found.http_off, found.transfer_off, problems), (True, False, []))
+            found, problems = read({"transfer": [word]})
+            self.assertEqual((found.http_off, found.transfer_off, problems), (False, True, []))
+        found = read()[0]
+        self.assertEqual((found.http_off, found.transfer_off), (False, False))
 
 
 class ConfigFileTests(SynchronousTestCase):
@@ -279,17 +288,33 @@ class MistakesTests(SynchronousTestCase):
             self.assertEqual((found, len(problems)), (Settings(root="/r"), 1))
             self.assertTrue(problems[0].startswith(f"{FILE}: "))
 
-    def test_http_none_stands_alone(self) -> None:
+    def test_none_stands_alone(self) -> None:
         """Beside another endpoint or a port, `none` is a contradiction, and all keep their defaults."""
-        found, problems = read({"http": ["none", "tcp:1"]})
-        self.assertEqual(
-            (found, problems), (Settings(root="/r"), ["--http: 'none' stands alone, or not at all"])
-        )
-        found, problems = read({"http": ["none"]}, {"FILEEXPORT_SERVER_PORT": "1"})
+        for side, port in (("http", "port"), ("transfer", "transfer-port")):
+            found, problems = read({side: ["none", "tcp:1"]})
+            self.assertEqual(
+                (found, problems), (Settings(root="/r"), [f"--{side}: 'none' stands alone, or not at all"])
+            )
+            variable = "FILEEXPORT_SERVER_" + port.replace("-", "_").upper()
+            found, problems = read({side: ["none"]}, {variable: "1"})
+            self.assertEqual(found, Settings(root="/r"))
+            self.assertEqual(problems, [f"--{side}: 'none' and {variable} contradict each other; keep one"])
+
+    def test_both_none(self) -> None:
+        """A daemon without any listener is a mistake, whichever sources say so."""
+        found, problems = read({"transfer": ["none"]}, {"FILEEXPORT_SERVER_HTTP": "none"})
         self.assertEqual(found, Settings(root="/r"))
         self.assertEqual(
-            problems, ["--http: 'none' and FILEEXPORT_SERVER_PORT contradict each other; keep one"]
+            problems, ["FILEEXPORT_SERVER_HTTP: 'none', and --transfer as well, leave nothing to listen"]
         )
+
+    def test_chunk_sizes(self) -> None:
+        """The smallest chunk is not larger than the largest; they may be the same."""
+        found, problems = read({"min-chunk-size": ["64K"]}, {}, "max-chunk-size = 4096")
+        self.assertEqual(found, Settings(root="/r"))
+        self.assertEqual(problems, [f"--min-chunk-size: 65536 is more than {FILE}: max-chunk-size, 4096"])
+        found, problems = read({"min-chunk-size": ["4K"], "max-chunk-size": ["4K"]})
+        self.assertEqual((found.min_chunk_size, found.max_chunk_size, problems), (4096, 4096, []))
 
     def test_secrets_stay_out(self) -> None:
         """What may be a token or a password is not repeated, wherever it was typed by mistake."""

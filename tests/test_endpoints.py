@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -15,19 +16,36 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_PEM, load_privatekey
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IProtocol, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from fileexport.endpoints import Endpoint, TlsContext, read_endpoint
 from fileexport.errors import ConfigurationError
 
 CA = trustme.CA()
+#: What ALPN calls the protocols of the two doors.
+NAMES = (b"http/1.1", b"fileexport/1")
+
+
+@implementer(IProtocolNegotiationFactory)
+class Door(Factory[Protocol]):
+    """A door that says what it is called."""
+
+    protocol = Protocol
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+
+    def acceptableProtocols(self) -> list[bytes]:
+        return [self.name]
 
 
 def pem_for(name: str = "localhost", ca: trustme.CA = CA) -> str:
@@ -132,6 +150,36 @@ class TlsContextTests(SynchronousTestCase):
         self.assertEqual(served(self.connect(context)), certificates_in(second))
         self.assertEqual(served(old), certificates_in(first))
         self.assertEqual(old.send(b"still"), 5)
+
+    def test_two_doors(self) -> None:
+        """Doors that share a context answer to their own names only, in whatever order clients come."""
+        context, clock = TlsContext(pem_for()), Clock()
+        doors = [TLSMemoryBIOFactory(context, False, Door(name), clock=clock) for name in NAMES]
+        servers = [door.buildProtocol(IPv4Address("TCP", "127.0.0.1", 40_000)) for door in doors]
+        for server, name in reversed(list(zip(servers, NAMES, strict=True))):
+            client = shake_hands(server, client_context(*NAMES), StringTransport())
+            self.assertEqual(client.get_alpn_proto_negotiated(), name)
+        for door, stranger in zip(doors, reversed(NAMES), strict=True):
+            server = door.buildProtocol(IPv4Address("TCP", "127.0.0.1", 40_000))
+            self.assertRaises(SSL.Error, shake_hands, server, client_context(stranger), StringTransport())
+
+    def test_clients_certificate(self) -> None:
+        """With authorities only a client whose certificate one of them has signed gets through."""
+        theirs, strangers = trustme.CA(), trustme.CA()
+        authority = x509.load_pem_x509_certificate(theirs.cert_pem.bytes())
+        context = TlsContext(pem_for(), [authority])
+        for ca, welcome in ((theirs, True), (strangers, False), (None, False)):
+            client = client_context(version=SSL.TLS1_2_VERSION)
+            if ca is not None:
+                leaf = ca.issue_cert("client")
+                client.use_certificate(x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()))
+                client.use_privatekey(load_privatekey(FILETYPE_PEM, leaf.private_key_pem.bytes()))
+            for load in (lambda: None, lambda: context.reload(pem_for())):
+                load()
+                if welcome:
+                    self.connect(context, client)
+                else:
+                    self.assertRaises(SSL.Error, self.connect, context, client)
 
     def test_bad_pem(self) -> None:
         """Whatever cannot serve is refused with one line that shows nothing of it, and the old one stays."""
@@ -249,6 +297,28 @@ class ReadEndpointTests(SynchronousTestCase):
             self.assertIn(more.partition("=")[0], str(problem))
         many = ":".join(["ssl", "1", str(self.pem), str(self.pem), "", "", "50", str(self.pem), "dh"])
         self.assertRaises(ValueError, self.read, many)
+
+    def test_ssl_authorities(self) -> None:
+        """The authorities of clients' certificates are the files *.pem of a directory, one at least."""
+        directory = self.directory / "authorities"
+        description = f"ssl:1:{self.pem}:caCertsDir={directory}"
+        self.assertRaises(FileNotFoundError, self.read, description)
+        directory.mkdir()
+        (directory / "README").write_text("none of these")
+        self.assertIn("no authority", str(self.assertRaises(ValueError, self.read, description)))
+        (directory / "a.pem").write_bytes(CA.cert_pem.bytes())
+        tls = self.read(description).tls
+        assert tls is not None
+        server = TLSMemoryBIOFactory(tls, False, Factory.forProtocol(Protocol), clock=Clock())
+        self.assertRaises(
+            SSL.Error,
+            shake_hands,
+            server.buildProtocol(IPv4Address("TCP", "127.0.0.1", 40_000)),
+            client_context(version=SSL.TLS1_2_VERSION),
+            StringTransport(),
+        )
+        (directory / "b.pem").write_text("-----BEGIN")
+        self.assertIn("b.pem", str(self.assertRaises(ValueError, self.read, description)))
 
     def test_ssl_socket(self) -> None:
         """An ssl: string listens where it says, with its backlog."""

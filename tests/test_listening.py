@@ -36,6 +36,7 @@ from fileexport.errors import ConfigurationError, ListenError
 from fileexport.gate import Gate
 from fileexport.listening import (
     check_exposure,
+    check_tokens,
     default_listener,
     open_listeners,
     parse_listener,
@@ -44,6 +45,7 @@ from tests.test_endpoints import carry, client_context, pem_for, served, shake_h
 
 CLIENT = IPv4Address("TCP", "127.0.0.1", 40_000)
 DONE = Failure(ConnectionDone())
+IN_USE = "the address is in use (is another fileexport running? --http and --transfer can choose another)"
 
 
 class Echo(Protocol):
@@ -229,10 +231,7 @@ class MemoryTests(SynchronousTestCase):
         """What the system says of a socket becomes one sentence, and nothing listens."""
         description = "tcp:9006:interface=127.0.0.1"
         for number, reason in (
-            (
-                errno.EADDRINUSE,
-                "the address is in use (is another fileexport running? -p PORT takes another port)",
-            ),
+            (errno.EADDRINUSE, IN_USE),
             (errno.EACCES, "permission denied"),
             (errno.EADDRNOTAVAIL, "this machine has no such address"),
             (errno.ENOBUFS, os.strerror(errno.ENOBUFS)),
@@ -304,6 +303,23 @@ class MemoryTests(SynchronousTestCase):
         )
         self.assertEqual([line.split()[0] for line in error.problems], ["tcp:5", "tcp6:6"])
         check_exposure(open_to_all, insecure_plaintext=True)
+
+    def test_weak_tokens(self) -> None:
+        """Weak tokens are refused where one listener is open to others without TLS, each with its line."""
+        machine = self.reactor
+        safe = [
+            default_listener(machine, 4),
+            parse_listener(machine, "tcp:2", private_key_context=self.key),
+            parse_listener(machine, "unix:/run/f.sock"),
+        ]
+        exposed = parse_listener(machine, "tcp:5")
+        self.assertEqual([door.is_exposed for door in (*safe, exposed)], [False, False, False, True])
+        check_tokens(safe, ["one", "two"])
+        check_tokens([*safe, exposed], [])
+        error = self.assertRaises(ConfigurationError, check_tokens, [*safe, exposed], ["one", "two"])
+        self.assertEqual(error.problems[:2], ("one", "two"))
+        self.assertEqual(len(error.problems), 3)
+        self.assertIn("TLS", error.problems[2])
 
     def test_exposure_before_listening(self) -> None:
         """When one listener must not be, none is opened, not even for a moment."""

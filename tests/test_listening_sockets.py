@@ -32,7 +32,7 @@ from fileexport.gate import Gate
 from fileexport.listening import Listener, default_listener, open_listeners, parse_listener
 from fileexport.peers import owner_of
 from tests.test_endpoints import pem_for
-from tests.test_listening import Echoes, Receiver, gate
+from tests.test_listening import IN_USE, Echoes, Receiver, gate
 
 #: A daemon that listens on its argument until it is killed.
 DAEMON = """
@@ -127,6 +127,8 @@ class SocketTests(TestCase):
             self.assertEqual(isinstance(transport, tcp.Server), key is None)
             self.assertEqual(owner_of(transport), os.geteuid())
             self.assertEqual(listener.urls[0].partition(":")[0], "https" if key else "http")
+            kind = "tls" if key else "tcp"
+            self.assertEqual(listener.places, tuple(f"{kind} {place}" for place in listener.addresses))
 
     async def test_total(self) -> None:
         """When the last connection has come in, listening can end while that one goes on to its end."""
@@ -155,8 +157,7 @@ class SocketTests(TestCase):
             doors = [(parse_listener(reactor, text), self.factory) for text in descriptions]
             with self.assertRaises(ListenError) as caught:
                 await open_listeners(doors, gate())
-        reason = "the address is in use (is another fileexport running? -p PORT takes another port)"
-        self.assertEqual(str(caught.exception), f"cannot listen on {descriptions[1]}: {reason}")
+        self.assertEqual(str(caught.exception), f"cannot listen on {descriptions[1]}: {IN_USE}")
         socket.create_server(("127.0.0.1", free_port)).close()
 
     async def test_default_busy(self) -> None:

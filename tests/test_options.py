@@ -1,4 +1,4 @@
-"""`fileexport.options`: what the texts of each kind mean, and what holds for every row of the table."""
+"""`fileexport.options`, `option_values`: what each text means, what holds for every row of the table."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ ENDPOINT = "is not an endpoint; write one like 'tcp:9006' or 'unix:/run/x.sock'"
 HOST = "is not a host name (letters beyond ASCII in their xn-- form)"
 ADDRESS = "is not an address; write no port"
 SIZE = "is not a size; write a number of bytes, or one like 64K, 10M, 2G"
+CHUNK = "is out of range (512 bytes to 1M)"
 URL = "is not a URL like https://example.org/files"
 
 #: Option, bad text, and what is said about it after the text itself.
@@ -52,6 +53,16 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
     ("port", " 1", "is not a port (0 to 65535)"),
     ("http", "9006", "is not an endpoint; write 'tcp:9006'"),
     ("http", "/run/x", ENDPOINT),
+    ("http", "shared", ENDPOINT),
+    ("transfer", "6768", "is not an endpoint; write 'tcp:6768'"),
+    ("transfer", "/run/x", ENDPOINT),
+    ("transfer", "Shared", "is not in this version; give the transfer protocol a port of its own"),
+    ("transfer-port", "65536", "is not a port (0 to 65535)"),
+    ("file-size-limit", "0", "is out of range (1 byte to 8388607T)"),
+    ("min-chunk-size", "511", CHUNK),
+    ("min-chunk-size", "many", SIZE),
+    ("max-chunk-size", "1025K", CHUNK),
+    ("max-chunk-size", "1", CHUNK),
     ("http", "tcp:", ENDPOINT),
     ("http", "127.0.0.1:80", ENDPOINT),
     ("dir", "..", "is not a directory below the root: '..' is not a name"),
@@ -197,6 +208,9 @@ class TableTests(SynchronousTestCase):
     def test_defaults(self) -> None:
         """The default that people read is the default that holds, wherever it can be written as a value."""
         for name in (
+            "file-size-limit",
+            "min-chunk-size",
+            "max-chunk-size",
             "max-concurrent",
             "anonymous",
             "names",

@@ -24,7 +24,7 @@ from fileexport.startup import (
     read_tokens,
     reload_key,
 )
-from fileexport.tokens import generate_token
+from fileexport.tokens import Right, generate_token
 
 TOKEN = generate_token()
 NOW = 1_800_000_000.0
@@ -168,8 +168,10 @@ class MistakeTests(Case):
         self.assertTrue(self.mistake(config=[broken]).startswith(f"{broken}: this is not TOML"))
 
     def test_nothing_to_listen(self) -> None:
-        """A daemon that would not listen does not start."""
-        self.assertTrue(self.mistake(http=["none"]).startswith("--http: none"))
+        """A daemon that would not listen does not start; one side is enough."""
+        self.assertIn("nothing to listen", self.mistake(http=["none"], transfer=["none"]))
+        self.assertTrue(self.prepare(http=["none"]).settings.http_off)
+        self.assertTrue(self.prepare(transfer=["none"]).settings.transfer_off)
 
     def test_all_at_once(self) -> None:
         """All mistakes of all kinds are named at once, and nothing is made."""
@@ -337,18 +339,24 @@ class StateTests(Case):
 class GeneratedTokenTests(Case):
     """The token that is made where none is given."""
 
+    def path(self, prepared: Prepared) -> Path:
+        """Its file."""
+        assert prepared.token_path is not None
+        return prepared.token_path
+
     def test_made_once(self) -> None:
         """It is written with mode 0600 whatever the umask, may do everything, and is kept across starts."""
         os.umask(0)
         first = self.prepare()
         self.assertTrue(first.generated)
-        self.assertEqual(stat.S_IMODE(first.token_path.stat().st_mode), 0o600)
-        self.assertEqual(first.token_path.parent, first.state)
-        text = first.token_path.read_text()
+        path = self.path(first)
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        self.assertEqual(path.parent, first.state)
+        text = path.read_text()
         principal = self.prepare().tokens.find(text.split()[0], NOW)
         assert principal is not None
         self.assertEqual(principal.name, "generated")
-        self.assertEqual(self.prepare().token_path.read_text(), text)
+        self.assertEqual(self.path(self.prepare()).read_text(), text)
         self.assertEqual(os.listdir(first.state), ["token"])
 
     def test_not_made(self) -> None:
@@ -363,7 +371,7 @@ class GeneratedTokenTests(Case):
 
     def test_damaged(self) -> None:
         """One that others can read, or that is no token, is not replaced behind the user's back."""
-        path = self.prepare().token_path
+        path = self.path(self.prepare())
         path.chmod(0o644)
         self.assertIn("others can read it", self.mistake())
         path.chmod(0o600)
@@ -400,6 +408,66 @@ class GeneratedTokenTests(Case):
             self.assertEqual(os.listdir(state), ["token"])
 
 
+class GivenTokenTests(Case):
+    """A token that was typed behind the directory."""
+
+    def given(self, token: str, **options: Sequence[str] | bool) -> Prepared:
+        """Prepare the root's start, with that token."""
+        flags = {name.replace("_", "-"): value for name, value in options.items()}
+        return prepare({"root": [str(self.root)], **flags}, self.environ, token)
+
+    def test_alone(self) -> None:
+        """Without a file the token stands alone, may do everything, and no other is generated."""
+        prepared = self.given(TOKEN)
+        found = prepared.tokens.find(TOKEN, NOW)
+        self.assertEqual((found and found.rights, len(prepared.tokens)), (Right.ALL, 1))
+        self.assertEqual((prepared.generated, prepared.token_path), (False, None))
+        self.assertEqual(os.listdir(prepared.state), [])
+        self.assertEqual(prepared.where_tokens_are, "the command line has it")
+        self.assertEqual(prepared.read_tokens().find(TOKEN, NOW), found)
+
+    def test_beside_a_file(self) -> None:
+        """Beside a token file both count, also when that is read again."""
+        other = generate_token()
+        path = self.file("tokens", other)
+        prepared = self.given(TOKEN, token_file=[path])
+        self.assertEqual(len(prepared.tokens), 2)
+        self.assertEqual(prepared.where_tokens_are, f"the command line has it, or see {path}")
+        Path(path).write_text("")
+        again = prepared.read_tokens()
+        self.assertIsNotNone(again.find(TOKEN, NOW))
+        self.assertIsNone(again.find(other, NOW))
+
+    def test_in_the_file_too(self) -> None:
+        """What the file says of the same token counts."""
+        prepared = self.given(TOKEN, token_file=[self.file("tokens", f"{TOKEN} may=read")])
+        found = prepared.tokens.find(TOKEN, NOW)
+        self.assertEqual((found and found.rights, len(prepared.tokens)), (Right.READ, 1))
+
+    def test_beside_a_credential(self) -> None:
+        """It stands beside systemd's credential too."""
+        credentials = self.directory("credentials")
+        self.file("credentials/token", generate_token())
+        self.environ["CREDENTIALS_DIRECTORY"] = str(credentials)
+        self.assertEqual(len(self.given(TOKEN).tokens), 2)
+
+    def test_weak(self) -> None:
+        """A weak one is taken with a warning that does not show it."""
+        (warning,) = self.given("hunter2hunter").tokens.warnings
+        self.assertTrue(warning.startswith("TOKEN: "), warning)
+        self.assertNotIn("hunter", warning)
+
+    def test_none(self) -> None:
+        """What cannot be a token is a mistake among the others, and is not shown."""
+        error = self.assertRaises(ConfigurationError, self.given, "hunter2 x", port=["http"])
+        self.assertEqual([line.partition(":")[0] for line in error.problems], ["--port", "TOKEN"])
+        self.assertNotIn("hunter2", str(error))
+
+    def test_not_shown(self) -> None:
+        """What is handed on to the daemon holds the stored form, not the token."""
+        self.assertNotIn(TOKEN, repr(self.given(TOKEN)))
+
+
 class ReadAgainTests(Case):
     """What SIGHUP reads."""
 
@@ -412,7 +480,11 @@ class ReadAgainTests(Case):
         path.write_text(f"{TOKEN} may=fly")
         error = self.assertRaises(ConfigurationError, read_tokens, path)
         self.assertNotIn(TOKEN, str(error))
+        prepared = self.prepare(token_file=[self.file("tokens", TOKEN)])
+        self.assertEqual(len(prepared.read_tokens()), 1)
+        self.assertEqual(prepared.where_tokens_are, f"see {path}")
         path.unlink()
+        self.assertRaises(ConfigurationError, prepared.read_tokens)
         error = self.assertRaises(ConfigurationError, read_tokens, path)
         self.assertEqual(str(error), f"the token file: {path}: No such file or directory")
 

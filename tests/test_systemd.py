@@ -16,7 +16,7 @@ from fileexport.assembly import DEFAULT_PORT, GRACE
 from fileexport.config import DEFAULT_CONFIG, OPTIONS, Settings
 from fileexport.errors import ConfigurationError
 from fileexport.service import DESCRIPTORS, Options
-from fileexport.startup import Prepared, prepare, read_tokens
+from fileexport.startup import Prepared, prepare
 from fileexport.tokens import generate_token
 
 UNITS = Path(__file__).resolve().parent.parent / "contrib" / "systemd"
@@ -127,7 +127,7 @@ class CredentialTests(SynchronousTestCase):
         """Its mode may have the group's bit for reading, which is the mask of an ACL, and no other."""
         self.path.write_text(generate_token())
         self.path.chmod(0o440)
-        self.assertEqual(len(read_tokens(self.start().token_path, credential=True)), 1)
+        self.assertEqual(len(self.start().read_tokens()), 1)
         self.assertRaises(ConfigurationError, self.start, str(self.path))
         for mode in (0o404, 0o420):
             self.path.chmod(mode)

@@ -14,20 +14,16 @@ import msgspec
 
 from fileexport.addresses import Network
 from fileexport.callback_targets import HostPort
-from fileexport.options import (
-    ENVIRONMENT_PREFIX,
+from fileexport.option_values import (
     NO_ENDPOINT,
-    OPTIONS,
     Anonymous,
     Durability,
     LogFormat,
     NameRule,
-    Option,
     PublicUrl,
-    describe,
-    flag_names,
     shown,
 )
+from fileexport.options import ENVIRONMENT_PREFIX, OPTIONS, Option, describe, flag_names
 from fileexport.paths import RelPath
 
 __all__ = [
@@ -68,11 +64,16 @@ class Settings:
     root: str = ""
     http: tuple[str, ...] = ()
     port: int | None = None
+    transfer: tuple[str, ...] = ()
+    transfer_port: int | None = None
     dirs: tuple[RelPath, ...] = ()
     token_file: str | None = None
     anonymous: Anonymous = Anonymous.AUTO
     address_filter: tuple[Network, ...] = ()
     max_connections: int | None = None
+    file_size_limit: int = 1 << 40
+    min_chunk_size: int = 512
+    max_chunk_size: int = 1 << 20
     max_concurrent: int = 10_000
     state: str | None = None
     private_key: str | None = None
@@ -94,6 +95,11 @@ class Settings:
     def http_off(self) -> bool:
         """Whether the HTTP side is left out; `http` is then ``("none",)``."""
         return NO_ENDPOINT in self.http
+
+    @property
+    def transfer_off(self) -> bool:
+        """Whether the transfer protocol is left out; `transfer` is then ``("none",)``."""
+        return NO_ENDPOINT in self.transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,17 +278,33 @@ def _check_plain(text: str) -> None:
 
 def _check_together(values: dict[str, Any], where: Mapping[str, str], problems: list[str]) -> None:
     """The rules between options; a value that breaks one is taken out of `values`."""
-    http: Iterable[str] = values.get("http", ())
-    if NO_ENDPOINT not in http:
-        return
-    if len(values["http"]) > 1:
-        problems.append(f"{where['http']}: '{NO_ENDPOINT}' stands alone, or not at all")
-        del values["http"]
-    elif "port" in values:
+    for side, port in (("http", "port"), ("transfer", "transfer_port")):
+        _check_side(side, port, values, where, problems)
+    if all(NO_ENDPOINT in values.get(side, ()) for side in ("http", "transfer")):
         problems.append(
-            f"{where['http']}: '{NO_ENDPOINT}' and {where['port']} contradict each other; keep one"
+            f"{where['http']}: '{NO_ENDPOINT}', and {where['transfer']} as well, leave nothing to listen"
         )
-        del values["http"], values["port"]
+        del values["http"], values["transfer"]
+    low, high = values.get("min_chunk_size"), values.get("max_chunk_size")
+    # Each default lies at its end of what is possible: only two values that were given can cross.
+    if low is not None and high is not None and low > high:
+        problems.append(f"{where['min_chunk_size']}: {low} is more than {where['max_chunk_size']}, {high}")
+        del values["min_chunk_size"], values["max_chunk_size"]
+
+
+def _check_side(
+    side: str, port: str, values: dict[str, Any], where: Mapping[str, str], problems: list[str]
+) -> None:
+    """That ``none`` stands alone among the endpoints of a side."""
+    endpoints: Iterable[str] = values.get(side, ())
+    if NO_ENDPOINT not in endpoints:
+        return
+    if len(values[side]) > 1:
+        problems.append(f"{where[side]}: '{NO_ENDPOINT}' stands alone, or not at all")
+        del values[side]
+    elif port in values:
+        problems.append(f"{where[side]}: '{NO_ENDPOINT}' and {where[port]} contradict each other; keep one")
+        del values[side], values[port]
 
 
 def _option(name: str) -> Option | None:

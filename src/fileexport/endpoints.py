@@ -31,7 +31,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IStreamServerEndpoint,
 )
-from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.internet.ssl import Certificate, CertificateOptions, TLSVersion, trustRootFromCertificates
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
@@ -52,6 +52,8 @@ _ARGUMENTS = {
     "ssl": ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain"),
     "unix": ("address", "mode", "backlog", "lockfile"),
 }
+#: The authorities of the peer: Twisted has this argument of ``ssl:`` for clients only.
+_AUTHORITIES = "caCertsDir"
 _DEFAULT_PORT = {"tls": "443"}
 _EVERY_INTERFACE = {"tcp": "", "ssl": "", "tcp6": "::", "tls": "::"}
 
@@ -75,25 +77,30 @@ class TlsContext:
     """The key and certificate that new connections get: TLS 1.2 and 1.3.
 
     `pem_text` holds an unencrypted private key, its certificate, and, optionally, the chain to the authority
-    (RFC 7468), in any order. Raises `ConfigurationError`, which shows nothing of the text.
+    (RFC 7468), in any order. With `authorities` a client must show a certificate that one of them has signed.
+    Raises `ConfigurationError`, which shows nothing of the text.
+
+    Any number of listeners and doors share it: what ALPN may choose is asked of the door of each connection.
     """
 
-    def __init__(self, pem_text: str) -> None:
-        self._options = _certificate_options(pem_text)
+    def __init__(self, pem_text: str, authorities: Sequence[x509.Certificate] = ()) -> None:
+        self._authorities = tuple(authorities)
+        self._options = _certificate_options(pem_text, self._authorities)
 
     def reload(self, pem_text: str) -> None:
         """Use another key and certificate from the next connection on.
 
         Raises `ConfigurationError`; the old ones stay then.
         """
-        self._options = _certificate_options(pem_text)
+        self._options = _certificate_options(pem_text, self._authorities)
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> Connection:
         """Twisted asks this for each connection."""
         return self._options.serverConnectionForTLS(protocol)
 
 
-def _certificate_options(pem_text: str) -> CertificateOptions:
+def _certificate_options(pem_text: str, authorities: Sequence[x509.Certificate]) -> CertificateOptions:
+    trusted = [Certificate(X509.from_cryptography(authority)) for authority in authorities]
     data = pem_text.encode("utf-8", "surrogateescape")
     try:
         key = load_pem_private_key(data, None)
@@ -106,6 +113,7 @@ def _certificate_options(pem_text: str) -> CertificateOptions:
             certificate=X509.from_cryptography(own[0]),
             extraCertChain=[X509.from_cryptography(c) for c in certificates if c not in own],
             raiseMinimumTo=TLSVersion.TLSv1_2,
+            trustRoot=trustRootFromCertificates(trusted) if trusted else None,
         )
         options.getContext()  # OpenSSL has its say now, not at the first connection
     except (ValueError, TypeError, UnsupportedAlgorithm, TlsError):
@@ -205,13 +213,33 @@ def _unescaped(text: str) -> str:
 
 
 def _ssl_context(arguments: dict[str, str]) -> TlsContext:
-    """The files of an ssl: string; it has no choice of methods and no Diffie-Hellman parameters here."""
-    known = sorted(set(_ARGUMENTS["ssl"]) - {"sslmethod"})
+    """The files of an ssl: string; it has no choice of methods and no Diffie-Hellman parameters here.
+
+    Beside Twisted's arguments it takes ``caCertsDir``, by name only: clients need a certificate then.
+    """
+    known = sorted({*_ARGUMENTS["ssl"], _AUTHORITIES} - {"sslmethod"})
     if unknown := sorted(set(arguments).difference(known)):
         raise ValueError(f"ssl: takes {', '.join(known)}; not {', '.join(unknown) or 'more'}")
     key = arguments.get("privateKey", "server.pem")
     files = dict.fromkeys([key, arguments.get("certKey", key), arguments.get("extraCertChain", key)])
-    return TlsContext("\n".join(map(_read, files)))
+    authorities = _authorities_in(arguments[_AUTHORITIES]) if _AUTHORITIES in arguments else []
+    return TlsContext("\n".join(map(_read, files)), authorities)
+
+
+def _authorities_in(directory: str) -> list[x509.Certificate]:
+    """The certificates in a directory's files ``*.pem``. Raises OSError, and ValueError: none, or bad."""
+    found: list[x509.Certificate] = []
+    for name in sorted(os.listdir(directory)):
+        if name.endswith(".pem"):
+            path = os.path.join(directory, name)
+            try:
+                found += x509.load_pem_x509_certificates(_read(path).encode("ascii", "replace"))
+            except ValueError:
+                raise ValueError(f"{path}: holds no certificate that can be read") from None
+    if not found:
+        # Nobody could ever connect.
+        raise ValueError(f"{directory}: has no authority's certificate in a file *.pem")
+    return found
 
 
 def _read(path: str) -> str:

@@ -25,8 +25,11 @@ from fileexport.gate import Gate, GatedFactory, ip_of
 
 #: Port 0 on two addresses: how often the second may find the first one's number taken.
 _ATTEMPTS = 8
+_WEAK = "a weak token needs TLS outside loopback: fileexport generate-token makes a better one"
 _REASONS = {
-    errno.EADDRINUSE: "the address is in use (is another fileexport running? -p PORT takes another port)",
+    errno.EADDRINUSE: (
+        "the address is in use (is another fileexport running? --http and --transfer can choose another)"
+    ),
     errno.EADDRNOTAVAIL: "this machine has no such address",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -69,6 +72,17 @@ class Listener:
     def addresses(self) -> tuple[str, ...]:
         """Where it listens: ``127.0.0.1:9006``, ``[::1]:9006``, ``unix:/path``."""
         return tuple(_shown(port.getHost()) for port in self.ports)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach it without TLS; of one that cannot be judged yet, False."""
+        return not self.is_tls and self.is_loopback is False
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The addresses for a banner: ``tcp 127.0.0.1:6768``, ``tls [::1]:6768``, ``unix:/path``."""
+        kind = "tls" if self.is_tls else "tcp"
+        return tuple(a if a.startswith("unix:") else f"{kind} {a}" for a in self.addresses)
 
     @property
     def tcp_addresses(self) -> tuple[tuple[Address, int], ...]:
@@ -128,10 +142,19 @@ def check_exposure(listeners: Iterable[Listener], *, insecure_plaintext: bool) -
         f"{listener.description} is open to other machines without TLS:"
         " give --private-key, or --insecure-plaintext to have it so"
         for listener in listeners
-        if not listener.is_tls and listener.is_loopback is False
+        if listener.is_exposed
     ]
     if problems and not insecure_plaintext:
         raise ConfigurationError(*problems)
+
+
+def check_tokens(listeners: Iterable[Listener], weak: Sequence[str]) -> None:
+    """Refuse weak tokens where other machines can overhear a proof of them: the `TokenTable.warnings`.
+
+    Raises `ConfigurationError`, with those lines and one that says why. Judges listeners that listen.
+    """
+    if weak and any(listener.is_exposed for listener in listeners):
+        raise ConfigurationError(*weak, _WEAK)
 
 
 async def open_listeners(

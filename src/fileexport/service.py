@@ -37,7 +37,7 @@ from fileexport.config import OPTIONS, describe
 from fileexport.errors import ConfigurationError, ListenError, StateError, row_for
 from fileexport.logs import LogSink, observer
 from fileexport.notify import Notifier
-from fileexport.options import shown
+from fileexport.option_values import shown
 from fileexport.startup import Prepared, is_inside, prepare
 
 #: The exit status for mistakes in the options, and for a listener that cannot be opened.
@@ -56,7 +56,9 @@ class Options(usage.Options):
     own would print the whole help as well, and name only the first.
     """
 
-    longdesc: ClassVar[str] = "Export one directory over HTTP. Each option is also a variable and a TOML key."
+    longdesc: ClassVar[str] = (
+        "Export one directory over HTTP and a transfer protocol. Options are variables and TOML keys too."
+    )
 
     optFlags: ClassVar[list[list[Any]]] = [
         [option.name, option.short or None, describe(option)] for option in OPTIONS if option.flag

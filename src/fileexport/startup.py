@@ -19,7 +19,8 @@ from fileexport.config import DEFAULT_CONFIG, Settings, config_file, gather
 from fileexport.disk.jail import Jail, View
 from fileexport.endpoints import TlsContext
 from fileexport.errors import ConfigurationError
-from fileexport.tokens import TokenTable, generate_token, parse_token_file
+from fileexport.token_file import parse_token_file
+from fileexport.tokens import TokenTable, generate_token
 
 #: Bytes of a file that is read whole at start: configuration, tokens, key.
 MAX_FILE = 1 << 20
@@ -30,23 +31,39 @@ _TOKEN_FILE = "token"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that was read. `token_path` names the tokens' file, `generated` says that we made it.
+    """All that was read.
 
-    `credential`: systemd handed it over. `tls` is `--private-key`'s.
+    - `tokens`: those of the tokens' file and the one that was `given` on the command line, together.
+    - `token_path` names that file; None where the given token stands alone. `generated` says that we made
+      it, `credential` that systemd handed it over.
+    - `tls` is `--private-key`'s.
     """
 
     settings: Settings
     state: Path
     tokens: TokenTable
-    token_path: Path
+    token_path: Path | None
     generated: bool
     credential: bool
     tls: TlsContext | None
+    given: TokenTable
 
     def token(self) -> str:
-        """The generated token itself, for a person at a terminal."""
-        words = _read(self.token_path).split()
+        """The generated token itself, for a person at a terminal; only where one was generated."""
+        words = _read(self.token_path).split() if self.token_path else []
         return words[0] if words else "(its file is empty: remove it, and a new one is made)"
+
+    @property
+    def where_tokens_are(self) -> str:
+        """For the banner: where the tokens can be seen, ``see FILE``."""
+        words = ["the command line has it"] * bool(len(self.given))
+        return ", or ".join(words + ([f"see {self.token_path}"] if self.token_path else []))
+
+    def read_tokens(self) -> TokenTable:
+        """The tokens as their file has them now, and the given one. Raises `ConfigurationError`."""
+        if self.token_path is None:
+            return self.given
+        return read_tokens(self.token_path, credential=self.credential).joined(self.given)
 
 
 def read_settings(
@@ -66,45 +83,52 @@ def read_settings(
     return settings, problems + ([unread] if unread else [])
 
 
-def prepare(flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str]) -> Prepared:
+def prepare(
+    flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str], token: str | None = None
+) -> Prepared:
     """Read everything that a start needs; makes the state directory and, where none is given, a token.
 
-    Raises `ConfigurationError` with all mistakes; the generated token may exist then, nothing else.
+    `token` is one that was typed: it may do everything, beside those of a token file. Raises
+    `ConfigurationError` with all mistakes; the generated token may exist then, nothing else.
     """
     settings, problems = read_settings(flags, environ)
     if settings.root:
         _check_root(settings, problems)
-    if settings.http_off:
-        problems.append("--http: none leaves nothing to listen: this version has no transfer side yet")
     tls = _tls(settings, problems)
+    given = _given(token, problems)
     credential = None if settings.token_file else _credential(environ)
-    given = settings.token_file or credential
+    named = settings.token_file or credential
     tokens = TokenTable()
-    if given is not None:
+    if named is not None:
         source = "the credential 'token'" if credential else "--token-file"
-        tokens = _tokens(Path(given), source, problems, credential=credential is not None)
-    if problems:
-        raise ConfigurationError(*problems)
+        tokens = _tokens(Path(named), source, problems, credential=credential is not None)
+    _stop_at(problems)
     state = _state_path(settings, environ)
     _check_secrets(settings, state, problems)
-    if problems:
-        raise ConfigurationError(*problems)
+    _stop_at(problems)
     _make_state(state)
-    path = Path(given or state / _TOKEN_FILE).absolute()
-    if given is None:
+    generated = named is None and token is None
+    path = Path(named).absolute() if named else None
+    if generated:
+        path = state / _TOKEN_FILE
         _generate(path)
         tokens = _tokens(path, "the generated token", problems)
+    _stop_at(problems)
+    tokens = tokens.joined(given)
+    is_credential = credential is not None
+    return Prepared(_absolute(settings), state, tokens, path, generated, is_credential, tls, given)
+
+
+def _stop_at(problems: Sequence[str]) -> None:
     if problems:
         raise ConfigurationError(*problems)
-    return Prepared(_absolute(settings), state, tokens, path, given is None, credential is not None, tls)
 
 
 def read_tokens(path: Path, *, credential: bool = False) -> TokenTable:
     """Read a token file again; `credential`: it is systemd's. Raises `ConfigurationError`."""
     problems: list[str] = []
     tokens = _tokens(path, "the token file", problems, credential=credential)
-    if problems:
-        raise ConfigurationError(*problems)
+    _stop_at(problems)
     return tokens
 
 
@@ -189,6 +213,15 @@ def _tls(settings: Settings, problems: list[str]) -> TlsContext | None:
     except ConfigurationError as error:
         problems.append(f"--private-key: {settings.private_key}: {error}")
     return None
+
+
+def _given(token: str | None, problems: list[str]) -> TokenTable:
+    """The table of the token that was typed, if one was."""
+    try:
+        return TokenTable() if token is None else TokenTable.of(token, "given", "TOKEN")
+    except ValueError as error:
+        problems.append(f"TOKEN: {error}")
+    return TokenTable()
 
 
 def _why(error: OSError | UnicodeDecodeError) -> str:

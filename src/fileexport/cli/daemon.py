@@ -12,17 +12,43 @@ import click
 from fileexport.cli import background
 from fileexport.config import OPTIONS, Option, describe, flag_names
 from fileexport.errors import ConfigurationError, row_for
+from fileexport.option_values import parse_port
+from fileexport.tokens import check_token
 
 #: The exit status for mistakes in options: click's own.
 MISTAKE = 2
+#: The options of the table that are words of their own here: DIR and PORT.
+WORDS = ("root", "transfer-port")
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of the one table; `--root` is its argument DIR."""
+    """Give a command the options of the one table, and its words DIR, PORT and TOKEN."""
     for option in reversed(OPTIONS):
-        if option.name != "root":
+        if option.name not in WORDS:
             command = _option(option)(command)
+    command = click.argument("token", metavar="[TOKEN]", required=False, callback=_check_token)(command)
+    command = click.argument("transfer_port", metavar="[PORT]", required=False, callback=_check_port)(command)
     return click.argument("directory", metavar="DIR")(command)
+
+
+def _check_port(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no port. It is not repeated: it may be a token in the wrong place."""
+    try:
+        if value is not None:
+            parse_port(value)
+    except ValueError:
+        raise click.UsageError("PORT is a number from 0 to 65535; TOKEN comes behind it") from None
+    return value
+
+
+def _check_token(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse what cannot be a token, without repeating it."""
+    try:
+        if value is not None:
+            check_token(value)
+    except ValueError as error:
+        raise click.UsageError(f"TOKEN: {error}") from None
+    return value
 
 
 def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -33,12 +59,14 @@ def _option(option: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]
     return click.option(*names, multiple=True, metavar=option.metavar, help=describe(option))
 
 
-def _prepare(directory: str, given: dict[str, Any]) -> Any:
+def _prepare(directory: str, token: str | None, given: dict[str, Any]) -> Any:
     from fileexport.startup import prepare
 
-    flags = {option.name: given[option.field] for option in OPTIONS if option.name != "root"}
+    flags = {option.name: given[option.field] or [] for option in OPTIONS if option.name != "root"}
+    if token is not None:
+        click.echo("warning: the process list shows TOKEN to everybody here; use --token-file", err=True)
     try:
-        return prepare({**flags, "root": [directory]}, os.environ)
+        return prepare({**flags, "root": [directory]}, os.environ, token)
     except ConfigurationError as error:
         for problem in error.problems:
             click.echo(f"Error: {problem}", err=True)
@@ -47,9 +75,12 @@ def _prepare(directory: str, given: dict[str, Any]) -> Any:
 
 @click.command()
 @_options
-def run(directory: str, **given: Any) -> None:
-    """Export DIR in the foreground until SIGTERM or Ctrl-C."""
-    prepared = _prepare(directory, given)
+def run(directory: str, token: str | None, **given: Any) -> None:
+    """Export DIR in the foreground until SIGTERM or Ctrl-C.
+
+    PORT is the transfer protocol's, on loopback; TOKEN may do everything, and the process list shows it.
+    """
+    prepared = _prepare(directory, token, given)
     from fileexport import service
 
     service.run(prepared)
@@ -60,9 +91,12 @@ def run(directory: str, **given: Any) -> None:
 @click.option(
     "--pidfile", default="daemon.pid", metavar="FILE", show_default=True, help="Where its pid goes."
 )
-def start(directory: str, pidfile: str, **given: Any) -> None:
-    """Export DIR in the background; returns when it listens."""
-    prepared = _prepare(directory, given)
+def start(directory: str, token: str | None, pidfile: str, **given: Any) -> None:
+    """Export DIR in the background; returns when it listens.
+
+    PORT is the transfer protocol's, on loopback; TOKEN may do everything, and the process list shows it.
+    """
+    prepared = _prepare(directory, token, given)
     path = Path(pidfile).absolute()
     from fileexport.startup import is_inside
 
