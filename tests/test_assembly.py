@@ -44,7 +44,8 @@ class BannerTests(ServiceCase):
                 f"exporting {self.root}",
                 "HTTP on http://127.0.0.1:9006/",
                 "HTTP on http://[::1]:9006/",
-                "transfer: not in this version",
+                "transfer on tcp 127.0.0.1:6768",
+                "transfer on tcp [::1]:6768",
                 f"without a token: {readers}; this user's may change",
                 f"with a token: see {token}",
             ],
@@ -93,12 +94,12 @@ class ListenTests(ServiceCase):
     def test_once(self) -> None:
         """twistd starts a service in two steps and twist in one: it listens once in either case."""
         self.started()
-        self.assertEqual(len(self.machine.tcpServers), 2)
+        self.assertEqual([server[0] for server in self.machine.tcpServers], [9006, 9006, 6768, 6768])
         self.machine = Machine()
         alone = self.service()
         alone.startService()
         self.machine.finish(alone.begun)
-        self.assertEqual(len(self.machine.tcpServers), 2)
+        self.assertEqual(len(self.machine.tcpServers), 4)
         self.end(alone, self.machine)
 
     def test_local(self) -> None:

@@ -1,4 +1,4 @@
-"""The daemon put together: jail, pools, exports, door, listeners; started, reloaded, stopped as one service.
+"""The daemon put together: jail, pools, exports, doors, listeners; started, reloaded, stopped as one service.
 
 Decides nothing about business: it hands each room what it needs and keeps the order of starting and stopping.
 """
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,28 +24,38 @@ from fileexport.config import Anonymous, Durability, NameRule, Settings
 from fileexport.disk.jail import Jail
 from fileexport.disk.state import State
 from fileexport.endpoints import Reactor
-from fileexport.errors import ConfigurationError
+from fileexport.errors import ConfigurationError, PeerGone, row_for
 from fileexport.exports import Exports
 from fileexport.gate import Gate
 from fileexport.http_bodies import Bodies
 from fileexport.http_jobs import JobsDoor
 from fileexport.http_resource import HttpDoor, Surroundings
 from fileexport.job_rooms import JobRooms, cores
-from fileexport.listening import Listener, default_listener, open_listeners, parse_listener
+from fileexport.listening import (
+    Listener,
+    check_tokens,
+    default_listener,
+    open_listeners,
+    parse_listener,
+)
 from fileexport.logs import Access, AccessLog, LogSink
 from fileexport.metrics import Metrics
 from fileexport.paths import RelPath
 from fileexport.peers import owner_of
 from fileexport.pools import Pool
-from fileexport.startup import Prepared, is_public, read_tokens, reload_key
+from fileexport.startup import Prepared, is_public, reload_key
+from fileexport.transfer_connection import Finished
+from fileexport.transfer_operations import Limits
+from fileexport.transfer_protocol import TransferFactory
+from fileexport.transfer_streams import Cancelled
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request
 from fileexport.web.site import Site
 
-#: Where the HTTP side listens when nothing else is said.
+#: Where the two sides listen when nothing else is said.
 DEFAULT_PORT = 9006
-_WEAK = "a weak token needs TLS outside loopback: fileexport generate-token makes a better one"
+DEFAULT_TRANSFER_PORT = 6768
 #: Seconds that answers in flight have after a stop was asked for.
 GRACE = 10.0
 #: Threads for disk work, as SECURITY's limits say, and calls that may wait for one.
@@ -55,6 +66,10 @@ CPU_WAITING = 64
 #: Listings that may wait for a core. They run in a pool of their own: a large one takes seconds and tens of
 #: megabytes, and must hold up neither a small change nor the memory of the machine.
 MAKERS_WAITING = 64
+#: Seconds between two looks for what broken uploads have left.
+RECOVERY_TIME = 3600.0
+#: What the access log has for an operation that its client cancelled or left, as nginx has it.
+_CLIENT_LEFT = 499
 #: Seconds that threads have to end after the last answer; what still runs then is left behind.
 THREADS_GRACE = 5.0
 
@@ -88,6 +103,8 @@ class ExportService(Service):
         self._disk = Pool(reactor, "disk", DISK_THREADS, DISK_WAITING)
         self._cpu = Pool(reactor, "cpu", cores(), CPU_WAITING)
         self._makers = Pool(reactor, "makers", cores(), MAKERS_WAITING)
+        # Of its own: a client that hashes for hours shall not keep the other door's small changes waiting.
+        self._lanes = Pool(reactor, "lanes", DISK_THREADS, DISK_WAITING)
         self._gate = Gate(
             filters=settings.address_filter,
             trusted=settings.trusted_proxy,
@@ -125,22 +142,43 @@ class ExportService(Service):
             around.prefix,
         )
         self._door = HttpDoor(reactor, exports, self._keeper, self._disk, bodies, self._jobs_door, around)
+        self._transfers = self._transfer_factory(exports)
         self._tls = prepared.tls
         self._access = AccessLog(sink, settings.log_format.value, now=time.time)
-        self._pools = (self._disk, self._cpu, self._makers)
+        self._pools = (self._disk, self._cpu, self._makers, self._lanes)
         #: Whether a stop had to leave a thread behind, which keeps the process from ending by itself.
         self.abandoned = False
         #: Fires when what an earlier daemon left has been taken up.
         self.begun: Deferred[Any] = succeed(None)
         self._listening: Deferred[None] | None = None
         self._listeners: list[Listener] = []
+        self._transfer_listeners: list[Listener] = []
+        self._recovery: IDelayedCall | None = None
         self._closing: list[Deferred[None]] = []
         self._sites: list[Site] = []
+
+    def _transfer_factory(self, exports: Exports) -> TransferFactory:
+        settings = self._settings
+        return TransferFactory(
+            self._reactor,
+            exports,
+            lambda: self._keeper.tokens,
+            self._lanes,
+            self._rooms,
+            now=time.time,
+            record=self._record_operation,
+            limits=Limits(settings.file_size_limit, settings.min_chunk_size),
+            max_chunk=settings.max_chunk_size,
+        )
+
+    @property
+    def _doors(self) -> list[Site | TransferFactory]:
+        return [*self._sites, self._transfers]
 
     @property
     def connections(self) -> int:
         """How many there are now, on all listeners together."""
-        return sum(site.open for site in self._sites)
+        return sum(door.open for door in self._doors)
 
     # -- starting
 
@@ -163,10 +201,7 @@ class ExportService(Service):
         for pool in self._pools:
             pool.start()
         self._metrics.start()
-        directories = self._settings.dirs or (RelPath(),)
-        recovering = self._disk.run(self._jail.recover, directories)
-        recovering.addCallbacks(self._recovered, lambda f: self._log.failure("recovery failed", f))
-        self.begun = gatherResults([self._rooms.start(), recovering])
+        self.begun = gatherResults([self._rooms.start(), self._recover()])
         # All of Twisted's own endpoints have opened by now; a plugin's may take its time.
         listening = self._listening or succeed(None)
         listening.addCallbacks(lambda _: self._reactor.callWhenRunning(self._announce), self.listening_failed)
@@ -177,23 +212,43 @@ class ExportService(Service):
         self._ask_to_stop()
 
     async def _listen(self) -> None:
-        settings, reactor = self._settings, self._reactor
-        wanted = [parse_listener(reactor, text, private_key_context=self._tls) for text in settings.http]
-        if settings.port is not None or not wanted:
-            port = DEFAULT_PORT if settings.port is None else settings.port
-            wanted.append(default_listener(reactor, port, private_key_context=self._tls))
-        sites = [
-            Site(reactor, self._door.serve, record=self._record, now=time.time, reads=self._door.reads)
-            for _ in wanted
-        ]
-        doors = list(zip(wanted, sites, strict=True))
-        await open_listeners(doors, self._gate, insecure_plaintext=settings.insecure_plaintext)
-        for listener, site in doors:
-            site.local = bool(listener.is_loopback)
-        self._listeners, self._sites = wanted, sites
-        if self._prepared.tokens.warnings and any(not (door.is_tls or door.is_loopback) for door in wanted):
+        settings = self._settings
+        doors: list[tuple[Listener, IProtocolFactory]] = []
+        if not settings.http_off:
+            self._listeners = self._wanted(settings.http, settings.port, DEFAULT_PORT)
+        if not settings.transfer_off:
+            wanted = self._wanted(settings.transfer, settings.transfer_port, DEFAULT_TRANSFER_PORT)
+            self._transfer_listeners = wanted
+        self._sites = [self._site() for _ in self._listeners]
+        doors += zip(self._listeners, self._sites, strict=True)
+        doors += ((listener, self._transfers) for listener in self._transfer_listeners)
+        try:
+            await open_listeners(doors, self._gate, insecure_plaintext=settings.insecure_plaintext)
+            check_tokens([listener for listener, _ in doors], self._prepared.tokens.warnings)
+        except BaseException:
             self._stop_listening()
-            raise ConfigurationError(*self._prepared.tokens.warnings, _WEAK)
+            raise
+        for listener, site in zip(self._listeners, self._sites, strict=True):
+            site.local = bool(listener.is_loopback)
+
+    def _wanted(self, described: Sequence[str], port: int | None, default: int) -> list[Listener]:
+        """The listeners of one door: those described, that of its port, or that of its default port."""
+        reactor, tls = self._reactor, self._tls
+        wanted = [parse_listener(reactor, text, private_key_context=tls) for text in described]
+        if port is not None or not wanted:
+            port = default if port is None else port
+            wanted.append(default_listener(reactor, port, private_key_context=tls))
+        return wanted
+
+    def _site(self) -> Site:
+        door = self._door
+        return Site(self._reactor, door.serve, record=self._record, now=time.time, reads=door.reads)
+
+    def _recover(self) -> Deferred[None]:
+        """Remove what killed writers left, and what broken uploads left too long ago; again and again."""
+        self._recovery = self._reactor.callLater(RECOVERY_TIME, self._recover)
+        recovering = self._disk.run(self._jail.recover, self._settings.dirs or (RelPath(),))
+        return recovering.addCallbacks(self._recovered, lambda f: self._log.failure("recovery failed", f))
 
     def _recovered(self, removed: int) -> None:
         if removed:
@@ -215,8 +270,7 @@ class ExportService(Service):
                     self._log.error("not reloaded: {problem}", problem=problem)
 
     def _reload_tokens(self) -> None:
-        prepared = self._prepared
-        self._keeper.tokens = read_tokens(prepared.token_path, credential=prepared.credential)
+        self._keeper.tokens = self._prepared.read_tokens()
         self._jobs_door.renew()
         self._log.info("the tokens were read again")
 
@@ -235,10 +289,12 @@ class ExportService(Service):
     async def _stop(self) -> None:
         self._log.info("stopping")
         self._metrics.stop()
+        if self._recovery is not None:
+            self._recovery.cancel()
         self._stop_listening()
         self._jobs_door.stop()
         late = self._reactor.callLater(GRACE, self._break_all)
-        await gatherResults([site.drain() for site in self._sites])
+        await gatherResults([door.drain() for door in self._doors])
         if late.active():
             late.cancel()
         # The jobs first: to them an interrupted jail would look like a failure.
@@ -257,15 +313,16 @@ class ExportService(Service):
 
     def _own_addresses(self) -> Iterator[tuple[Address, int]]:
         """Where our listeners can be reached by TCP."""
-        for listener in self._listeners:
+        for listener in (*self._listeners, *self._transfer_listeners):
             yield from listener.tcp_addresses
 
     def _break_all(self) -> None:
-        for site in self._sites:
-            site.break_all()
+        for door in self._doors:
+            door.break_all()
 
     def _stop_listening(self) -> None:
-        listeners, self._listeners = self._listeners, []
+        listeners = [*self._listeners, *self._transfer_listeners]
+        self._listeners, self._transfer_listeners = [], []
         self._closing += [Deferred.fromCoroutine(listener.stop()) for listener in listeners]
 
     # -- words
@@ -276,7 +333,9 @@ class ExportService(Service):
         for listener in self._listeners:
             for url in listener.urls:
                 self._say(f"HTTP on {url}")
-        self._say("transfer: not in this version")
+        for listener in self._transfer_listeners:
+            for place in listener.places:
+                self._say(f"transfer on {place}")
         for line in _who_may_what(self._prepared, any(site.local for site in self._sites)):
             self._say(line)
         for warning in self._prepared.tokens.warnings:
@@ -297,6 +356,26 @@ class ExportService(Service):
                 seconds=seconds,
                 referrer=_first(request.fields(b"referer")),
                 agent=_first(request.fields(b"user-agent")),
+            )
+        )
+
+    def _record_operation(self, done: Finished) -> None:
+        """One operation of the transfer protocol; a status is that of the same error over HTTP."""
+        status = 200 if done.error is None else int(row_for(done.error).http)
+        if isinstance(done.error, Cancelled | PeerGone):
+            status = _CLIENT_LEFT
+        self._access.record(
+            Access(
+                peer=done.peer,
+                who=done.who,
+                method=done.name.encode("ascii"),
+                target=done.target,
+                version=b"transfer/1",
+                status=status,
+                length=done.length,
+                seconds=done.seconds,
+                referrer=None,
+                agent=None,
             )
         )
 
@@ -365,4 +444,4 @@ def _who_may_what(prepared: Prepared, local: bool) -> list[str]:
         Anonymous.READ: "everybody may read",
         Anonymous.ALL: "EVERYBODY MAY CHANGE EVERYTHING",
     }[settings.anonymous]
-    return [f"without a token: {without}", f"with a token: see {prepared.token_path}"]
+    return [f"without a token: {without}", f"with a token: {prepared.where_tokens_are}"]

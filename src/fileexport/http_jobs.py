@@ -6,9 +6,7 @@ whoever asked for it and for an admin; for everybody else it does not exist.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -27,7 +25,7 @@ from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
 from fileexport.http_events import CONTENT_TYPE, EventStream, event
 from fileexport.http_queries import TAR_FORMATS, directory_of, number, one_of, required
-from fileexport.job_views import listing, shown, shown_callback
+from fileexport.job_views import job_of, listing, owner_of, seen_by, shown, shown_callback
 from fileexport.jobs import Event, Jobs
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
@@ -176,7 +174,7 @@ class JobsDoor:
     async def _create(self, request: Request, who: Principal) -> None:
         wish, key = await _read_wish(request), _read_key(request)
         # A request that is repeated finds its job also where it could not be made any more.
-        job = None if key is None else await self._rooms.jobs.find(_owner(who), key, wish.text)
+        job = None if key is None else await self._rooms.jobs.find(owner_of(who), key, wish.text)
         if job is None:
             job = await self._submit(request, who, wish, "webhook", key)
         await self._tell(request, job, HTTPStatus.ACCEPTED, self._location(job))
@@ -192,7 +190,7 @@ class JobsDoor:
         if wish.callback is not None:
             message = await self._message(request, who, kind, wish.callback)
         return await self._rooms.jobs.submit(
-            order, owner=_owner(who), target=order["place"], key=key, request=wish.text, message=message
+            order, owner=owner_of(who), target=order["place"], key=key, request=wish.text, message=message
         )
 
     async def _message(self, request: Request, who: Principal, kind: str, target: Target) -> Callback:
@@ -211,7 +209,7 @@ class JobsDoor:
         if request.method == b"POST":
             return await self._create(request, who)
         limit = number(request.parameters(), "limit", 1, MAX_JOBS, SOME_JOBS)
-        rows = await self._rooms.jobs.list(_seen_by(who), limit=limit)
+        rows = await self._rooms.jobs.list(seen_by(who), limit=limit)
         jobs = [(row, self._rooms.jobs.progress(row.id)) for row in rows]
         await self._bodies.made(request, _JSON, _FRESH, listing, jobs, self._prefix)
 
@@ -270,11 +268,11 @@ class JobsDoor:
     @contextmanager
     def _watcher(self, who: Principal, job: str | None) -> Iterator[_Watcher]:
         """A stream that is told the news. Raises `OverloadedError` where there are too many."""
-        reader = _owner(who)
+        reader = owner_of(who)
         own = sum(watcher.reader == reader for watcher in self._watchers)
         if len(self._watchers) >= MAX_EVENT_STREAMS or own >= MAX_OWN_STREAMS:
             raise OverloadedError
-        watcher = _Watcher(EventStream(self._reactor), reader, _seen_by(who), job)
+        watcher = _Watcher(EventStream(self._reactor), reader, seen_by(who), job)
         if self._stopping:
             watcher.stream.end()
         self._watchers.add(watcher)
@@ -299,10 +297,7 @@ class JobsDoor:
     # -- answers
 
     async def _found(self, who: Principal, below: bytes) -> JobRow:
-        row = await self._rooms.jobs.get(below.decode("latin-1"))
-        if row is None or _seen_by(who) not in (None, row.owner):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return row
+        return await job_of(self._rooms.jobs, who, below.decode("latin-1"))
 
     async def _tell(
         self, request: Request, job: JobRow, status: HTTPStatus = HTTPStatus.OK, *headers: Header
@@ -313,16 +308,6 @@ class JobsDoor:
 
     def _location(self, job: JobRow) -> Header:
         return b"Location", f"{self._prefix}/-/jobs/{job.id}".encode("ascii")
-
-
-def _owner(who: Principal) -> str:
-    """Whose jobs those are that somebody asks for: tokens of one name that see another part are others."""
-    return f"{who.name}@{who.under.url()}" if who.under else who.name
-
-
-def _seen_by(who: Principal) -> str | None:
-    """Whose jobs somebody sees; None: everybody's. An admin of a part of the root sees nobody else's."""
-    return None if who.may(Right.ADMIN) and not who.under else _owner(who)
 
 
 def _read_key(request: Request) -> str | None:

@@ -21,7 +21,15 @@ from twisted.logger import Logger
 from fileexport import __version__
 from fileexport.disk.jail import Opened
 from fileexport.disk.trees import TreeForm
-from fileexport.errors import AuthenticationError, BadRequestError, PeerGone, UnexpectedError, row_for
+from fileexport.errors import (
+    AuthenticationError,
+    BadRequestError,
+    NotGranted,
+    PeerGone,
+    UnexpectedError,
+    row_for,
+    sentence_of,
+)
 from fileexport.exports import Exports, Pattern
 from fileexport.http_bodies import Bodies
 from fileexport.http_jobs import JobsDoor
@@ -241,7 +249,7 @@ class HttpDoor:
     def _refusal(who: Principal) -> HttpError:
         if who.is_anonymous:
             return _unauthorized("a token that grants this is needed")
-        return HttpError(HTTPStatus.FORBIDDEN, "the token does not grant this")
+        return HttpError(HTTPStatus.FORBIDDEN, sentence_of(NotGranted))
 
     # -- the export API
 

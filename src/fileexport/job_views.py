@@ -1,18 +1,40 @@
-"""A job as JSON: the same in answers, events and webhooks."""
+"""Whose a job is, and what it looks like as JSON: the same in answers, events and webhooks."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from fileexport.disk.schema import AttemptRow, JobRow, MessageRow
+from fileexport.jobs import Jobs
 from fileexport.meter import Progress
 from fileexport.paths import RelPath, printable
+from fileexport.tokens import Principal, Right
 from fileexport.web import pages
 from fileexport.web.routes import OWN_NAMES
+
+
+def owner_of(who: Principal) -> str:
+    """Whose jobs those are that somebody asks for: tokens of one name that see another part are others."""
+    return f"{who.name}@{who.under.url()}" if who.under else who.name
+
+
+def seen_by(who: Principal) -> str | None:
+    """Whose jobs somebody sees; None: everybody's. An admin of a part of the root sees nobody else's."""
+    return None if who.may(Right.ADMIN) and not who.under else owner_of(who)
+
+
+async def job_of(jobs: Jobs, who: Principal, job: str) -> JobRow:
+    """The job with this id. Raises `FileNotFoundError` also where it is none that `who` sees."""
+    row = await jobs.get(job)
+    if row is None or seen_by(who) not in (None, row.owner):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return row
 
 
 def shown(job: JobRow, progress: Progress | None, prefix: str) -> dict[str, Any]:

@@ -1,0 +1,168 @@
+"""A file on its way to a client of the transfer protocol: sent, compressed where that is of use, and hashed.
+
+The hash is calculated in a thread beside the sending, never far ahead of it: what one of the two has read
+from a slow disk the other finds in memory.
+"""
+
+from __future__ import annotations
+
+import os
+
+from blake3 import blake3
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from fileexport.disk.jail import Opened
+from fileexport.errors import ChangedWhileRead
+from fileexport.pools import Worker
+from fileexport.transfer_streams import Stream
+from fileexport.wire.zstd import MAX_CONTENT, PAUSE, Shrinker
+
+#: Bytes that are sent and hashed before the two wait for each other's begin, and of one read.
+SPAN = 16 << 20
+_READ = 1 << 20
+#: Less is not worth a thread's turn to compress it.
+_LEAST_SHRUNK = 4096
+
+
+class Download:
+    """One file of `size` bytes, open until `send` has ended."""
+
+    def __init__(
+        self, stream: Stream, worker: Worker, descriptor: int, size: int, *, with_digest: bool
+    ) -> None:
+        self._stream = stream
+        self._worker = worker
+        self._descriptor = descriptor
+        self._digest = Digest(worker, descriptor, size) if with_digest else None
+
+    async def send(self, start: int, stop: int) -> bytes | None:
+        """Send this part; returns the BLAKE3 of the whole file, where that was asked for.
+
+        Raises as `Stream.send_span` does; no thread uses the descriptor any more then.
+        """
+        try:
+            while start < stop:
+                if self._stream.shrinks and stop - start >= _LEAST_SHRUNK:
+                    start = await self._send_packed(start, stop)
+                start = await self._send_plain(start, min(start + PAUSE, stop))
+            return None if self._digest is None else await self._digest.value()
+        finally:
+            if self._digest is not None:
+                await self._digest.close()
+
+    async def _send_plain(self, start: int, stop: int) -> int:
+        for begin in range(start, stop, SPAN):
+            end = min(begin + SPAN, stop)
+            self._allow(end)
+            await self._stream.send_span(self._descriptor, begin, end)
+        return stop
+
+    async def _send_packed(self, start: int, stop: int) -> int:
+        """Send as long as it becomes smaller; returns where that ended. One piece is packed ahead."""
+        shrinker, most = Shrinker(), self._stream.most_data(MAX_CONTENT)
+        packing = self._pack(shrinker, start, min(start + most, stop))
+        try:
+            while (packed := await packing) is not None:
+                sent, start = start, min(start + most, stop)
+                self._allow(start)
+                if start < stop:
+                    packing = self._pack(shrinker, start, min(start + most, stop))
+                await self._stream.send_packed(packed, start - sent)
+                if start >= stop:
+                    break
+        finally:
+            if not packing.called:
+                await settled(packing)
+            packing.addErrback(lambda _: None)
+        return start
+
+    def _pack(self, shrinker: Shrinker, start: int, stop: int) -> Deferred[bytes | None]:
+        return self._worker.run(_packed, shrinker, self._descriptor, start, stop)
+
+    def _allow(self, limit: int) -> None:
+        if self._digest is not None:
+            self._digest.allow(limit)
+
+
+def _packed(shrinker: Shrinker, descriptor: int, start: int, stop: int) -> bytes | None:
+    data = os.pread(descriptor, stop - start, start)
+    if len(data) < stop - start:
+        raise ChangedWhileRead
+    return shrinker.pack(data)
+
+
+class Digest:
+    """The BLAKE3 of an open file, calculated in steps in a worker's threads."""
+
+    def __init__(self, worker: Worker, descriptor: int, size: int) -> None:
+        self._worker = worker
+        self._descriptor = descriptor
+        self._size = size
+        self._hasher = blake3()
+        self._position = self._limit = 0
+        self._error: Failure | None = None
+        self._step: Deferred[None] | None = None
+
+    def allow(self, limit: int) -> None:
+        """Have it go on up to here."""
+        self._limit = max(self._limit, limit)
+        self._go_on()
+
+    async def value(self) -> bytes:
+        """The hash of the whole file. Raises `ChangedWhileRead`, `OSError`, `OverloadedError`."""
+        self.allow(self._size)
+        while self._step is not None:
+            await settled(self._step)
+        if self._error is not None:
+            self._error.raiseException()
+        return self._hasher.digest()
+
+    async def close(self) -> None:
+        """Stop; the descriptor is not used any more when this returns."""
+        self._limit = self._position
+        if self._step is not None:
+            await settled(self._step)
+
+    def _go_on(self) -> None:
+        if self._step is None and self._error is None and self._position < self._limit:
+            stop = min(self._limit, self._position + SPAN)
+            # Its own: a worker may be done at once.
+            self._step = step = Deferred[None]()
+            self._worker.run(self._hash, self._position, stop).addBoth(self._stepped, stop, step)
+
+    def _stepped(self, outcome: None | Failure, stop: int, step: Deferred[None]) -> None:
+        self._step = None
+        if isinstance(outcome, Failure):
+            self._error = outcome
+        else:
+            self._position = stop
+        self._go_on()
+        step.callback(None)
+
+    def _hash(self, start: int, stop: int) -> None:
+        buffer = memoryview(bytearray(min(_READ, stop - start)))
+        while start < stop:
+            count = os.preadv(self._descriptor, [buffer[: stop - start]], start)
+            if not count:
+                raise ChangedWhileRead
+            self._hasher.update(buffer[:count])
+            start += count
+
+
+def changed(opened: Opened) -> bool:
+    """Whether an open file is not what it was when it was opened."""
+    now, before = os.fstat(opened.descriptor), opened.stat
+    return (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+
+
+async def settled(deferred: Deferred[object] | Deferred[None] | Deferred[bytes | None]) -> None:
+    """Wait until a Deferred has fired, either way; its result stays."""
+    waiting: Deferred[None] = Deferred()
+
+    def pass_on(result: object) -> object:
+        waiting.callback(None)
+        return result
+
+    deferred.addBoth(pass_on)
+    await waiting

@@ -1,0 +1,464 @@
+"""The operations of the transfer protocol: one function each, from OPEN to the END of the answer.
+
+Changes go through the connection's lane, in the order of their frames. Reads begin when the changes that
+came before them are done, and run beside what follows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial, singledispatch
+from typing import ParamSpec, Protocol, TypeVar
+
+from blake3 import blake3
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+
+from fileexport.disk.jail import Opened
+from fileexport.disk.schema import JobRow
+from fileexport.errors import (
+    BadRequestError,
+    ChangedWhileRead,
+    FileExportError,
+    NotGranted,
+    OverloadedError,
+    PeerGone,
+    row_for,
+    sentence_for,
+)
+from fileexport.exports import Exports, file_version
+from fileexport.job_views import job_of, owner_of, seen_by
+from fileexport.jobs import Jobs
+from fileexport.lanes import Lane
+from fileexport.paths import RelPath, printable
+from fileexport.pools import Steps, Worker
+from fileexport.tokens import Principal, Right
+from fileexport.transfer_downloads import Download, changed
+from fileexport.transfer_streams import Stream
+from fileexport.transfer_uploads import Incoming, IncomingFiles, OutOfRange
+from fileexport.uploads import Committed
+from fileexport.wire import messages as m
+from fileexport.wire.frames import Data
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Row = TypeVar("Row")
+
+#: Reads of one connection that are in a thread at a time, so that others find one free.
+READS = 4
+#: Bytes of one answer of many: a frame holds more, but others wait behind it.
+BATCH = 200 << 10
+#: Bytes of files that are hashed between two answers, so that the client hears of us meanwhile.
+HASHED = 256 << 20
+#: Seconds in which most jobs that are cancelled have ended.
+CANCEL_WAIT = 1
+#: More bytes than the fields around a path, a text and a small file's content take.
+_FIELDS = 64
+
+
+class Rooms(Protocol):
+    """The rooms behind the door; they are there before the first operation."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+
+
+class Beside:
+    """A worker of one connection: so many things at a time, the others wait here."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._places = DeferredSemaphore(READS)
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Fires with the function's result or its exception."""
+        return self._places.run(self._worker.run, function, *args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes: of a file that comes in, and of each of its DATA frames but the last."""
+
+    file_size: int = 1 << 40
+    min_chunk: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the operations of one connection work with. `holder` is what others read who find a path busy."""
+
+    who: Principal
+    holder: str
+    exports: Exports
+    rooms: Rooms
+    lane: Lane
+    beside: Worker
+    limits: Limits
+
+    async def change(
+        self, stream: Stream, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call the function in the lane, unless nobody wants it any more."""
+        result: T = await self.lane.put(stream.guarded(function, *args, **kwargs))
+        return result
+
+    async def read(self, stream: Stream, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function in a thread when the changes that came before are done."""
+        await self.lane.settled()
+        result: T = await self.beside.run(stream.guarded(function, *args, **kwargs))
+        return result
+
+    async def answer(self, stream: Stream, replies: Generator[tuple[m.Message, int], None, None]) -> None:
+        """Say what a generator yields, each with its bytes of content, as fast as the client takes it."""
+        await self.lane.settled()
+        steps = Steps(self.beside, replies)
+        try:
+            while (found := await steps.next()) is not None:
+                await stream.say_when_free(*found)
+        finally:
+            await steps.close()
+        stream.say(m.End())
+
+
+@singledispatch
+async def carry_out(operation: m.Open, stream: Stream, desk: Desk) -> None:
+    """Carry out an operation and answer it, up to END. What it raises is the code of RESET."""
+    raise BadRequestError(f"there is no operation {type(operation).__name__}")
+
+
+# -- looking
+
+
+@carry_out.register(m.Stat)
+async def _stat(operation: m.Stat, stream: Stream, desk: Desk) -> None:
+    found = await desk.read(stream, desk.exports.stat, desk.who, operation.path)
+    stream.say(m.Entries([m.Entry(RelPath(), found.kind, found.size, found.mtime_ns)]))
+    stream.say(m.End())
+
+
+@carry_out.register(m.List)
+async def _list(operation: m.List, stream: Stream, desk: Desk) -> None:
+    def rows() -> Iterator[tuple[m.Entry, int]]:
+        for path, found in desk.exports.walk(desk.who, operation.path, recursive=operation.recursive):
+            stream.check()
+            yield m.Entry(path, found.kind, found.size, found.mtime_ns), _length(path)
+
+    await desk.answer(stream, ((m.Entries(batch), 0) for batch in batches(rows(), stream.most(BATCH))))
+
+
+@carry_out.register(m.Hash)
+async def _hash(operation: m.Hash, stream: Stream, desk: Desk) -> None:
+    most = stream.most(BATCH)
+
+    def rows() -> Iterator[tuple[m.FileHash, int]]:
+        for path, size, digest in desk.exports.hashes(desk.who, operation.path, check=stream.check):
+            # A large file fills a batch as many names do.
+            yield m.FileHash(path, size, digest), _length(path) + size * most // HASHED
+
+    await desk.answer(stream, ((m.Hashes(batch), 0) for batch in batches(rows(), most)))
+
+
+# -- reading
+
+
+@carry_out.register(m.Read)
+async def _read(operation: m.Read, stream: Stream, desk: Desk) -> None:
+    with await desk.read(stream, _open, desk.exports, desk.who, operation.path) as opened:
+        size, version = opened.stat.st_size, file_version(opened)
+        known = operation.version in (None, version) and operation.offset <= size
+        offset = operation.offset if known else 0
+        whole = operation.length is None
+        stop = size if operation.length is None else min(size, offset + operation.length)
+        stream.say(m.Content(size, opened.stat.st_mtime_ns, version, offset))
+        download = Download(stream, desk.beside, opened.descriptor, size, with_digest=whole)
+        digest = await download.send(offset, stop)
+        if changed(opened):
+            raise ChangedWhileRead
+        stream.say(m.End(size, digest))
+
+
+@carry_out.register(m.ReadFiles)
+async def _read_files(operation: m.ReadFiles, stream: Stream, desk: Desk) -> None:
+    await desk.answer(stream, _small_files(operation.paths, stream, desk))
+
+
+def _small_files(
+    paths: list[RelPath], stream: Stream, desk: Desk
+) -> Generator[tuple[m.Message, int], None, None]:
+    """Files as they fit into frames, then what became of the others."""
+    failed: list[m.Failure] = []
+    most = stream.most(BATCH)
+
+    def rows() -> Iterator[tuple[m.SmallFile, int]]:
+        for index, path in enumerate(paths):
+            stream.check()
+            try:
+                file = _small_file(desk, path)
+                cost = _length(path) + len(file.content)
+                if cost + _FIELDS > most:
+                    raise OutOfRange("the file is too long for the frames that you take")
+                yield file, cost
+            except (OSError, FileExportError) as error:
+                failed.append(_failure(index, error))
+
+    for files in batches(rows(), most - _FIELDS):
+        yield m.Files(files), sum(_length(file.path) + len(file.content) for file in files) + _FIELDS
+    for found in batches(((one, _cost_of(one)) for one in failed), most):
+        yield m.Outcome(failed=found), 0
+
+
+def _small_file(desk: Desk, path: RelPath) -> m.SmallFile:
+    with _open(desk.exports, desk.who, path) as opened:
+        if opened.stat.st_size > m.MAX_INLINE:
+            raise OutOfRange(f"the file has more than {m.MAX_INLINE} bytes: read it alone")
+        content = os.pread(opened.descriptor, m.MAX_INLINE, 0)
+        if changed(opened) or len(content) != opened.stat.st_size:
+            raise ChangedWhileRead
+        return m.SmallFile(path, opened.stat.st_mtime_ns, blake3(content).digest(), content)
+
+
+def _open(exports: Exports, who: Principal, path: RelPath) -> Opened:
+    """Open a regular file. Raises `IsADirectoryError`."""
+    opened = exports.open(who, path)
+    if opened is None:
+        raise IsADirectoryError
+    if opened.is_directory:
+        opened.close()
+        raise IsADirectoryError
+    return opened
+
+
+# -- writing
+
+
+@carry_out.register(m.Write)
+async def _write(operation: m.Write, stream: Stream, desk: Desk) -> None:
+    if operation.size > desk.limits.file_size:
+        raise OutOfRange(f"the file has {operation.size} bytes: the limit is {desk.limits.file_size}")
+    begin = partial(
+        desk.exports.begin_upload,
+        *(desk.who, operation.path),
+        size=operation.size,
+        mtime_ns=operation.mtime,
+        replace=operation.replace,
+        source=operation.source,
+        holder=desk.holder,
+    )
+    incoming = Incoming(stream, begin, desk.limits.min_chunk)
+    begun = desk.lane.put(incoming.begin)
+
+    def take(came: list[Data]) -> Deferred[None]:
+        return desk.lane.put(partial(incoming.take, came), sum(len(data.piece) for data in came))
+
+    stream.receive(take)
+    try:
+        offset = await begun
+        if operation.source is not None:
+            stream.say(m.Ready(offset))
+        end = await stream.ended()
+        await desk.lane.put(partial(incoming.finish, end))
+        stream.say(m.End(end.size, end.digest))
+    except (PeerGone, TimeoutError):
+        await _leave(desk.lane, incoming.suspend)
+        raise
+    except BaseException:
+        await _leave(desk.lane, incoming.discard)
+        raise
+
+
+@carry_out.register(m.WriteFiles)
+async def _write_files(operation: m.WriteFiles, stream: Stream, desk: Desk) -> None:
+    begin = partial(
+        desk.exports.begin_small_files,
+        *(desk.who, operation.path),
+        replace=operation.replace,
+        holder=desk.holder,
+    )
+    incoming = IncomingFiles(stream, begin)
+    begun = desk.lane.put(incoming.begin)
+
+    def take(came: list[m.Files]) -> Deferred[None]:
+        cost = sum(len(file.content) for found in came for file in found.files)
+        return desk.lane.put(partial(incoming.take, came), cost).addCallback(tell)
+
+    def tell(committed: Committed | None) -> None:
+        if committed is not None:
+            for outcome in _outcomes(committed, stream.most(BATCH)):
+                stream.say(outcome)
+
+    stream.receive(take)
+    try:
+        await begun
+        await stream.ended()
+        tell(await desk.lane.put(incoming.commit))
+        stream.say(m.End())
+    finally:
+        await _leave(desk.lane, incoming.discard)
+
+
+async def _leave(lane: Lane, function: Callable[[], None]) -> None:
+    """Clean up behind all that is queued; here, where there is no thread any more."""
+    try:
+        with suppress(OSError):
+            await lane.put(function)
+    except OverloadedError:
+        with suppress(OSError):
+            function()
+
+
+def _outcomes(committed: Committed, most: int) -> Iterator[m.Outcome]:
+    """What became of small files, in messages that a frame holds."""
+    ranges = ((m.Range(*one), _FIELDS) for one in committed.ranges)
+    for done in batches(ranges, most):
+        yield m.Outcome(committed=done)
+    failures = (_failure(index, error) for index, error in committed.failures)
+    for failed in batches(((one, _cost_of(one)) for one in failures), most):
+        yield m.Outcome(failed=failed)
+
+
+# -- changing
+
+
+@carry_out.register(m.MakeFile)
+async def _make_file(operation: m.MakeFile, stream: Stream, desk: Desk) -> None:
+    await desk.change(stream, desk.exports.make_file, desk.who, operation.path, exist_ok=operation.exist_ok)
+    stream.say(m.End())
+
+
+@carry_out.register(m.MakeDirectory)
+async def _make_directory(operation: m.MakeDirectory, stream: Stream, desk: Desk) -> None:
+    make = desk.exports.make_directory
+    await desk.change(stream, make, desk.who, operation.path, exist_ok=operation.exist_ok)
+    stream.say(m.End())
+
+
+@carry_out.register(m.Remove)
+async def _remove(operation: m.Remove, stream: Stream, desk: Desk) -> None:
+    remove = desk.exports.remove_path
+    count = await desk.change(
+        stream, remove, desk.who, operation.path, recursive=operation.recursive, check=stream.check
+    )
+    stream.say(m.Removed(count))
+    stream.say(m.End())
+
+
+@carry_out.register(m.Rename)
+async def _rename(operation: m.Rename, stream: Stream, desk: Desk) -> None:
+    rename = desk.exports.rename
+    await desk.change(stream, rename, desk.who, operation.path, operation.target, replace=operation.replace)
+    stream.say(m.End())
+
+
+# -- jobs
+
+
+@carry_out.register(m.Compress)
+async def _compress(operation: m.Compress, stream: Stream, desk: Desk) -> None:
+    order = await desk.change(stream, desk.exports.compress_order, desk.who, operation.path, operation.format)
+    job = await desk.rooms.jobs.submit(order, owner=owner_of(desk.who), target=order["place"])
+    _say_job(stream, desk, job)
+
+
+@carry_out.register(m.ListJobs)
+async def _list_jobs(operation: m.ListJobs, stream: Stream, desk: Desk) -> None:
+    _require_jobs(desk)
+    rows = await desk.rooms.jobs.list(seen_by(desk.who), limit=operation.limit)
+    jobs = [_job_row(desk, row) for row in rows]
+    costs = ((job, _length(job.path) + _length(job.target) + 4 * len(job.error or "") + 256) for job in jobs)
+    for batch in batches(costs, stream.most(BATCH)):
+        await stream.say_when_free(m.Jobs(batch))
+    stream.say(m.End())
+
+
+@carry_out.register(m.GetJob)
+async def _get_job(operation: m.GetJob, stream: Stream, desk: Desk) -> None:
+    _require_jobs(desk)
+    job = await job_of(desk.rooms.jobs, desk.who, operation.id)
+    if operation.wait:
+        job = await _waited(stream, desk, job, operation.wait)
+    _say_job(stream, desk, job)
+
+
+@carry_out.register(m.CancelJob)
+async def _cancel_job(operation: m.CancelJob, stream: Stream, desk: Desk) -> None:
+    _require_jobs(desk)
+    job = await job_of(desk.rooms.jobs, desk.who, operation.id)
+    await desk.rooms.jobs.cancel(job.id)
+    # What runs ends when its work next looks.
+    _say_job(stream, desk, await _waited(stream, desk, job, CANCEL_WAIT))
+
+
+async def _waited(stream: Stream, desk: Desk, job: JobRow, seconds: float) -> JobRow:
+    """The job when it has ended, or as it is when the time is over, or we stop."""
+    wait: Deferred[JobRow | None] = Deferred.fromCoroutine(desk.rooms.jobs.wait(job.id, seconds))
+    try:
+        return await stream.wait(wait) or job
+    except CancelledError:
+        stream.check()
+        return await desk.rooms.jobs.get(job.id) or job
+
+
+def _require_jobs(desk: Desk) -> None:
+    """Raise `PermissionError` for whom the other door shows no jobs either."""
+    if not desk.who.may(Right.WRITE):
+        raise NotGranted
+
+
+def _say_job(stream: Stream, desk: Desk, job: JobRow) -> None:
+    stream.say(m.Jobs([_job_row(desk, job)]))
+    stream.say(m.End())
+
+
+def _job_row(desk: Desk, job: JobRow) -> m.JobRow:
+    order, progress = json.loads(job.order), desk.rooms.jobs.progress(job.id)
+    return m.JobRow(
+        id=job.id,
+        state=job.state.value,
+        path=RelPath.parse(order["source"]),
+        target=RelPath.parse(order["target"]),
+        created=round(job.created * 1e9),
+        bytes_done=progress.bytes_done if progress else 0,
+        bytes_total=progress.bytes_total if progress else None,
+        error=None if job.error is None else printable(job.error)[: m.MAX_TEXT],
+    )
+
+
+# -- batches
+
+
+def batches(rows: Iterable[tuple[Row, int]], most: int) -> Iterator[list[Row]]:
+    """Rows, each with its bytes, in batches that a message holds; one that is too long stands alone."""
+    batch: list[Row] = []
+    size = 0
+    for row, cost in rows:
+        if batch and (size + cost > most or len(batch) >= m.MAX_BATCH):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += cost
+        if size >= most:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _length(path: RelPath) -> int:
+    """No less than the bytes that a row with this path has beside its content."""
+    return sum(len(os.fsencode(name)) + 1 for name in path) + _FIELDS
+
+
+def words_for(error: Exception) -> str:
+    """What the client is told of an error: UTF-8, and no longer than a text may be."""
+    return printable(sentence_for(error))[: m.MAX_TEXT]
+
+
+def _failure(index: int, error: Exception) -> m.Failure:
+    return m.Failure(index, row_for(error).wire, words_for(error))
+
+
+def _cost_of(failure: m.Failure) -> int:
+    return 4 * len(failure.message) + _FIELDS
