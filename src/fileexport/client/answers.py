@@ -1,0 +1,74 @@
+"""What went wrong, as an exception: the server's code and words, and what becomes of a call after them."""
+
+from __future__ import annotations
+
+import errno
+
+from fileexport.client.names import plain_text
+from fileexport.errors import (
+    ERRORS,
+    FULL_DISK,
+    BusyError,
+    DestinationNotFound,
+    PeerGone,
+    SourceNotFound,
+    UnexpectedError,
+    sentence_of,
+)
+from fileexport.wire import messages as m
+
+_ROWS = {row.wire: row for row in (*ERRORS, FULL_DISK)}
+_NUMBERS: dict[type[BaseException], int] = {
+    FileNotFoundError: errno.ENOENT,
+    SourceNotFound: errno.ENOENT,
+    DestinationNotFound: errno.ENOENT,
+    FileExistsError: errno.EEXIST,
+    NotADirectoryError: errno.ENOTDIR,
+    IsADirectoryError: errno.EISDIR,
+    PermissionError: errno.EACCES,
+    TimeoutError: errno.ETIMEDOUT,
+    OSError: errno.ENOSPC,
+}
+_NO_DIRECTORY = (FileNotFoundError, DestinationNotFound)
+
+
+class NotBegun(PeerGone):
+    """The server went away before it began this; it can be asked of another connection."""
+
+
+def error_of(code: int, words: str, path: str | None = None) -> Exception:
+    """The exception for a wire code; built-in ones know `path` as their `filename`.
+
+    An unknown code is an `UnexpectedError`. The words are the server's: what is not printable is taken out.
+    """
+    row = _ROWS.get(code)
+    message = plain_text(words) or (row.sentence if row else sentence_of(UnexpectedError))
+    if row is None or code == 0:
+        return UnexpectedError(message)
+    number = _NUMBERS.get(row.kind)
+    if number is not None:
+        return row.kind(number, message, *((path,) if path is not None else ()))  # type: ignore[return-value]
+    error = row.kind(message)
+    assert isinstance(error, Exception)
+    return error
+
+
+def error_of_reset(reset: m.Reset, path: str | None = None) -> Exception:
+    """The exception for a stream that the server ended."""
+    if reset.code == 0:
+        return UnexpectedError("the server cancelled the operation")
+    error = error_of(reset.code, reset.message, path)
+    if isinstance(error, BusyError):
+        error.holder = None if reset.holder is None else plain_text(reset.holder)
+        error.since = reset.since
+    return error
+
+
+def not_found(kind: type[FileNotFoundError], path: str) -> FileNotFoundError:
+    """A `SourceNotFound` or `DestinationNotFound` that names its path."""
+    return kind(errno.ENOENT, sentence_of(kind), path)
+
+
+def no_directory(error: FileNotFoundError, path: str) -> FileNotFoundError:
+    """What the server misses where something new is to be is the directory `path`; or the error itself."""
+    return not_found(DestinationNotFound, path) if type(error) in _NO_DIRECTORY else error

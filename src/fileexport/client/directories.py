@@ -1,0 +1,238 @@
+"""A directory with its structure, each way, and many directories at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from fileexport.client.answers import error_of_reset, no_directory, not_found
+from fileexport.client.chunks import ProcessChunk
+from fileexport.client.connection import Connection, Wait
+from fileexport.client.downloading import Destination, download
+from fileexport.client.listings import MAX_ENTRIES, entries
+from fileexport.client.names import LocalFile, Outcome, RemoteEntry, below
+from fileexport.client.pool import Pool
+from fileexport.client.small_files import download_small, upload_small
+from fileexport.client.uploading import upload
+from fileexport.errors import CorruptedResponse, PeerGone, SourceNotFound
+from fileexport.paths import RESERVED, RelPath
+from fileexport.wire import messages as m
+from fileexport.wire.frames import Data
+
+#: Directories that are asked for before the first answer.
+_AT_ONCE = 32
+
+Waits = Callable[[], Wait]
+
+
+def make_directories(pool: Pool, paths: Sequence[RelPath], wait: Waits) -> list[Exception | None]:
+    """Make directories, parents first; one that is there stays. For each: None, or what went wrong."""
+    outcomes: dict[int, Exception | None] = {}
+    for is_last_try in (False, True):
+        try:
+            with pool.connection(patience := wait()) as connection:
+                _make_all(connection, paths, outcomes, patience)
+            break
+        except ConnectionError:
+            # What is there already does no harm.
+            if is_last_try:
+                raise
+    return [outcomes[index] for index in range(len(paths))]
+
+
+def _make_all(
+    connection: Connection, paths: Sequence[RelPath], outcomes: dict[int, Exception | None], wait: Wait
+) -> None:
+    session = connection.session
+    assert session.peer is not None
+    most = min(_AT_ONCE, session.peer.limits.streams)
+    begun: dict[int, int] = {}
+    for index, path in enumerate(paths):
+        if index in outcomes:
+            continue
+        # The server may carry out several at once: a child waits for its parent.
+        while len(begun) >= most or any(paths[other] == path.parent for other in begun.values()):
+            _settle_one(connection, paths, begun, outcomes, wait)
+        begun[session.open(m.MakeDirectory(path, exist_ok=True))] = index
+        connection.flush(wait)
+    while begun:
+        _settle_one(connection, paths, begun, outcomes, wait)
+
+
+def _settle_one(
+    connection: Connection,
+    paths: Sequence[RelPath],
+    begun: dict[int, int],
+    outcomes: dict[int, Exception | None],
+    wait: Wait,
+) -> None:
+    """Wait for the end of any of the operations that were begun."""
+    while True:
+        found = connection.event(wait)
+        if isinstance(found, Data):
+            raise CorruptedResponse("content that nobody asked for")
+        if isinstance(found.message, m.GoAway):
+            connection.is_leaving = True
+            if found.message.last_stream < max(begun):
+                raise PeerGone("the server is stopping")
+        if found.stream not in begun or not isinstance(found.message, m.End | m.Reset):
+            continue
+        wait.begin()
+        index = begun.pop(found.stream)
+        outcomes[index] = None
+        if isinstance(found.message, m.Reset):
+            error = error_of_reset(found.message, str(paths[index]))
+            if isinstance(error, FileNotFoundError):
+                error = no_directory(error, str(paths[index].parent))
+            outcomes[index] = error
+        return
+
+
+def upload_directory(
+    pool: Pool, source: str, target: RelPath, wait: Waits, chunk_size: int, process: ProcessChunk | None
+) -> bool:
+    """Send the directory `source` so that it is `target`; False where `process` cancelled it."""
+    directories, files = _scan(source)
+    try:
+        with pool.operation(m.MakeDirectory(target), wait(), path=str(target)) as operation:
+            operation.end()
+    except FileNotFoundError as error:
+        raise no_directory(error, str(target.parent)) from None
+    _raise_first(make_directories(pool, [target + below(path) for path in directories], wait))
+    large = files
+    if process is None:
+        large = [file for file in files if file.size > m.MAX_INLINE]
+        small = (file for file in files if file.size <= m.MAX_INLINE)
+        for file in _not_small(upload_small(pool, small, target, False, wait)):
+            large.append(file)
+    for file in large:
+        where = target + below(file.path)
+        done = upload(
+            pool,
+            file.local,
+            where,
+            wait=wait,
+            chunk_size=chunk_size,
+            process_chunk=process,
+            file_name=file.path,
+        )
+        if not done:
+            return False
+    return True
+
+
+def _scan(source: str) -> tuple[list[str], list[LocalFile]]:
+    """Directories, parents first, and regular files below `source`. Links are left out."""
+    directories: list[str] = []
+    files: list[LocalFile] = []
+    todo = [""]
+    while todo:
+        above = todo.pop()
+        try:
+            with os.scandir(os.path.join(source, above)) as entries_here:
+                found = sorted(entries_here, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            raise not_found(SourceNotFound, os.path.join(source, above)) from None
+        below_here: list[str] = []
+        for entry in found:
+            path = f"{above}/{entry.name}" if above else entry.name
+            if entry.name == RESERVED:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                below_here.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                files.append(LocalFile(path, entry.path, status.st_size, status.st_mtime_ns))
+        directories += below_here
+        todo += reversed(below_here)
+    return directories, files
+
+
+def _not_small(outcomes: Iterator[Outcome]) -> Iterator[LocalFile]:
+    """Those that turned out to be too large for a batch; anything else that went wrong is raised."""
+    for outcome in outcomes:
+        if isinstance(outcome.error, ValueError):
+            yield outcome.file
+        elif outcome.error is not None:
+            raise outcome.error
+
+
+def _raise_first(errors: Sequence[Exception | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def download_directory(
+    pool: Pool,
+    source: RelPath,
+    destination: Destination,
+    path: RelPath,
+    wait: Waits,
+    chunk_size: int,
+    process: ProcessChunk | None,
+) -> bool:
+    """Fetch the directory `source` so that it is `path` in `destination`; False where `process` cancelled it.
+
+    One directory after the other: no listing is longer than its directory.
+    """
+    destination.check_new(path)
+    todo, seen = [RelPath()], 0
+    while todo:
+        here = todo.pop()
+        found = _listed(pool, source, here, wait)
+        seen += len(found)
+        if seen > MAX_ENTRIES:
+            raise CorruptedResponse(f"more than {MAX_ENTRIES} entries below one directory")
+        destination.make_directory(path + here)
+        todo += reversed([here / entry.path for entry in found if entry.type == "directory"])
+        files = [entry for entry in found if entry.type == "file"]
+        if not _download_all(pool, source, destination, path, here, files, wait, chunk_size, process):
+            return False
+    return True
+
+
+def _listed(pool: Pool, source: RelPath, here: RelPath, wait: Waits) -> list[RemoteEntry]:
+    try:
+        return list(entries(pool, source + here, False, wait()))
+    except FileNotFoundError:
+        raise not_found(SourceNotFound, str(source + here)) from None
+
+
+def _download_all(
+    pool: Pool,
+    source: RelPath,
+    destination: Destination,
+    path: RelPath,
+    here: RelPath,
+    files: Sequence[RemoteEntry],
+    wait: Waits,
+    chunk_size: int,
+    process: ProcessChunk | None,
+) -> bool:
+    """The files of one directory."""
+    large = list(files)
+    if process is None:
+        where = destination.spelled(path + here)
+        small = [
+            LocalFile(one.path, os.path.join(where, one.path), one.size, one.mtime_ns)
+            for one in files
+            if one.size <= m.MAX_INLINE
+        ]
+        late = {file.path for file in _not_small(download_small(pool, small, source + here, False, wait))}
+        large = [one for one in files if one.size > m.MAX_INLINE or one.path in late]
+    for one in large:
+        below_source = here / one.path
+        done = download(
+            pool,
+            source + below_source,
+            destination,
+            path + below_source,
+            wait=wait,
+            chunk_size=chunk_size,
+            process_chunk=process,
+            file_name="/".join(below_source.parts),
+        )
+        if not done:
+            return False
+    return True

@@ -1,0 +1,270 @@
+"""One file from the server: written and hashed as it comes, continued after a cut, never out of its place."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from fileexport.client.answers import not_found
+from fileexport.client.chunks import (
+    DEFAULT_CHUNK,
+    CallerRaised,
+    Chunks,
+    ProcessChunk,
+    Progress,
+    Reports,
+    Retries,
+)
+from fileexport.client.connection import Wait
+from fileexport.client.listings import grower
+from fileexport.client.operation import Operation
+from fileexport.client.pool import Pool
+from fileexport.disk.batches import Batch
+from fileexport.disk.jail import Jail, View
+from fileexport.disk.partials import KEPT, Partial
+from fileexport.errors import ChangedWhileRead, CorruptedResponse, DestinationNotFound, SourceNotFound
+from fileexport.paths import RESERVED, RelPath
+from fileexport.wire import messages as m
+
+#: From this size on what came is kept when a download ends early.
+_LARGE = 1 << 20
+_PIECE = 1 << 20
+_VIEW = View()
+
+
+class Destination:
+    """A directory here, into which files are downloaded; nothing outside it is ever touched.
+
+    Files appear in it complete or not at all. Until then they are in `.fileexport/` beside them, which goes
+    with the last of them; what is there of a large download that broke off stays for a day. Nothing is
+    flushed: a power failure may take what just arrived.
+
+    Raises `DestinationNotFound`, `NotADirectoryError`, else `OSError`.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self.jail = Jail(path, durable=False, may_be_new=lambda name: True)
+        except FileNotFoundError:
+            raise not_found(DestinationNotFound, path) from None
+
+    def spelled(self, path: RelPath) -> str:
+        """A path in it as this system spells it, for a message."""
+        return os.path.join(self.path, *path.parts)
+
+    def check_new(self, path: RelPath) -> None:
+        """Raise `FileExistsError` where something has this name."""
+        try:
+            self.jail.lstat(_VIEW, path)
+        except FileNotFoundError:
+            return
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.spelled(path))
+
+    def make_directory(self, path: RelPath, *, exist_ok: bool = False) -> None:
+        """Make a directory in it; raises `FileExistsError`, else `OSError`."""
+        self.jail.make_directory(_VIEW, path, exist_ok=exist_ok)
+
+    def partial(self, path: RelPath, size: int, key: bytes | None, owner: bytes) -> Partial:
+        """Begin a file in it, or go on with one."""
+        return self.jail.partial(_VIEW, path, size=size, key=key, owner=owner)
+
+    def batch(self, *, replace: bool) -> Batch:
+        """Begin small files in it."""
+        return self.jail.batch(_VIEW, replace=replace)
+
+    def has_partials(self) -> bool:
+        """Whether something in it may be continued."""
+        try:
+            names = os.listdir(os.path.join(self.path, RESERVED))
+        except OSError:
+            return False
+        return any(name.startswith(KEPT) for name in names)
+
+    def close(self) -> None:
+        """Clean up."""
+        try:
+            self.jail.recover((RelPath(),))
+        finally:
+            self.jail.close()
+
+    def __enter__(self) -> Destination:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def download(
+    pool: Pool,
+    source: RelPath,
+    destination: Destination,
+    path: RelPath,
+    *,
+    wait: Callable[[], Wait],
+    replace: bool = False,
+    chunk_size: int = DEFAULT_CHUNK,
+    process_chunk: ProcessChunk | None = None,
+    file_name: str | None = None,
+    progress: Progress | None = None,
+) -> bool:
+    """Fetch `source` so that it is `path` in `destination`; False where `process_chunk` cancelled it.
+
+    Once it returns True, content and modification time are the server's, hash-checked. A file that changes
+    meanwhile is fetched once more from its beginning, `process_chunk` being called again; then it is
+    `ChangedWhileRead`. After a cut it goes on by itself. After an error nothing new stands under the name; of
+    a large file, what came is kept for a day where the connection failed, and a further call goes on there.
+    """
+    if not replace:
+        destination.check_new(path)
+    make: Callable[[int], Chunks | None] = lambda size: None  # noqa: E731
+    if process_chunk is not None:
+        process = process_chunk
+        make = lambda size: Chunks(process, chunk_size, size, file_name or path.name)  # noqa: E731
+    one = _Download(pool, source, destination, path, replace, make, progress, wait)
+    try:
+        try:
+            return one.run()
+        except ChangedWhileRead:
+            # What is there of it was thrown away: from the beginning, once.
+            return one.run()
+    except CallerRaised as raised:
+        raise raised.error from None
+
+
+class _Download:
+    """One file on its way, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        source: RelPath,
+        destination: Destination,
+        path: RelPath,
+        replace: bool,
+        make_chunks: Callable[[int], Chunks | None],
+        progress: Progress | None,
+        wait: Callable[[], Wait],
+    ) -> None:
+        self._pool = pool
+        self._source = source
+        self._destination = destination
+        self._path = path
+        self._replace = replace
+        self._make_chunks = make_chunks
+        self._progress = progress
+        self._wait = wait
+        server = pool.server
+        self._owner = repr((server.hostname, server.port, str(source))).encode("utf-8", "surrogateescape")
+        self._partial: Partial | None = None
+        self._version = b""
+        self._chunks: Chunks | None = None
+
+    def run(self) -> bool:
+        retries = Retries()
+        try:
+            if self._destination.has_partials():
+                self._look()
+            while True:
+                try:
+                    return self._attempt(retries)
+                except ConnectionError as error:
+                    retries.after(error)
+        except FileNotFoundError as error:
+            if type(error) is not FileNotFoundError or error.filename != str(self._source):
+                raise
+            raise not_found(SourceNotFound, str(self._source)) from None
+        except (ConnectionError, TimeoutError, KeyboardInterrupt):
+            if self._partial is not None and not (self._chunks is not None and self._chunks.stopped):
+                self._partial.suspend()
+            raise
+        finally:
+            self._forget()
+
+    def _look(self) -> None:
+        """Ask what the file is now: there may be a part of it here."""
+        asked = m.Read(self._source, length=0)
+        with self._pool.operation(asked, self._wait(), path=str(self._source), again=True) as operation:
+            announced = operation.reply(m.Content)
+            operation.end()
+        self._begin(announced)
+
+    def _attempt(self, retries: Retries) -> bool:
+        offset = self._partial.offset if self._partial is not None else 0
+        asked = m.Read(self._source, offset, version=self._version or None)
+        with self._pool.operation(asked, self._wait(), path=str(self._source), again=True) as operation:
+            partial = self._agree(operation.reply(m.Content), offset)
+            retries.begun_at(partial.offset)
+            if not self._catch_up(partial) or not self._copy(operation, partial):
+                return False
+        partial.commit(mtime_ns=self._mtime, replace=self._replace)
+        return True
+
+    def _agree(self, announced: m.Content, offset: int) -> Partial:
+        """The file that what comes now belongs to."""
+        if announced.offset not in (0, offset):
+            raise CorruptedResponse("a file that begins where nobody asked for it")
+        partial = self._partial
+        if partial is None or announced.version != self._version or announced.size != partial.size:
+            partial = self._begin(announced)
+        if partial.offset != announced.offset:
+            if announced.offset:
+                raise CorruptedResponse("the rest of another file than was asked for")
+            partial.discard()
+            partial = self._begin(announced)
+        self._mtime = announced.mtime
+        return partial
+
+    def _begin(self, announced: m.Content) -> Partial:
+        self._forget()
+        key = announced.version if announced.size >= _LARGE and announced.version else None
+        self._partial = self._destination.partial(self._path, announced.size, key, self._owner)
+        self._version = announced.version
+        self._chunks = self._make_chunks(announced.size)
+        self._reports = Reports(self._progress, announced.size)
+        return self._partial
+
+    def _forget(self) -> None:
+        partial, self._partial = self._partial, None
+        if partial is not None:
+            partial.discard()
+
+    def _catch_up(self, partial: Partial) -> bool:
+        """Show the caller the chunks that were here before."""
+        chunks = self._chunks
+        while chunks is not None and chunks.fed < partial.offset:
+            size = min(_PIECE, partial.offset - chunks.fed)
+            if not chunks.feed(os.pread(partial.descriptor, size, chunks.fed)):
+                return False
+        return True
+
+    def _copy(self, operation: Operation, partial: Partial) -> bool:
+        grow = grower(operation.session.features)
+        chunks = self._chunks
+        while not isinstance(found := operation.content(), m.End):
+            piece = grow(found)
+            operation.consumed(len(found.piece))
+            if piece is None:
+                continue
+            if len(piece) > partial.size - partial.offset:
+                raise CorruptedResponse("a file that is longer than was said")
+            partial.write(piece)
+            if chunks is not None and not self._feed(operation, chunks, piece):
+                return False
+            self._reports.at(partial.offset)
+        if (
+            found.size != partial.size
+            or partial.offset != partial.size
+            or found.digest != partial.hasher.digest()
+        ):
+            raise ChangedWhileRead
+        return True
+
+    def _feed(self, operation: Operation, chunks: Chunks, piece: bytes | memoryview) -> bool:
+        try:
+            return chunks.feed(piece)
+        except BaseException:
+            # Nothing of ours was interrupted: the connection can be used again.
+            operation.cancel()
+            raise

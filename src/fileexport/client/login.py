@@ -1,0 +1,107 @@
+"""The way in: dial, TLS, HELLO, and the proof of the token by both sides."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fileexport.client.answers import error_of
+from fileexport.client.connection import Connection, Wait, dial
+from fileexport.client.names import plain_text
+from fileexport.client.operation import Replied
+from fileexport.client.security import Security, is_loopback
+from fileexport.errors import AuthenticationError, CorruptedResponse, PeerGone
+from fileexport.wire import messages as m
+from fileexport.wire.frames import Data
+from fileexport.wire.session import DEFAULT_OFFER, Session
+from fileexport.wire.streams import Role
+
+if TYPE_CHECKING:
+    from fileexport.proofs import ClientProof
+
+_NONCE = 32
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server is, how it is known, and the token that is proved to it."""
+
+    hostname: str
+    port: int
+    token: str | None = field(repr=False)
+    security: Security
+    #: Whether DATA may be compressed; None: where the server is not this machine.
+    compression: bool | None = None
+
+    def enter(self, wait: Wait) -> Connection:
+        """Connect, and prove the token. Nothing is said of the token before the server is known by TLS.
+
+        Raises `AuthenticationError` where either side does not know the token, or the server is another;
+        ValueError for plain TCP to another machine that nobody allowed; else as `Connection`. Nothing is open
+        then.
+        """
+        from fileexport.proofs import ClientProof
+
+        if self.token is None:
+            raise AuthenticationError("a token is needed, and none was given")
+        proof = ClientProof(self.token)
+        self.security.prepare()
+        plain = dial(self.hostname, self.port, self._check_address, wait)
+        near = is_loopback(plain.getpeername()[0])
+        secured = self.security.secure(plain, self.hostname)
+        features = ("zstd",) if self.compression or (self.compression is None and not near) else ()
+        session = Session(Role.CLIENT, DEFAULT_OFFER, features)
+        connection = Connection(secured.socket, session, encrypted=self.security.is_encrypted)
+        try:
+            prove(connection, proof, secured.binding, wait)
+        except BaseException:
+            connection.forget()
+            raise
+        return connection
+
+    def _check_address(self, address: str) -> None:
+        from fileexport.tokens import is_weak
+
+        self.security.check_address(address)
+        if not self.security.is_encrypted and not is_loopback(address) and is_weak(self.token or ""):
+            raise ValueError("a token of less than 128 bits is only proved over TLS, or on this machine")
+
+
+def prove(connection: Connection, proof: ClientProof, binding: bytes, wait: Wait) -> None:
+    """Say HELLO and prove the token, both ways. Raises `AuthenticationError`, else as `Connection.event`."""
+    from fileexport.proofs import auth_message
+
+    session = connection.session
+    connection.flush(wait)
+    _heard(connection, m.Hello, wait)
+    nonce = secrets.token_bytes(_NONCE)
+    session.send(m.Auth(proof.id, nonce, "tls-server-end-point" if binding else "none"))
+    connection.flush(wait)
+    challenge = _heard(connection, m.Challenge, wait)
+    message = auth_message(session.transcript, proof.id, nonce, challenge.nonce, binding)
+    session.send(m.Proof(proof.proof(message)))
+    connection.flush(wait)
+    welcome = _heard(connection, m.Welcome, wait)
+    if not proof.is_answered_by(welcome.proof, message):
+        raise AuthenticationError("the server does not know the token itself: it is another server")
+
+
+def _heard(connection: Connection, kind: type[Replied], wait: Wait) -> Replied:
+    """The next message of the server, which must be of `kind`."""
+    while True:
+        found = connection.event(wait)
+        if isinstance(found, Data):
+            raise CorruptedResponse("content before the proof")
+        match found.message:
+            case m.Pong():
+                continue
+            case m.Refused(message=words):
+                raise AuthenticationError(plain_text(words))
+            case m.GoAway(code=0):
+                raise PeerGone("the server is stopping")
+            case m.GoAway(code=code, message=words):
+                raise error_of(code, words)
+            case message if isinstance(message, kind):
+                return message
+        raise CorruptedResponse("the server's messages are in no order")

@@ -1,0 +1,150 @@
+"""The connections of one client: one for each operation in progress, and the idle ones for the next."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from fileexport.client.answers import NotBegun
+from fileexport.client.connection import Connection, Wait
+from fileexport.client.login import Server
+from fileexport.client.operation import Operation
+from fileexport.errors import CorruptedResponse
+from fileexport.wire import messages as m
+
+#: Idle connections that are kept.
+_MAX_IDLE = 4
+#: Servers that go away before they begin what was asked, one after the other: more are no accident.
+_TRIES = 3
+#: Milliseconds that the cancelling of an operation may take; otherwise its connection is dropped.
+_CANCEL = 1000
+
+
+class Pool:
+    """Lends connections to operations. Threads may share it; after a fork, the child begins with none."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._process = os.getpid()
+
+    @contextmanager
+    def operation(
+        self,
+        asked: m.Open,
+        wait: Wait,
+        *,
+        path: str | None = None,
+        again: bool = False,
+        answered: bool = True,
+    ) -> Iterator[Operation]:
+        """Begin `asked`, on a connection that is there or a new one; with `answered`, wait for an answer.
+
+        An operation that the server did not begin is begun again elsewhere; with `again`, because it
+        changes nothing, also one whose connection had been idle and broke before the first answer. Left by
+        an exception, the operation is cancelled, and the pool is ready for the next one. `path` is what
+        exceptions name.
+        """
+        operation = self._begin(asked, wait, path, again, answered)
+        try:
+            yield operation
+        except BaseException as error:
+            self._end(operation, error)
+            raise
+        self._end(operation, None)
+
+    def largest_data(self, wait: Wait) -> int:
+        """The longest DATA that the server takes, in bytes."""
+        connection, _ = self._take(wait)
+        peer = connection.session.peer
+        if not self._keep(connection):
+            connection.close()
+        return peer.limits.data if peer is not None else 0
+
+    @contextmanager
+    def connection(self, wait: Wait) -> Iterator[Connection]:
+        """Lend a connection for several operations at once; it goes on only where all of them have ended."""
+        connection, _ = self._take(wait)
+        is_done = False
+        try:
+            yield connection
+            is_done = connection.is_sound and not connection.session.streams
+        finally:
+            if not (is_done and not connection.is_leaving and self._keep(connection)):
+                connection.forget()
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when they are done."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _begin(self, asked: m.Open, wait: Wait, path: str | None, again: bool, answered: bool) -> Operation:
+        tries = 0
+        while True:
+            connection, was_idle = self._take(wait)
+            operation = None
+            try:
+                operation = Operation(connection, asked, wait, path)
+                if answered:
+                    operation.peek()
+                return operation
+            except BaseException as error:
+                self._drop(connection, operation, error)
+                tries += isinstance(error, NotBegun)
+                lost = isinstance(error, NotBegun) and tries < _TRIES
+                if not (lost or (again and was_idle and isinstance(error, ConnectionError))):
+                    raise
+
+    def _take(self, wait: Wait) -> tuple[Connection, bool]:
+        while (connection := self._pop()) is not None:
+            if not connection.has_died():
+                wait.begin()
+                return connection, True
+            connection.forget()
+        connection = self.server.enter(wait)
+        wait.begin()
+        return connection, False
+
+    def _pop(self) -> Connection | None:
+        with self._lock:
+            if self._process != os.getpid():
+                # A fork: the sockets are the parent's, whatever is said on them is heard by both.
+                self._process = os.getpid()
+                for connection in self._idle:
+                    connection.forget()
+                self._idle.clear()
+            return self._idle.pop() if self._idle else None
+
+    def _drop(self, connection: Connection, operation: Operation | None, error: BaseException) -> None:
+        if operation is None:
+            connection.forget()
+        else:
+            self._end(operation, error)
+
+    def _end(self, operation: Operation, error: BaseException | None) -> None:
+        """Take a connection back, or close it where it is not known how far both sides are."""
+        connection = operation.connection
+        # A signal may come between any two steps of ours, also inside the session.
+        is_known = error is None or isinstance(error, Exception | GeneratorExit) or operation.is_over
+        if not connection.is_sound or not is_known or isinstance(error, CorruptedResponse):
+            connection.forget()
+            return
+        with suppress(Exception):
+            if not operation.is_over:
+                operation.wait = Wait(_CANCEL)
+                operation.cancel()
+        if connection.is_sound and operation.is_over and not connection.is_leaving and self._keep(connection):
+            return
+        connection.close()
+
+    def _keep(self, connection: Connection) -> bool:
+        with self._lock:
+            if len(self._idle) >= _MAX_IDLE or self._process != os.getpid():
+                return False
+            self._idle.append(connection)
+            return True

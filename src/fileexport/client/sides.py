@@ -1,0 +1,284 @@
+"""The two ends of a transfer of many files, alike: what lies where, and what is put there.
+
+`Here` is a local directory tree, `There` a server's. Each can be the source or the destination. Paths below a
+base are `str` with slashes; places are what the side itself opens: a local path, or an absolute remote one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from fileexport.client.selection import Child, joined
+from fileexport.errors import DestinationNotFound, FileNameError, SourceNotFound
+from fileexport.paths import MAX_DEPTH, RESERVED, RelPath
+
+if TYPE_CHECKING:
+    from fileexport.client.blocking import Client
+
+Kind = Literal["file", "directory", "link", "other"]
+#: Whether a directory, by its path below the base, is to be looked into.
+Enter = Callable[[str], bool]
+#: Told of a directory that cannot be read.
+Unreadable = Callable[[str, OSError], None]
+
+
+class Item(NamedTuple):
+    """Something that a source holds: its path below what was named, and where it is."""
+
+    path: str
+    place: str
+    kind: Kind
+    size: int
+    mtime_ns: int
+
+
+class Source(Protocol):
+    """What a transfer asks of the side it reads from."""
+
+    def find(self, place: str) -> Item:
+        """What was named, with an empty path; a link is followed. Raises `SourceNotFound`."""
+
+    def below(self, top: Item, enter: Enter, unreadable: Unreadable) -> Iterator[Item]:
+        """All that lies below a directory, parents before children; links are not followed."""
+
+
+class Destination(Protocol):
+    """What a transfer asks of the side it writes to. Paths are below the destination directory."""
+
+    def place(self, path: str) -> str:
+        """Where a path is."""
+
+    def check(self) -> None:
+        """Raise `DestinationNotFound` or `NotADirectoryError` unless the directory is there."""
+
+    def kind(self, path: str) -> Kind | None:
+        """What is there, or None; also where it may not be known."""
+
+    def kinds(self, directory: str, recursive: bool) -> dict[str, Kind]:
+        """What lies in a directory; raises `FileNotFoundError`, `NotADirectoryError`."""
+
+    def make_directories(self, paths: Sequence[str]) -> list[Exception | None]:
+        """Make directories, parents first; those that are there already are as good. One outcome each."""
+
+
+def kind_of(mode: int) -> Kind:
+    """The kind of an entry, by its `st_mode`."""
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "directory"
+    return "link" if stat.S_ISLNK(mode) else "other"
+
+
+class Here:
+    """A local directory tree; as a destination it lies below `base`."""
+
+    def __init__(self, base: str = "") -> None:
+        self._base = base
+
+    def place(self, path: str) -> str:
+        """Where a path below the base is."""
+        return os.path.join(self._base, path) if path else self._base
+
+    # -- source
+
+    def find(self, place: str) -> Item:
+        """What was named, links followed. Raises `SourceNotFound`, `OSError`."""
+        try:
+            found = os.stat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceNotFound(errno.ENOENT, "there is no such source", place) from None
+        return Item("", place, kind_of(found.st_mode), found.st_size, found.st_mtime_ns)
+
+    def below(self, top: Item, enter: Enter, unreadable: Unreadable) -> Iterator[Item]:
+        """All that lies below a directory, by name; what goes meanwhile is not there."""
+        todo = [("", top.place)]
+        while todo:
+            directory, place = todo.pop()
+            try:
+                with os.scandir(place) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except OSError as error:
+                unreadable(directory, error)
+                continue
+            inner = []
+            for entry in entries:
+                # Our own staging of a download that was broken off.
+                if entry.name == RESERVED:
+                    continue
+                path = joined(directory, entry.name)
+                try:
+                    about = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                item = Item(path, entry.path, kind_of(about.st_mode), about.st_size, about.st_mtime_ns)
+                yield item
+                if item.kind == "directory" and enter(path):
+                    inner.append((path, entry.path))
+            todo.extend(reversed(inner))
+
+    # -- destination
+
+    def check(self) -> None:
+        """Raise unless the base is a directory."""
+        try:
+            found = os.stat(self._base)
+        except FileNotFoundError:
+            raise DestinationNotFound(
+                errno.ENOENT, "there is no such destination directory: create it first", self._base
+            ) from None
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", self._base)
+
+    def kind(self, path: str) -> Kind | None:
+        """What is there, links not followed, or None."""
+        try:
+            return kind_of(os.lstat(self.place(path)).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def kinds(self, directory: str, recursive: bool) -> dict[str, Kind]:
+        """What lies in a directory, or also below it."""
+        place = self.place(directory)
+        if not recursive:
+            with os.scandir(place) as found:
+                return {entry.name: kind_of(entry.stat(follow_symlinks=False).st_mode) for entry in found}
+        if not stat.S_ISDIR(os.lstat(place).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", place)
+
+        def enter(path: str) -> bool:
+            return True
+
+        def unreadable(path: str, error: OSError) -> None:
+            raise error
+
+        top = Item("", place, "directory", 0, 0)
+        return {item.path: item.kind for item in self.below(top, enter, unreadable)}
+
+    def make_directories(self, paths: Sequence[str]) -> list[Exception | None]:
+        """Make directories; a link is none, because what is written must stay below the base."""
+        return [self._make_directory(path) for path in paths]
+
+    def _make_directory(self, path: str) -> Exception | None:
+        try:
+            os.mkdir(self.place(path))
+        except FileExistsError:
+            if self.kind(path) != "directory":
+                return NotADirectoryError(errno.ENOTDIR, "it is not a directory", self.place(path))
+        except OSError as error:
+            return error
+        return None
+
+    def children(self, directory: str, deep: bool) -> Iterator[Child]:
+        """For globs: what lies in a directory below the base; a link counts as what it leads to."""
+        if deep:
+            top = self.find(self.place(directory))
+            for item in self.below(top, lambda path: True, lambda path, error: None):
+                yield item.path, item.kind == "directory"
+        else:
+            with os.scandir(self.place(directory)) as found:
+                names = sorted((entry.name, entry.is_dir()) for entry in found if entry.name != RESERVED)
+            yield from names
+
+
+class There:
+    """A server's tree; as a destination it lies below the remote directory `base`."""
+
+    def __init__(self, client: Client, base: str = "/", timeout: int | None = None) -> None:
+        self.client = client
+        self._base = RelPath.parse(base)
+        self.timeout = timeout
+
+    def place(self, path: str) -> str:
+        """The absolute remote path of a path below the base."""
+        return f"{str(self._base).rstrip('/')}/{path}" if path else str(self._base)
+
+    # -- source
+
+    def find(self, place: str) -> Item:
+        """What was named. Raises `SourceNotFound`. Of a link to a file the size is not known: -1."""
+        try:
+            found = self.client.stat(place, timeout=self.timeout)
+            kind, size = found.type, found.size
+            if kind == "link":
+                kind, size = self._behind(place)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceNotFound(errno.ENOENT, "there is no such source", place) from None
+        return Item("", place, kind, size, found.mtime_ns)
+
+    def _behind(self, place: str) -> tuple[Kind, int]:
+        """What a link leads to: only a directory can be listed."""
+        try:
+            for _ in self.client.entries(place, timeout=self.timeout):
+                break
+        except NotADirectoryError:
+            return "file", -1
+        return "directory", 0
+
+    def below(self, top: Item, enter: Enter, unreadable: Unreadable) -> Iterator[Item]:
+        """All that lies below a directory, as the server lists it: one request."""
+        base = top.place.rstrip("/")
+        closed: set[str] = set()
+        for entry in self.client.entries(top.place, recursive=True, timeout=self.timeout):
+            if closed and entry.path.rpartition("/")[0] in closed:
+                if entry.type == "directory":
+                    closed.add(entry.path)
+                continue
+            yield Item(entry.path, f"{base}/{entry.path}", entry.type, entry.size, entry.mtime_ns)
+            if entry.type == "directory" and not enter(entry.path):
+                closed.add(entry.path)
+
+    # -- destination
+
+    def check(self) -> None:
+        """Raise unless the base is a directory; a token that may not read does not know."""
+        try:
+            found = self.client.stat(self.place(""), timeout=self.timeout)
+        except PermissionError:
+            return
+        except FileNotFoundError:
+            raise DestinationNotFound(
+                errno.ENOENT, "there is no such destination directory: create it first", self.place("")
+            ) from None
+        if found.type not in ("directory", "link"):
+            raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", self.place(""))
+
+    def kind(self, path: str) -> Kind | None:
+        """What is there, or None; also for a token that may not read."""
+        try:
+            return self.client.stat(self.place(path), timeout=self.timeout).type
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return None
+
+    def kinds(self, directory: str, recursive: bool) -> dict[str, Kind]:
+        """What lies in a directory, or also below it: one request."""
+        try:
+            found = self.client.entries(self.place(directory), recursive=recursive, timeout=self.timeout)
+            return {entry.path: entry.type for entry in found}
+        except PermissionError:
+            return {}
+
+    def make_directories(self, paths: Sequence[str]) -> list[Exception | None]:
+        """Make directories, all at once on the wire."""
+        places = [self.place(path) for path in paths]
+        return self.client.make_directories(places, timeout=self.timeout)
+
+    def children(self, directory: str, deep: bool) -> Iterator[Child]:
+        """For globs: what lies in a directory below the base."""
+        for entry in self.client.entries(self.place(directory), recursive=deep, timeout=self.timeout):
+            yield entry.path, entry.type == "directory"
+
+
+def check_depth(path: str) -> FileNameError | None:
+    """What keeps a path from being sent at all, or None: the names in it are for the server to judge."""
+    if path.count("/") < MAX_DEPTH and len(path) < 1000:
+        return None
+    try:
+        RelPath(path.split("/"))
+    except FileNameError as error:
+        return error
+    return None

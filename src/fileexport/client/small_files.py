@@ -1,0 +1,317 @@
+"""Many small files, each way: whole batches of them in one frame, answered as ranges, pipelined."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain, islice
+
+from blake3 import blake3
+
+from fileexport.client.answers import error_of, no_directory, not_found
+from fileexport.client.chunks import Retries
+from fileexport.client.connection import Wait
+from fileexport.client.downloading import Destination
+from fileexport.client.listings import hashes
+from fileexport.client.names import LocalFile, Outcome, below
+from fileexport.client.operation import Operation
+from fileexport.client.pool import Pool
+from fileexport.disk.batches import Batch
+from fileexport.errors import (
+    ChangedWhileRead,
+    CorruptedResponse,
+    FileNameError,
+    SourceNotFound,
+)
+from fileexport.paths import RelPath
+from fileexport.wire import messages as m
+
+#: A frame of files is begun anew from here on: the window holds dozens of them.
+_FRAME = 256 << 10
+#: What a file costs in FILES beside its path and content, at most: lengths, time, hash.
+_OVERHEAD = 64
+#: What FILES costs beside its files.
+_FRAME_OVERHEAD = 32
+#: Bytes of paths that one request of files names.
+_PATHS = 128 << 10
+_TOO_LARGE = "the file is too large to travel among small ones"
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def upload_small(
+    pool: Pool, files: Iterable[LocalFile], directory: RelPath, replace: bool, wait: Callable[[], Wait]
+) -> Iterator[Outcome]:
+    """Send files of at most 64 KiB below `directory`; yields what became of each, in any order."""
+    source = iter(files)
+    again: list[LocalFile] = []
+    retries = Retries()
+    settled = 0
+    while True:
+        one = _Upload(pool, directory, replace, wait, frozenset(file.path for file in again))
+        try:
+            for outcome in one.run(chain(again, source)):
+                settled += 1
+                yield outcome
+            return
+        except ConnectionError as error:
+            again = one.unsettled
+            retries.begun_at(settled) if one.has_begun else None
+            retries.after(error)
+
+
+class _Upload:
+    """Small files over one connection. `doubtful`: paths that may be committed already."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        directory: RelPath,
+        replace: bool,
+        wait: Callable[[], Wait],
+        doubtful: frozenset[str],
+    ) -> None:
+        self._pool = pool
+        self._directory = directory
+        self._replace = replace
+        self._wait = wait
+        self._doubtful = doubtful
+        self._batch: list[m.SmallFile] = []
+        self._size = _FRAME_OVERHEAD
+        self._count = 0
+        self._sent: dict[int, LocalFile] = {}
+        self.has_begun = False
+
+    @property
+    def unsettled(self) -> list[LocalFile]:
+        """What was taken from the caller and has no outcome."""
+        return list(self._sent.values())
+
+    def run(self, files: Iterable[LocalFile]) -> Iterator[Outcome]:
+        """Send all; the files are taken as they are sent."""
+        asked = m.WriteFiles(self._directory, self._replace)
+        path = str(self._directory)
+        with self._pool.operation(asked, self._wait(), path=path, answered=False) as operation:
+            self.has_begun = True
+            largest = _largest_frame(operation)
+            for file in files:
+                try:
+                    found, size = _read(file)
+                    if size + _FRAME_OVERHEAD > largest:
+                        raise ValueError(_TOO_LARGE)
+                except (OSError, ValueError, FileNameError, ChangedWhileRead) as error:
+                    yield Outcome(file, error)
+                    continue
+                if self._size + size > largest or len(self._batch) == m.MAX_BATCH:
+                    # In hand, and in none of the lists, while others get their outcome.
+                    self._sent[-1] = file
+                    yield from self._send(operation)
+                    del self._sent[-1]
+                self._sent[self._count] = file
+                self._count += 1
+                self._batch.append(found)
+                self._size += size
+            yield from self._finish(operation)
+
+    def _send(self, operation: Operation) -> Iterator[Outcome]:
+        while not operation.room(self._size):
+            yield from self._settle(operation.reply(m.Outcome))
+        operation.say(m.Files(self._batch))
+        self._batch, self._size = [], _FRAME_OVERHEAD
+        while operation.has_news():
+            yield from self._settle(operation.reply(m.Outcome))
+
+    def _finish(self, operation: Operation) -> Iterator[Outcome]:
+        if self._batch:
+            yield from self._send(operation)
+        operation.say(m.End())
+        while (found := operation.batch(m.Outcome)) is not None:
+            yield from self._settle(found)
+        if self._sent:
+            raise CorruptedResponse("the server says nothing of some files")
+
+    def _settle(self, found: m.Outcome) -> Iterator[Outcome]:
+        if not found.committed and not found.failed:
+            raise CorruptedResponse("a batch with nothing in it")
+        for first, count in ((one.first, one.count) for one in found.committed):
+            if first + count > self._count:
+                raise CorruptedResponse("files were committed that nobody sent")
+            for number in range(first, first + count):
+                yield Outcome(self._take(number), None)
+        for failure in found.failed:
+            file = self._take(failure.index)
+            yield Outcome(file, self._judge(file, failure))
+
+    def _take(self, number: int) -> LocalFile:
+        file = self._sent.pop(number, None)
+        if file is None:
+            raise CorruptedResponse("two answers for one file")
+        return file
+
+    def _judge(self, file: LocalFile, failure: m.Failure) -> Exception | None:
+        """What went wrong with a file; None where it is committed: an answer that was lost had said so."""
+        path = self._directory + below(file.path)
+        error = error_of(failure.code, failure.message, str(path))
+        if isinstance(error, FileExistsError) and file.path in self._doubtful and not self._replace:
+            with open(file.local, "rb") as ours:
+                content = ours.read(m.MAX_INLINE + 1)
+            there = [(one.size, one.digest) for one in hashes(self._pool, path, self._wait())]
+            if there == [(len(content), blake3(content).digest())]:
+                return None
+        return no_directory(error, str(path.parent)) if isinstance(error, FileNotFoundError) else error
+
+
+def _largest_frame(operation: Operation) -> int:
+    """Bytes that one FILES may have: credit comes back by half a window, so more might never be there."""
+    peer = operation.session.peer
+    assert peer is not None
+    offer = peer.limits
+    return min(_FRAME, offer.control, offer.stream_credit // 2, offer.connection_credit // 2)
+
+
+def _read(file: LocalFile) -> tuple[m.SmallFile, int]:
+    """A file for FILES, and what it takes there. Raises `OSError`, ValueError, `ChangedWhileRead`."""
+    path = below(file.path)
+    try:
+        descriptor = os.open(file.local, _OPEN)
+    except FileNotFoundError:
+        raise not_found(SourceNotFound, file.local) from None
+    try:
+        content = os.read(descriptor, m.MAX_INLINE + 1)
+        status = os.fstat(descriptor)
+        if len(content) > m.MAX_INLINE:
+            raise ValueError(_TOO_LARGE)
+        if status.st_size != len(content) or status.st_mtime_ns != file.mtime_ns:
+            content, status = _read_again(descriptor)
+    finally:
+        os.close(descriptor)
+    digest = blake3(content).digest()
+    size = len(content) + len(os.fsencode(file.path)) + _OVERHEAD
+    return m.SmallFile(path, status.st_mtime_ns, digest, content), size
+
+
+def _read_again(descriptor: int) -> tuple[bytes, os.stat_result]:
+    """A file that is not what it was when it was listed: as it is now, if it holds still."""
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        raise PermissionError("not a regular file")
+    if before.st_size > m.MAX_INLINE:
+        raise ValueError(_TOO_LARGE)
+    content = os.pread(descriptor, m.MAX_INLINE + 1, 0)
+    after = os.fstat(descriptor)
+    if len(content) != after.st_size or before.st_mtime_ns != after.st_mtime_ns:
+        raise ChangedWhileRead
+    return content, after
+
+
+def download_small(
+    pool: Pool, files: Iterable[LocalFile], directory: RelPath, replace: bool, wait: Callable[[], Wait]
+) -> Iterator[Outcome]:
+    """Fetch files of at most 64 KiB from below `directory`; yields what became of each, in any order."""
+    source = iter(files)
+    while some := list(_some(source)):
+        retries = Retries()
+        wanted: dict[RelPath, LocalFile] = {}
+        for file in some:
+            try:
+                wanted[directory + below(file.path)] = file
+            except FileNameError as error:
+                yield Outcome(file, error)
+        while wanted:
+            try:
+                yield from _Download(pool, wanted, replace, wait, retries).run()
+            except ConnectionError as error:
+                retries.after(error)
+
+
+def _some(files: Iterator[LocalFile]) -> Iterator[LocalFile]:
+    """As many as one request names."""
+    size = 0
+    for file in islice(files, m.MAX_BATCH):
+        yield file
+        size += 4 * len(file.path)
+        if size > _PATHS:
+            return
+
+
+class _Download:
+    """Small files of one request. What has an outcome is taken out of `wanted`."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        wanted: dict[RelPath, LocalFile],
+        replace: bool,
+        wait: Callable[[], Wait],
+        retries: Retries,
+    ) -> None:
+        self._pool = pool
+        self._wanted = wanted
+        self._asked = list(wanted)
+        self._replace = replace
+        self._wait = wait
+        self._retries = retries
+        self._places: dict[str, tuple[Batch, list[LocalFile]]] = {}
+
+    def run(self) -> Iterator[Outcome]:
+        """Fetch them; what came is committed also where the connection breaks."""
+        with ExitStack() as held:
+            try:
+                yield from self._fetch(held)
+            finally:
+                arrived = list(self._commit())
+            yield from arrived
+
+    def _fetch(self, held: ExitStack) -> Iterator[Outcome]:
+        with self._pool.operation(m.ReadFiles(self._asked), self._wait(), again=True) as operation:
+            self._retries.begun_at(-len(self._wanted))
+            while not isinstance(found := operation.answer(), m.End):
+                if isinstance(found, m.Files):
+                    yield from self._keep(held, found)
+                elif isinstance(found, m.Outcome):
+                    yield from self._failed(found)
+                else:
+                    raise CorruptedResponse("an answer of another kind")
+        if self._wanted:
+            raise CorruptedResponse("the server says nothing of some files")
+
+    def _keep(self, held: ExitStack, found: m.Files) -> Iterator[Outcome]:
+        for one in found.files:
+            file = self._wanted.pop(one.path, None)
+            if file is None:
+                raise CorruptedResponse("a file that nobody asked for")
+            try:
+                if blake3(one.content).digest() != one.digest:
+                    raise ChangedWhileRead
+                where, name = os.path.split(file.local)
+                batch, added = self._place(held, where or ".")
+                batch.add(RelPath((name,)), one.content, one.mtime)
+                added.append(file)
+            except (OSError, FileNameError, ChangedWhileRead) as error:
+                yield Outcome(file, error)
+
+    def _place(self, held: ExitStack, directory: str) -> tuple[Batch, list[LocalFile]]:
+        if directory not in self._places:
+            batch = held.enter_context(Destination(directory)).batch(replace=self._replace)
+            held.callback(batch.discard)
+            self._places[directory] = batch, []
+        return self._places[directory]
+
+    def _failed(self, found: m.Outcome) -> Iterator[Outcome]:
+        if found.committed or not found.failed:
+            raise CorruptedResponse("an outcome of nothing that was asked for")
+        for failure in found.failed:
+            path = self._asked[failure.index] if failure.index < len(self._asked) else None
+            file = self._wanted.pop(path, None) if path is not None else None
+            if file is None:
+                raise CorruptedResponse("an outcome of a file that nobody asked for")
+            error = error_of(failure.code, failure.message, str(path))
+            yield Outcome(
+                file, not_found(SourceNotFound, str(path)) if isinstance(error, FileNotFoundError) else error
+            )
+
+    def _commit(self) -> Iterator[Outcome]:
+        for batch, added in self._places.values():
+            for file, error in zip(added, batch.commit(), strict=True):
+                yield Outcome(file, error)

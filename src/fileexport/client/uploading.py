@@ -1,0 +1,372 @@
+"""One file to the server: at full speed, in chunks that its caller sees, and again after a cut."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+
+from blake3 import blake3
+
+from fileexport.client.answers import no_directory, not_found
+from fileexport.client.chunks import (
+    DEFAULT_CHUNK,
+    CallerRaised,
+    Chunks,
+    ProcessChunk,
+    Progress,
+    Reports,
+    Retries,
+)
+from fileexport.client.connection import Wait
+from fileexport.client.listings import hashes
+from fileexport.client.operation import Operation
+from fileexport.client.pool import Pool
+from fileexport.errors import (
+    BusyError,
+    ChangedWhileRead,
+    CorruptedResponse,
+    SourceNotFound,
+)
+from fileexport.paths import RelPath
+from fileexport.wire import messages as m
+
+#: From this size on an upload that is cut is continued, and hashed beside the sending.
+_LARGE = 1 << 20
+_PIECE = 1 << 20
+#: A frame of content that passes through Python: what TLS takes at once is a part of it.
+_COPIED = 256 << 10
+#: Smaller frames are not worth their header, unless the server's windows are that small.
+_LEAST = 64 << 10
+#: The hash runs before the sending at most so far, so that a file is read from its disk once.
+_AHEAD = 64 << 20
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class Source:
+    """A regular file here, open. Raises `SourceNotFound`, `IsADirectoryError`, else `OSError`."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self.descriptor = os.open(path, _OPEN)
+        except FileNotFoundError:
+            raise not_found(SourceNotFound, path) from None
+        self.status = os.fstat(self.descriptor)
+        try:
+            if stat.S_ISDIR(self.status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            if not stat.S_ISREG(self.status.st_mode):
+                raise PermissionError(errno.EACCES, "not a regular file", path)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """In bytes, as it was opened."""
+        return self.status.st_size
+
+    @property
+    def identity(self) -> bytes:
+        """16 bytes that another file, or another content of it, does not have."""
+        return blake3(repr(_marks(self.status)).encode("ascii")).digest(length=16)
+
+    def check_same(self) -> None:
+        """Raise `ChangedWhileRead` where it was written to since it was opened."""
+        if _marks(os.fstat(self.descriptor)) != _marks(self.status):
+            raise ChangedWhileRead
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self.descriptor)
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _marks(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class _Hash:
+    """BLAKE3 of an open file: a large one by a thread beside the sending, a small one when it is asked."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._hasher = blake3()
+        self._error: BaseException | None = None
+        self._turn = threading.Condition()
+        self._limit = _AHEAD
+        self._is_stopped = False
+        self._thread: threading.Thread | None = None
+        if source.size > _LARGE:
+            self._thread = threading.Thread(target=self._run, name="fileexport-hash", daemon=True)
+            self._thread.start()
+
+    def reached(self, offset: int) -> None:
+        """The sending is at `offset`."""
+        if offset + _AHEAD >= self._limit + _PIECE:
+            with self._turn:
+                self._limit = offset + _AHEAD
+                self._turn.notify()
+
+    def digest(self) -> bytes:
+        """The hash of the whole file. Raises `ChangedWhileRead` where it became shorter, and `OSError`."""
+        if self._thread is None:
+            self._read_all()
+        else:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._hasher.digest()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._turn:
+            self._is_stopped = True
+            self._turn.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._read_all()
+        except BaseException as error:
+            self._error = error
+
+    def _read_all(self) -> None:
+        self._hasher.reset()
+        buffer = memoryview(bytearray(min(_PIECE, self._source.size)))
+        offset = 0
+        while offset < self._source.size and not self._is_stopped:
+            count = os.preadv(self._source.descriptor, [buffer[: self._source.size - offset]], offset)
+            if not count:
+                raise ChangedWhileRead
+            self._hasher.update(buffer[:count])
+            offset += count
+            with self._turn:
+                while offset >= self._limit and not self._is_stopped:
+                    self._turn.wait()
+
+
+def upload(
+    pool: Pool,
+    source: str,
+    target: RelPath,
+    *,
+    wait: Callable[[], Wait],
+    replace: bool = False,
+    chunk_size: int = DEFAULT_CHUNK,
+    process_chunk: ProcessChunk | None = None,
+    file_name: str | None = None,
+    progress: Progress | None = None,
+) -> bool:
+    """Send the file `source` so that it is `target`; False where `process_chunk` cancelled it.
+
+    Once it returns True the server has committed content, name and modification time. A source that changes
+    meanwhile is sent once more from its beginning, `process_chunk` being called again; then it is
+    `ChangedWhileRead`. After a cut it goes on by itself. After an error nothing stands under the name that
+    was not there before; of a large file the server keeps for a day what it got, and a further call goes on
+    there.
+    """
+    for is_last_try in (False, True):
+        with Source(source) as opened:
+            chunks = None
+            if process_chunk is not None:
+                chunks = Chunks(process_chunk, chunk_size, opened.size, file_name or target.name)
+            one = _Upload(pool, opened, target, replace, chunks, Reports(progress, opened.size), wait)
+            try:
+                return one.run()
+            except ChangedWhileRead:
+                if is_last_try:
+                    raise
+            except CallerRaised as raised:
+                raise raised.error from None
+    raise AssertionError
+
+
+class _Upload:
+    """One file on its way, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        source: Source,
+        target: RelPath,
+        replace: bool,
+        chunks: Chunks | None,
+        reports: Reports,
+        wait: Callable[[], Wait],
+    ) -> None:
+        self._pool = pool
+        self._source = source
+        self._target = target
+        self._chunks = chunks
+        self._reports = reports
+        self._wait = wait
+        mark = source.identity if source.size >= _LARGE else None
+        self._asked = m.Write(target, source.size, source.status.st_mtime_ns, replace, mark)
+        self._hash = _Hash(source)
+        self._retries = Retries()
+        self._has_ended = self._is_doubtful = False
+
+    def run(self) -> bool:
+        """Send it. Raises what the server says, `ChangedWhileRead`, and what reading and the caller raise."""
+        was_cut = False
+        try:
+            while True:
+                try:
+                    return self._attempt()
+                except ConnectionError as error:
+                    self._retries.after(error)
+                    was_cut = True
+                    self._is_doubtful |= self._has_ended
+                except BusyError as error:
+                    # What a cut connection held is not free at once.
+                    if not was_cut:
+                        raise
+                    self._retries.after(error)
+                except FileExistsError:
+                    if self._is_doubtful and not self._asked.replace and self._is_there():
+                        return True
+                    raise
+                except FileNotFoundError as error:
+                    raise no_directory(error, str(self._target.parent)) from None
+        finally:
+            self._hash.stop()
+
+    def _is_there(self) -> bool:
+        """Whether what stands under the name is ours: an answer that was lost had said so."""
+        found = [(one.size, one.digest) for one in hashes(self._pool, self._target, self._wait())]
+        return found == [(self._source.size, self._hash.digest())]
+
+    def _attempt(self) -> bool:
+        resumes = self._asked.source is not None
+        path = str(self._target)
+        with self._pool.operation(self._asked, self._wait(), path=path, answered=resumes) as operation:
+            offset = operation.reply(m.Ready).offset if resumes else 0
+            if offset > self._source.size:
+                raise CorruptedResponse("the server has more of the file than there is")
+            self._retries.begun_at(offset)
+            _Sending(operation, self._source, self._hash, self._reports).run(offset, self._chunks)
+            if self._chunks is not None and self._chunks.stopped:
+                return False
+            self._finish(operation)
+        return True
+
+    def _finish(self, operation: Operation) -> None:
+        self._source.check_same()
+        digest = self._hash.digest()
+        self._source.check_same()
+        operation.say(m.End(self._source.size, digest))
+        self._has_ended = True
+        found = operation.answer()
+        while isinstance(found, m.Ready):
+            found = operation.answer()
+        if found != m.End(self._source.size, digest):
+            raise CorruptedResponse("the server committed something else")
+
+
+class _Sending:
+    """The content of one file onto one stream."""
+
+    def __init__(self, operation: Operation, source: Source, hash: _Hash, reports: Reports) -> None:
+        self._operation = operation
+        self._connection = operation.connection
+        self._source = source
+        self._hash = hash
+        self._reports = reports
+        session = operation.session
+        assert session.peer is not None
+        offer = session.peer.limits
+        self._largest = offer.data
+        self._least = max(min(_LEAST, offer.data, offer.stream_credit // 2, offer.connection_credit // 2), 1)
+        self._shrink = None
+        if "zstd" in session.features:
+            from fileexport.wire.zstd import Shrinker
+
+            self._shrink = Shrinker().pack
+
+    def run(self, offset: int, chunks: Chunks | None) -> None:
+        """Send all from `offset` on, and all to `chunks` that they have not seen, until they want no more."""
+        self._hash.reached(offset)
+        if chunks is not None:
+            self._send_chunks(offset, chunks)
+        elif self._connection.can_send_file and self._shrink is None:
+            self._send_file(offset)
+        else:
+            self._send_copied(offset)
+
+    def _send_file(self, offset: int) -> None:
+        while offset < self._source.size:
+            size = self._room(self._source.size - offset)
+            wait = self._operation.wait
+            if not self._connection.send_file(
+                self._operation.stream, self._source.descriptor, offset, size, wait
+            ):
+                raise ChangedWhileRead
+            offset += size
+            self._at(offset)
+
+    def _send_copied(self, offset: int) -> None:
+        buffer = memoryview(bytearray(min(_COPIED, self._source.size)))
+        while offset < self._source.size:
+            count = self._read(buffer, offset)
+            self._send(buffer[:count])
+            offset += count
+            self._at(offset)
+
+    def _send_chunks(self, offset: int, chunks: Chunks) -> None:
+        buffer = memoryview(bytearray(min(_COPIED, self._source.size)))
+        position = min(offset, chunks.fed)
+        while position < self._source.size:
+            count = self._read(buffer, position)
+            if position + count > chunks.fed and not self._feed(
+                chunks, buffer[chunks.fed - position : count]
+            ):
+                return
+            if position + count > offset:
+                self._send(buffer[max(offset - position, 0) : count])
+            position += count
+            self._at(position)
+
+    def _feed(self, chunks: Chunks, content: memoryview) -> bool:
+        try:
+            return chunks.feed(content)
+        except BaseException:
+            # Nothing of ours was interrupted: the server can be told, so that it keeps nothing.
+            self._operation.cancel()
+            raise
+
+    def _read(self, buffer: memoryview, offset: int) -> int:
+        count = os.preadv(self._source.descriptor, [buffer[: self._source.size - offset]], offset)
+        if not count:
+            raise ChangedWhileRead
+        return count
+
+    def _send(self, content: memoryview) -> None:
+        while content:
+            size = self._room(len(content))
+            packed = self._shrink(content[:size]) if self._shrink is not None else None
+            self._connection.send_content(
+                self._operation.stream,
+                content[:size] if packed is None else packed,
+                self._operation.wait,
+                compressed=packed is not None,
+            )
+            content = content[size:]
+
+    def _room(self, left: int) -> int:
+        """How much the next frame may hold, of `left` bytes."""
+        while not (room := self._operation.room(min(self._least, left))):
+            self._operation.reply(m.Ready)
+        return min(room, left, self._largest)
+
+    def _at(self, offset: int) -> None:
+        self._hash.reached(offset)
+        self._reports.at(offset)

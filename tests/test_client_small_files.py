@@ -1,0 +1,276 @@
+"""Many small files, each way: batches, outcomes, cuts, and servers that lie about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from blake3 import blake3
+from twisted.trial.unittest import SynchronousTestCase
+
+from fileexport.client import chunks
+from fileexport.client.blocking import Client
+from fileexport.client.names import LocalFile, Outcome
+from fileexport.errors import (
+    ChangedWhileRead,
+    CorruptedResponse,
+    DestinationNotFound,
+    FileNameError,
+    SourceNotFound,
+)
+from fileexport.paths import RelPath
+from fileexport.wire import messages as m
+from tests.client_server import Peer, Script, ScriptedServer
+
+
+def small(path: str, content: bytes, digest: bytes | None = None) -> m.SmallFile:
+    """A file of the wire."""
+    return m.SmallFile(RelPath(path.split("/")), 7, digest or blake3(content).digest(), content)
+
+
+class SmallCase(SynchronousTestCase):
+    """A directory of files here, and a server that is closed at the end."""
+
+    def setUp(self) -> None:
+        self.patch(chunks, "BACKOFF", (0.0,) * 5)
+        self.here = Path(self.mktemp())
+        self.here.mkdir()
+        self.got: dict[str, bytes] = {}
+
+    def client(self, *scripts: Script, **options: object) -> Client:
+        """A client of a server with these scripts."""
+        server = ScriptedServer(*scripts, **options)  # type: ignore[arg-type]
+        self.addCleanup(server.close)
+        return server.client()
+
+    def local(self, name: str, content: bytes | None = None, size: int | None = None) -> LocalFile:
+        """A file here, written where content is given; it belongs to ``s/NAME`` there."""
+        path = self.here / name
+        if content is not None:
+            path.write_bytes(content)
+        status = os.stat(path) if content is not None else None
+        found = size if size is not None else status.st_size if status else 0
+        return LocalFile(f"s/{name}", str(path), found, status.st_mtime_ns if status else 0)
+
+    def files(self, peer: Peer, stream: int) -> int:
+        """Take all files of a stream; returns how many."""
+        count = 0
+        while True:
+            found = peer.next()
+            assert not isinstance(found, m.Message)
+            message = getattr(found, "message", None)
+            if isinstance(message, m.Files):
+                peer.session.consumed(stream, getattr(found, "size", 0))
+                for file in message.files:
+                    assert blake3(file.content).digest() == file.digest
+                    self.got[str(file.path)] = file.content
+                count += len(message.files)
+            elif isinstance(message, m.End):
+                return count
+
+    def take_all(self, peer: Peer) -> None:
+        """Commit whatever comes."""
+        while True:
+            stream, _ = peer.hear(m.WriteFiles)
+            count = self.files(peer, stream)
+            if count:
+                peer.say(m.Outcome([m.Range(0, count)]), stream)
+            peer.say(m.End(), stream)
+
+
+def failures(outcomes: Iterable[Outcome]) -> dict[str, type[Exception]]:
+    """Of the files that failed, how."""
+    return {one.file.path: type(one.error) for one in outcomes if one.error is not None}
+
+
+class UploadTests(SmallCase):
+    """Small files to the server."""
+
+    def test_many(self) -> None:
+        """Files of all sizes up to 64 KiB arrive in as many batches as it takes, each with its outcome."""
+        files = [self.local(str(i), bytes([i % 251]) * (i * 37 % 65537)) for i in range(1500)]
+        outcomes = list(self.client(self.take_all).upload_small(files, "/d"))
+        self.assertEqual(len(outcomes), 1500)
+        self.assertEqual(failures(outcomes), {})
+        self.assertEqual(self.got, {f"/{file.path}": Path(file.local).read_bytes() for file in files})
+
+    def test_small_windows(self) -> None:
+        """A server that takes little at once gets small batches; what does not fit at all is a failure."""
+        offer = m.Offer(control=1024, data=512, streams=1, stream_credit=2000, connection_credit=2000)
+        files = [self.local(str(i), bytes(i)) for i in range(0, 1200, 60)]
+        outcomes = list(self.client(self.take_all, offer=offer).upload_small(files, "/d"))
+        found = failures(outcomes)
+        self.assertEqual(set(found.values()), {ValueError})
+        self.assertEqual(len(found) + len(self.got), len(files))
+        self.assertTrue(len(self.got) > 10)
+
+    def test_local_failures(self) -> None:
+        """What is missing, too large, a directory or a FIFO here is an outcome; the others arrive."""
+        os.mkfifo(self.here / "fifo")
+        (self.here / "directory").mkdir()
+        bad = [
+            self.local("none"),
+            self.local("fifo"),
+            self.local("directory"),
+            self.local("big", bytes(65537)),
+        ]
+        bad.append(LocalFile("../up", str(self.here / "big"), 1, 0))
+        files = [*bad, self.local("good", b"good"), self.local("grown", b"grown since", size=3)]
+        outcomes = list(self.client(self.take_all).upload_small(files, "/d"))
+        kinds = {"s/none": SourceNotFound, "s/fifo": PermissionError, "s/directory": IsADirectoryError}
+        self.assertEqual(failures(outcomes), {**kinds, "s/big": ValueError, "../up": FileNameError})
+        self.assertEqual(self.got, {"/s/good": b"good", "/s/grown": b"grown since"})
+
+    def test_remote_failures(self) -> None:
+        """What the server says of a file is its outcome."""
+
+        def script(peer: Peer) -> None:
+            stream, _ = peer.hear(m.WriteFiles)
+            self.files(peer, stream)
+            peer.say(m.Outcome([m.Range(1, 1)], [m.Failure(0, 4, ""), m.Failure(2, 1, "")]), stream)
+            peer.say(m.End(), stream)
+            peer.next()
+
+        files = [self.local(str(i), b"") for i in range(3)]
+        outcomes = list(self.client(script).upload_small(files, "/d"))
+        self.assertEqual(failures(outcomes), {"s/0": FileExistsError, "s/2": DestinationNotFound})
+        self.assertEqual(getattr(outcomes[-1].error, "filename", None), "/d/s")
+
+    def test_lies(self) -> None:
+        """Outcomes twice, of files that nobody sent, of none, or left out break the protocol."""
+        lies = [
+            [m.Outcome([m.Range(0, 3)])],
+            [m.Outcome([m.Range(0, 2**32 - 1)])],
+            [m.Outcome([m.Range(0, 1), m.Range(0, 1)])],
+            [m.Outcome([], [m.Failure(7, 4, "")])],
+            [m.Outcome([m.Range(0, 1)])],
+            [m.Outcome()],
+        ]
+        for lie in lies:
+
+            def script(peer: Peer, lie: list[m.Outcome] = lie) -> None:
+                stream, _ = peer.hear(m.WriteFiles)
+                self.files(peer, stream)
+                for one in [*lie, m.End()]:
+                    peer.say(one, stream)
+                peer.next()
+
+            files = [self.local(str(i), b"") for i in range(2)]
+            self.assertRaises(CorruptedResponse, list, self.client(script).upload_small(files, "/d"))
+
+    def test_cut(self) -> None:
+        """After a cut, files without an outcome are sent again; what was committed before has arrived."""
+
+        def cut(peer: Peer) -> None:
+            stream, _ = peer.hear(m.WriteFiles)
+            self.files(peer, stream)
+            peer.say(m.Outcome([m.Range(0, 1)]), stream)
+
+        def rest(peer: Peer) -> None:
+            stream, _ = peer.hear(m.WriteFiles)
+            self.files(peer, stream)
+            peer.say(m.Outcome([m.Range(1, 1)], [m.Failure(0, 4, ""), m.Failure(2, 4, "")]), stream)
+            peer.say(m.End(), stream)
+            peer.next()
+
+        def hashes(peer: Peer) -> None:
+            while True:
+                stream, asked = peer.hear(m.Hash)
+                content = b"1" if asked.path.name == "1" else b"other"
+                peer.say(m.Hashes([m.FileHash(RelPath(), len(content), blake3(content).digest())]), stream)
+                peer.say(m.End(), stream)
+
+        files = [self.local(str(i), b"%d" % i) for i in range(4)]
+        outcomes = list(self.client(cut, rest, hashes).upload_small(files, "/d"))
+        self.assertEqual(sorted(one.file.path for one in outcomes), ["s/0", "s/1", "s/2", "s/3"])
+        self.assertEqual(failures(outcomes), {"s/3": FileExistsError})
+
+
+class DownloadTests(SmallCase):
+    """Small files from the server."""
+
+    def test_many(self) -> None:
+        """Files arrive with content and time; what the server refuses is an outcome of its own."""
+
+        def script(peer: Peer) -> None:
+            while True:
+                stream, asked = peer.hear(m.ReadFiles)
+                for index, path in enumerate(asked.paths):
+                    if path.name == "no":
+                        peer.say(m.Outcome([], [m.Failure(index, 1, "")]), stream)
+                        continue
+                    peer.say(m.Files([small("/".join(path.parts), path.name.encode() * 5)]), stream)
+                peer.say(m.End(), stream)
+
+        files = [self.local(name) for name in ("no", *map(str, range(1100)))]
+        outcomes = list(self.client(script).download_small(files, "/d"))
+        self.assertEqual(len(outcomes), 1101)
+        self.assertEqual(failures(outcomes), {"s/no": SourceNotFound})
+        self.assertEqual((self.here / "77").read_bytes(), b"77" * 5)
+        self.assertEqual(os.stat(self.here / "77").st_mtime_ns, 7)
+        self.assertEqual(len(os.listdir(self.here)), 1100)
+
+    def test_taken(self) -> None:
+        """A name that is taken is `FileExistsError` unless `replace`."""
+
+        def script(peer: Peer) -> None:
+            while True:
+                stream, asked = peer.hear(m.ReadFiles)
+                peer.say(m.Files([small("d/s/a", b"new")]), stream)
+                peer.say(m.End(), stream)
+
+        file = self.local("a", b"old")
+        client = self.client(script)
+        self.assertEqual(failures(client.download_small([file], "/d")), {"s/a": FileExistsError})
+        self.assertEqual((self.here / "a").read_bytes(), b"old")
+        self.assertEqual(failures(client.download_small([file], "/d", replace=True)), {})
+        self.assertEqual((self.here / "a").read_bytes(), b"new")
+
+    def test_lies(self) -> None:
+        """Files that nobody asked for, or asked for once and sent twice, are not written."""
+        for names in (["d/s/b"], ["d/s/a", "d/s/a"], ["a"], []):
+
+            def script(peer: Peer, names: list[str] = names) -> None:
+                stream, _ = peer.hear(m.ReadFiles)
+                for name in names:
+                    peer.say(m.Files([small(name, b"x")]), stream)
+                peer.say(m.End(), stream)
+                peer.next()
+
+            file = self.local("a")._replace(local=str(self.here / f"a{len(names)}"))
+            self.assertRaises(CorruptedResponse, list, self.client(script).download_small([file], "/d"))
+        self.assertTrue(set(os.listdir(self.here)) <= {"a1", "a2"})
+
+    def test_wrong_hash(self) -> None:
+        """A file with a wrong hash is not written."""
+
+        def script(peer: Peer) -> None:
+            stream, _ = peer.hear(m.ReadFiles)
+            peer.say(m.Files([small("d/s/a", b"x", bytes(32)), small("d/s/b", b"y")]), stream)
+            peer.say(m.End(), stream)
+            peer.next()
+
+        files = [self.local("a"), self.local("b")]
+        outcomes = list(self.client(script).download_small(files, "/d"))
+        self.assertEqual(failures(outcomes), {"s/a": ChangedWhileRead})
+        self.assertEqual(os.listdir(self.here), ["b"])
+
+    def test_cut(self) -> None:
+        """After a cut, what had come stays, and the rest is asked for."""
+        asked: list[list[str]] = []
+
+        def script(peer: Peer) -> None:
+            stream, operation = peer.hear(m.ReadFiles)
+            asked.append([path.name for path in operation.paths])
+            for path in operation.paths[: 2 if len(asked) == 1 else None]:
+                peer.say(m.Files([small("/".join(path.parts), b"x")]), stream)
+            if len(asked) > 1:
+                peer.say(m.End(), stream)
+                peer.next()
+
+        files = [self.local(name) for name in "abc"]
+        outcomes = list(self.client(script).download_small(files, "/d"))
+        self.assertEqual(failures(outcomes), {})
+        self.assertEqual(asked, [["a", "b", "c"], ["c"]])
+        self.assertEqual(sorted(os.listdir(self.here)), ["a", "b", "c"])
