@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport.cli import COMMANDS, background, main
 from fileexport.endpoints import TlsContext
 from fileexport.keys import pin_of
-from fileexport.tokens import check_token, generate_token, hash_token, is_weak, parse_token_file
+from fileexport.token_file import parse_token_file
+from fileexport.tokens import check_token, generate_token, hash_token, is_weak
 
 #: Seconds after which a child that does not end has failed.
 PATIENCE = 60
@@ -93,6 +94,26 @@ class MistakeTests(Case):
             self.assert_refused(
                 result, 2, "--port: ", "--anonymous: ", "--max-connections: ", f"--root: {root}: "
             )
+
+    def test_words(self) -> None:
+        """A PORT or a TOKEN that is none is one line that does not repeat it, and status 2."""
+        for command in ("run", "start"):
+            for port in ("http", "-0", "65536", "", "hunter2hunter2"):
+                result = self.run_command(command, "--", str(self.base), port)
+                self.assert_refused(result, 2, "PORT is a number from 0 to 65535")
+                self.assertNotIn("hunter2", result.output)
+            for token in ("hunter2", "hunter2 hunter2", ""):
+                result = self.run_command(command, str(self.base), "6768", token)
+                self.assert_refused(result, 2, "TOKEN: a token is 8 to 256 printable ASCII characters")
+                self.assertNotIn("hunter2", result.output)
+
+    def test_token_in_the_process_list(self) -> None:
+        """A TOKEN on the command line works, with one line of warning that does not repeat it."""
+        root = str(self.base / "none")
+        result = self.run_command("run", root, "0", "hunter2hunter2")
+        warning, mistake = result.stderr.splitlines()
+        self.assertEqual(warning, "warning: the process list shows TOKEN to everybody here; use --token-file")
+        self.assertTrue(mistake.startswith(f"Error: --root: {root}: "), mistake)
 
     def test_pid_file_in_the_root(self) -> None:
         """`start` does not put its pid file into what it exports."""

@@ -1,0 +1,344 @@
+"""How a command finds its server and its token, what it says when it cannot, and what it imports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from fileexport.cli.connecting import absolute, read_token, settings_of, single_name
+from fileexport.tokens import generate_token
+from tests.cli_case import TOKEN, CliCase, fill
+
+PATIENCE = 60
+NONE = dict.fromkeys(("hostname", "port", "public_key", "ca_file", "tls", "timeout"))
+
+
+class SettingsTests(SynchronousTestCase):
+    """Options and environment."""
+
+    def settings(self, **environ: str) -> dict[str, object]:
+        """What an environment alone gives."""
+        complete = {"FILEEXPORT_HOSTNAME": "h", "FILEEXPORT_TOKEN": "t" * 8, **environ}
+        return settings_of(NONE, complete)
+
+    def wrong(self, message: str, **environ: str) -> None:
+        """The environment is refused with a sentence that begins so."""
+        error = self.assertRaises(click.UsageError, self.settings, **environ)
+        self.assertTrue(error.message.startswith(message), error.message)
+
+    def test_defaults(self) -> None:
+        """A host and a token are enough."""
+        expected = {**NONE, "hostname": "h", "port": 6768, "token": "tttttttt"}
+        self.assertEqual(self.settings(), expected)
+
+    def test_environment(self) -> None:
+        """Each variable is read."""
+        found = self.settings(
+            FILEEXPORT_PORT="70",
+            FILEEXPORT_PUBLIC_KEY="sha256/x",
+            FILEEXPORT_CA_FILE="/ca",
+            FILEEXPORT_TLS="1",
+        )
+        self.assertEqual((found["port"], found["public_key"], found["ca_file"]), (70, "sha256/x", "/ca"))
+        self.assertIs(found["tls"], True)
+
+    def test_options(self) -> None:
+        """Options come before the environment."""
+        given = {**NONE, "hostname": "o", "port": "71", "tls": False, "timeout": 5}
+        environ = {"FILEEXPORT_HOSTNAME": "h", "FILEEXPORT_PORT": "70", "FILEEXPORT_TLS": "1"}
+        found = settings_of(given, {**environ, "FILEEXPORT_TOKEN": "t" * 8})
+        self.assertEqual(
+            (found["hostname"], found["port"], found["tls"], found["timeout"]), ("o", 71, False, 5)
+        )
+
+    def test_switch(self) -> None:
+        """FILEEXPORT_TLS is a yes or a no; empty is as if it were not there."""
+        found = [self.settings(FILEEXPORT_TLS=value)["tls"] for value in ("1", "yes", "0", "off", "")]
+        self.assertEqual(found, [True, True, False, False, None])
+        self.wrong("FILEEXPORT_TLS is 1 or 0", FILEEXPORT_TLS="maybe")
+
+    def test_wrong(self) -> None:
+        """What is missing, or is no port, is said."""
+        self.wrong("no server is named: set FILEEXPORT_HOSTNAME", FILEEXPORT_HOSTNAME="")
+        self.wrong("there is no token: set FILEEXPORT_TOKEN", FILEEXPORT_TOKEN="")
+        for port in ("0", "65536", "http", "-1", "1 2", "９"):
+            self.wrong("the port is a number from 1 to 65535", FILEEXPORT_PORT=port)
+
+
+class TokenFileTests(SynchronousTestCase):
+    """FILEEXPORT_TOKEN_FILE."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+
+    def read(self, content: str, mode: int = 0o600) -> str:
+        """The token of a file."""
+        self.path.write_text(content)
+        self.path.chmod(mode)
+        return read_token({"FILEEXPORT_TOKEN_FILE": str(self.path)})
+
+    def wrong(self, message: str, content: str, mode: int = 0o600) -> None:
+        """The file is refused; nothing of it is shown."""
+        error = self.assertRaises(click.UsageError, self.read, content, mode)
+        self.assertIn(message, error.message)
+        self.assertNotIn("secret", error.message)
+
+    def test_read(self) -> None:
+        """The first word that is no comment; the daemon's own token file will do."""
+        self.assertEqual(self.read("# mine\n\n secret-token name=x may=read\nother\n"), "secret-token")
+        self.assertEqual(self.read("secret-token"), "secret-token")
+
+    def test_environment_first(self) -> None:
+        """FILEEXPORT_TOKEN comes before its file, which is not read then."""
+        environ = {"FILEEXPORT_TOKEN": "mine-mine", "FILEEXPORT_TOKEN_FILE": "/none"}
+        self.assertEqual(read_token(environ), "mine-mine")
+
+    def test_mode(self) -> None:
+        """A file that others can read or write is refused."""
+        for mode in (0o644, 0o640, 0o620, 0o602):
+            self.wrong("chmod 600", "secret-token", mode)
+
+    def test_wrong(self) -> None:
+        """No file, no token in it, only a stored form of one."""
+        self.wrong("holds no token", "# secret\n\n")
+        self.wrong("stored form", "fex1:secret:a:b")
+        self.path.unlink()
+        environ = {"FILEEXPORT_TOKEN_FILE": str(self.path)}
+        error = self.assertRaises(click.UsageError, read_token, environ)
+        self.assertIn("cannot be read: No such file", error.message)
+
+
+class PathTests(SynchronousTestCase):
+    """Remote paths and names as arguments."""
+
+    def test_absolute(self) -> None:
+        """A path is absolute and has one spelling."""
+        self.assertEqual([absolute(path) for path in ("/", "//a//b/", "/ä")], ["/", "/a/b", "/ä"])
+        for path in ("", "a", "./a", "..", "/a/../b", "/a/./b", "/" + "n" * 256):
+            self.assertRaises(click.UsageError, absolute, path)
+
+    def test_name(self) -> None:
+        """A name is one."""
+        self.assertEqual(single_name("a b", "usage"), "a b")
+        for name in ("", ".", "..", "a/b", "/a", "n" * 256):
+            self.assertRaises(click.UsageError, single_name, name, "usage")
+
+
+class ServerTests(CliCase):
+    """What is said where the server does not answer, or not as it should."""
+
+    def test_wrong_token(self) -> None:
+        """A wrong token is 6, one that is none 2; neither is shown."""
+        hint = "check FILEEXPORT_TOKEN, or the file that FILEEXPORT_TOKEN_FILE names"
+        self.refused(6, f"the token is wrong: {hint}", "list", FILEEXPORT_TOKEN=generate_token())
+        result = self.run_command("list", FILEEXPORT_TOKEN="short")
+        self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (2, 1))
+        self.assertNotIn("short", result.stderr)
+
+    def test_token_file(self) -> None:
+        """The token may come from a file."""
+        path = self.here / "token"
+        path.touch(0o600)
+        path.write_text(f"{TOKEN}\n")
+        self.done("list", FILEEXPORT_TOKEN=None, FILEEXPORT_TOKEN_FILE=str(path))
+
+    def test_nobody(self) -> None:
+        """Where nobody listens it is 5, and it is said what to check."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        result = self.run_command("list", "--port", str(port))
+        self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (5, 1), result.stderr)
+        self.assertIn(f"127.0.0.1 port {port}: ", result.stderr)
+        self.assertIn("FILEEXPORT_PORT", result.stderr)
+
+    def test_silence(self) -> None:
+        """A server that says nothing is 5, after the time that was given."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            result = self.run_command("list", "-t", "50", "--port", str(silent.getsockname()[1]))
+        self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (5, 1), result.stderr)
+        self.assertIn("give more time with -t MS", result.stderr)
+
+    def test_other_protocol(self) -> None:
+        """A port that speaks something else is 7."""
+        with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+            result = self.run_command("list", "--port", str(port))
+        self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (7, 1), result.stderr)
+        self.assertIn("FILEEXPORT_PORT", result.stderr)
+
+    def test_plain_elsewhere(self) -> None:
+        """Another machine is not spoken to without TLS; the options are named."""
+        result = self.run_command("list", "--hostname", "192.0.2.7", "-t", "100")
+        self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (2, 1), result.stderr)
+        self.assertIn("give --public-key or --ca-file", result.stderr)
+
+    def test_programs(self) -> None:
+        """A usage that is wrong is an event too."""
+        error, summary = self.events("list", "relative", status=2)
+        self.assertEqual((error["event"], error["name"], summary["exit"]), ("error", "UsageError", 2))
+
+
+class ProcessTests(CliCase):
+    """Commands as processes of their own."""
+
+    def begin(self, *words: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        """Start `fileexport WORDS` in the local directory."""
+        program = "from fileexport.cli import main; main(prog_name='fileexport')"
+        search = [str(Path(entry).absolute()) for entry in sys.path if entry]
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("FILEEXPORT_")
+        }
+        environment |= {name: value for name, value in self.environment.items() if value is not None}
+        environment["PYTHONPATH"] = os.pathsep.join(search)
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            cwd=self.here,
+            env=environment,
+        )
+
+    def test_broken_pipe(self) -> None:
+        """Who stops reading is not complained about."""
+        fill(self.there, {"big": bytes(5_000_000)})
+        fill(self.there, {f"d/{'long' * 20}{n}": "" for n in range(3000)})
+        for words in (
+            ("cat", f"{self.remote}/big"),
+            ("list", f"{self.remote}/d"),
+            ("list", "--json", f"{self.remote}/d"),
+        ):
+            with self.begin(*words) as process:
+                assert process.stdout is not None and process.stderr is not None
+                self.assertTrue(process.stdout.read(10))
+                process.stdout.close()
+                self.assertEqual(process.stderr.read(), b"", words)
+                self.assertEqual(process.wait(PATIENCE), 0, words)
+
+    def test_full_disk(self) -> None:
+        """Where the output cannot be written, one line says so."""
+        if not os.path.exists("/dev/full"):
+            raise SkipTest("no /dev/full")
+        fill(self.there, {"f": "1"})
+        full = os.open("/dev/full", os.O_WRONLY)
+        self.addCleanup(os.close, full)
+        for words in (("cat", f"{self.remote}/f"), ("list",), ("list", "--json")):
+            with self.begin(*words, stdout=full) as process:
+                _, stderr = process.communicate(timeout=PATIENCE)
+            self.assertEqual((process.returncode, stderr.count(b"\n")), (6, 1), stderr)
+            self.assertIn(b"no space left", stderr)
+
+    def test_interrupt(self) -> None:
+        """Ctrl-C is 130 and one line."""
+        fill(self.here, {"x": "1"})
+        silent = socket.create_server(("127.0.0.1", 0))
+        silent.settimeout(PATIENCE)
+        with silent, self.begin("upload", "x", "--port", str(silent.getsockname()[1])) as process:
+            connected, _ = silent.accept()
+            with connected:
+                connected.recv(1)
+                process.send_signal(signal.SIGINT)
+                _, stderr = process.communicate(timeout=PATIENCE)
+        line = b"Interrupted: the same command goes on where this one stopped\n"
+        self.assertEqual((process.returncode, stderr), (130, line))
+
+    def test_imports(self) -> None:
+        """A command loads neither Twisted nor what only others need."""
+        program = (
+            "import sys\n"
+            "from fileexport.cli import main\n"
+            "try: main(sys.argv[1:])\n"
+            "except SystemExit as end: status = end.code\n"
+            "names = 'twisted jinja2 rich pathspec ssl cryptography asyncio OpenSSL'.split()\n"
+            "print(status, *sorted(set(sys.modules) & set(names)), file=sys.stderr)\n"
+        )
+        fill(self.here, {"a": "1"})
+        search = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
+        environment = {name: value for name, value in self.environment.items() if value is not None}
+        for words in (
+            ("list",),
+            ("upload", "a", self.remote),
+            ("download", f"{self.remote}/a", "/tmp/none/x"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", program, *words],
+                env={**os.environ, **environment, "PYTHONPATH": search},
+                cwd=self.here,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=True,
+            )
+            self.assertEqual(done.stderr.splitlines()[-1], "3" if words[0] == "download" else "0", words)
+
+
+class CompletionTests(CliCase):
+    """`completion`."""
+
+    def test_scripts(self) -> None:
+        """Each shell has its script."""
+        for shell in ("bash", "zsh", "fish"):
+            self.assertIn("_FILEEXPORT_COMPLETE", self.done("completion", shell).stdout)
+        self.assertEqual(self.run_command("completion", "csh").exit_code, 2)
+
+    def test_bash(self) -> None:
+        """bash reads its script, and completes commands and options with it."""
+        bash = shutil.which("bash")
+        if bash is None:
+            raise SkipTest("no bash")
+        script = self.done("completion", "bash").stdout
+        folder = self.here / "bin"
+        folder.mkdir()
+        program = folder / "fileexport"
+        program.write_text(
+            f"#!{sys.executable}\nfrom fileexport.cli import main\nmain(prog_name='fileexport')\n"
+        )
+        program.chmod(0o755)
+        search = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
+        for typed, found in (
+            ("do", ["download"]),
+            ("upload --confl", ["--conflict"]),
+            ("jobs --js", ["--json"]),
+        ):
+            words = ["fileexport", *typed.split()]
+            ask = (
+                f"{script}\nCOMP_WORDS=({' '.join(words)})\nCOMP_CWORD={len(words) - 1}\n"
+                f'_fileexport_completion "fileexport"\nprintf "%s\\n" "${{COMPREPLY[@]}}"\n'
+            )
+            done = subprocess.run(
+                [bash, "--norc", "-c", ask],
+                env={"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": search},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=True,
+            )
+            self.assertEqual(done.stdout.split(), found, done.stderr)
+
+
+@contextmanager
+def answering(data: bytes) -> Iterator[int]:
+    """The port of a server that says one thing to one client, and hangs up."""
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connected, _ = listener.accept()
+            with connected:
+                connected.sendall(data)
+                while connected.recv(1 << 16):
+                    pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(PATIENCE)
