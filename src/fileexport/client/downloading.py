@@ -130,7 +130,9 @@ def download(
             # What is there of it was thrown away: from the beginning, once.
             return one.run()
     except CallerRaised as raised:
-        raise raised.error from None
+        error = raised.error
+    # Out here, so that it is what it was: with its own cause and context.
+    raise error
 
 
 class _Download:

@@ -185,8 +185,11 @@ def upload(
             except ChangedWhileRead:
                 if is_last_try:
                     raise
+                continue
             except CallerRaised as raised:
-                raise raised.error from None
+                error = raised.error
+        # Out here, so that it is what it was: with its own cause and context.
+        raise error
     raise AssertionError
 
 
