@@ -42,9 +42,11 @@ class Contender:
 class Case:
     """A comparison: the first contender is ours, and every ratio is ours divided by the other's.
 
-    `prepare` fills an empty directory for all contenders and says in a few words what is measured.
+    `prepare` fills an empty directory for all contenders and says in a few words what is measured. So many
+    `rounds` count where the command line does not say how many.
     """
 
     metrics: tuple[Metric, ...]
     contenders: tuple[Contender, ...]
     prepare: Callable[[Path], str]
+    rounds: int = 5

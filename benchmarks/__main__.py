@@ -1,4 +1,4 @@
-"""Measure: `python -m benchmarks [case…] [--peers a,b] [--rounds N] [--full] [--json]`.
+"""Measure: `python -m benchmarks [case…] [--peers a,b] [--rounds N] [--full] [--dir D] [--json]`.
 
 Ours and the peers run alternately in one go, because only ratios from one run can be compared. A peer that is
 missing is named in the table. A case is chosen by its name or a part of it: `http.bulk`, `http`, `small`.
@@ -21,6 +21,7 @@ from benchmarks import Case, Contender, Measure, Missing
 from benchmarks.http_cases import http_cases
 from benchmarks.jobs import job_cases
 from benchmarks.start import START
+from benchmarks.transfer import transfer_cases
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,10 @@ def _entered(stack: ExitStack, contender: Contender, directory: Path, result: Re
         return None
 
 
-def rows(name: str, case: Case, rounds: int) -> tuple[str, list[Row]]:
+def rows(name: str, case: Case, rounds: int, parent: Path | None) -> tuple[str, list[Row]]:
     """Measure one case: what it is about, and a row for each contender and metric, ours first."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
-        directory = Path(temporary)
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=parent) as temporary:
+        directory = Path(temporary).resolve()
         # As exported directories are: every local user may read them.
         directory.chmod(0o755)
         about = case.prepare(directory)
@@ -153,8 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("case", nargs="*", help="all by default, else names or parts of names")
     parser.add_argument("--peers", type=lambda text: text.split(","), metavar="A,B", help="all by default")
-    parser.add_argument("--rounds", type=_at_least_one, default=5, metavar="N", help="5 by default")
-    parser.add_argument("--full", action="store_true", help="10,000 idle connections instead of 2,000")
+    parser.add_argument("--rounds", type=_at_least_one, metavar="N", help="5 by default, 3 for transfer")
+    parser.add_argument("--full", action="store_true", help="10,000 idle connections; 5 rounds of transfer")
+    parser.add_argument("--dir", type=Path, metavar="D", help="where the files lie; /tmp by default")
     parser.add_argument("--json", action="store_true", help="one JSON object a line for each figure")
     return parser
 
@@ -164,6 +166,7 @@ def main() -> int:
     parser = _parser()
     options = parser.parse_args()
     cases = {**http_cases(full=options.full), "http.start": START, **job_cases()}
+    cases |= transfer_cases(full=options.full)
     if unknown := [word for word in options.case if not _chosen([word], list(cases))]:
         parser.error(f"no such case: {', '.join(unknown)}; there are: {', '.join(cases)}")
     known = {one.peer for case in cases.values() for one in case.contenders if one.peer}
@@ -173,7 +176,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     incomplete = False
     for name in _chosen(options.case, list(cases)):
-        about, table = rows(name, _among(cases[name], options.peers), options.rounds)
+        case = _among(cases[name], options.peers)
+        about, table = rows(name, case, options.rounds or case.rounds, options.dir)
         incomplete |= any(row.missing is not None for row in table)
         if options.json:
             print(*(json.dumps(asdict(row)) for row in table), sep="\n", flush=True)

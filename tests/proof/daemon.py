@@ -15,20 +15,23 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 #: Seconds after which a daemon that says nothing, or does not end, has failed; no time is asserted.
 PATIENCE = 30.0
 _BANNER = r"HTTP on (http://127\.0\.0\.1:\d+/)"
+_TRANSFER = r"transfer on \S+ 127\.0\.0\.1:(\d+)"
 
 
 class Daemon:
     """`twistd -n fileexport --root ROOT` on a free port of 127.0.0.1; `args` are further options.
 
     `with` starts it and waits for its banner. On leaving the block it is killed where it still runs. Its
-    state lies beside the root unless `args` say otherwise, so that a second daemon for the root finds it.
+    state lies beside the root unless `args` say otherwise, so that a second daemon for the root finds it. The
+    transfer protocol is left out unless `args` have it: its port would be the same for every daemon.
     """
 
     def __init__(self, root: str | Path, *args: str) -> None:
         self.root = Path(root).absolute()
         state = () if "--state" in args else ("--state", f"{self.root}.state")
         twistd = Path(sys.executable).parent / "twistd"
-        options = ("--root", str(self.root), "-p", "0", *state, *args)
+        transfer = () if "--transfer" in args else ("--transfer", "none")
+        options = ("--root", str(self.root), "-p", "0", *transfer, *state, *args)
         self._command = (str(twistd), "-n", "--pidfile=", "fileexport", *options)
         self._lines: list[str] = []
         self._changed = threading.Condition()
@@ -66,6 +69,11 @@ class Daemon:
     def pid(self) -> int:
         """Of the daemon's process."""
         return self._process.pid
+
+    @property
+    def transfer_port(self) -> int:
+        """Where the transfer protocol is spoken; waits until the daemon says so."""
+        return int(self.expect(_TRANSFER)[1])
 
     @property
     def output(self) -> str:

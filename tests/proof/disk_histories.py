@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
+from fileexport.disk import batches, partials
+from fileexport.disk.batches import Batch
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.staging import Staged
 from fileexport.paths import RelPath
@@ -100,6 +104,74 @@ class History:
 
         self._promise(dict.fromkeys(there), remove)
 
+    def resumed(self, path: str) -> None:
+        """A new version in three parts: suspended twice, then committed."""
+        # The last bytes are in no journal: only the commit flushes them.
+        content, at = self.random.randbytes(52), 0
+        with patch.object(partials, "_NOTE_EVERY", 16):
+            for end in (20, 40, 52):
+                partial = self._jail.partial(View(), P(path), size=52, key=b"source", owner=b"owner")
+                assert partial.offset == at
+                for start in range(at, end, 10):
+                    partial.write(content[start : start + 10])
+                if end < 52:
+                    partial.suspend()
+                    at = end
+        version = (content, self._mode_of(path))
+        self._promise({path: version}, partial.commit)
+
+    def batch(self, paths: list[str], *, together: bool = False) -> None:
+        """New versions of several small files in one go."""
+        batch = self._jail.batch(View(), replace=True)
+        files = {path: (self.random.randbytes(20), self._mode_of(path)) for path in paths}
+        changes: dict[str, Version] = {**files}
+        with patch.object(batches, "MAX_FLUSHED", 0 if together else 64):
+            for path, (content, _) in files.items():
+                batch.add(P(path), content)
+            self._promise(changes, lambda: self._commit_all(batch, len(paths)))
+        batch.discard()
+
+    @staticmethod
+    def _commit_all(batch: Batch, count: int) -> None:
+        assert batch.commit() == [None] * count
+
+    def _mode_of(self, path: str) -> int:
+        """What a new version inherits, or the umask gives."""
+        old = self.root / path
+        if old.exists():
+            return stat.S_IMODE(old.stat().st_mode)
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+    def make_directory(self, path: str) -> None:
+        """A new directory; what is put into it later shows whether it was flushed."""
+        self._jail.make_directory(View(), P(path))
+
+    def rename(self, path: str, name: str) -> None:
+        """A file gets another name in its directory.
+
+        A disk that ties no two directories together would lose a file that moves from one to the other, and
+        nothing but a second name could help; those that keep a journal do tie them.
+        """
+        directory = P(path).parent
+        old = self.root / path
+        version = (old.read_bytes(), stat.S_IMODE(old.stat().st_mode))
+        changes: dict[str, Version] = {path: None, str(directory / name).lstrip("/"): version}
+        self._promise(
+            changes,
+            lambda: self._jail.rename(View(), P(path), View(), directory / name, replace=True),
+        )
+
+    def remove_tree(self, directory: str) -> None:
+        """A directory goes with all that is in it."""
+        files = [str(path.relative_to(self.root)) for path in (self.root / directory).rglob("*")]
+
+        def remove() -> None:
+            assert self._jail.remove_tree(View(), P(directory), recursive=True) == len(files) + 1
+
+        self._promise(dict.fromkeys(files), remove)
+
     def discard(self, path: str) -> None:
         """Throw a new version away."""
         self.stage(path)[0].discard()
@@ -145,11 +217,13 @@ class History:
                 lambda: self.upload(some[0], replace=self.random.random() < 0.7),
                 lambda: self.remove(directory, names, chosen=self.random.random() < 0.5),
                 lambda: self.crossed(some),
+                lambda: self.batch(some, together=self.random.random() < 0.5),
+                lambda: self.resumed(some[0]),
                 lambda: self.discard(some[0]),
                 lambda: self.abandon(some[0]),
                 self.recover,
             ),
-            (6, 4, 2, 1, 1, 1),
+            (6, 4, 2, 2, 2, 1, 1, 1),
         )[0]()
 
     def _all_paths(self) -> list[str]:
@@ -196,6 +270,16 @@ PLANS: dict[str, Plan] = {
         lambda history: history.upload("d/n"),
         lambda history: history.remove("d", ["n"]),
     ),
+    "resume": (lambda history: history.resumed("d/a"),),
+    "resume and create": (lambda history: history.resumed("d/n"),),
+    "batch": (lambda history: history.batch(["d/a", "d/n", "e/a"]),),
+    "batch together": (lambda history: history.batch(["d/a", "d/n"], together=True),),
+    "directory": (
+        lambda history: history.make_directory("d/s"),
+        lambda history: history.upload("d/s/n"),
+    ),
+    "rename": (lambda history: history.rename("d/a", "b"), lambda history: history.rename("d/c", "n")),
+    "remove tree": (lambda history: history.remove_tree("e"),),
     "recover": (
         lambda history: history.abandon("d/a"),
         lambda history: history.recover(),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.proof.daemon import PATIENCE
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 
 
 def resident(pid: int) -> int:

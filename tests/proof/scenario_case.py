@@ -24,6 +24,15 @@ from tests.proof.disk_scenarios import (
     RemoveChosen,
     Scenario,
 )
+from tests.proof.transfer_scenarios import (
+    Batched,
+    BatchedTogether,
+    MakeDirectory,
+    RemoveTree,
+    Rename,
+    RenameTree,
+    Resume,
+)
 
 
 class ScenarioCase(SynchronousTestCase):
@@ -71,6 +80,25 @@ class ScenarioCase(SynchronousTestCase):
         """The archive of a job is there whole, or what was there before; its notes never stay."""
         self.check(Compress)
         self.check(CompressAgain)
+
+    def test_resume(self) -> None:
+        """A file that is written in parts holds its old version or its new one; what was kept is no other."""
+        self.check(Resume)
+
+    def test_batched(self) -> None:
+        """Small files that come together are each there whole, or as they were."""
+        self.check(Batched)
+        self.check(BatchedTogether)
+
+    def test_directories(self) -> None:
+        """A directory is made, or moved, in one step; removed from within, and counted."""
+        self.check(MakeDirectory)
+        self.check(RenameTree)
+        self.check(RemoveTree)
+
+    def test_rename(self) -> None:
+        """A file has its old name or its new one."""
+        self.check(Rename)
 
     def test_control(self) -> None:
         """A file that is written in place is found out: without that the proof would be void."""
