@@ -5,8 +5,6 @@ Decides nothing about business: it hands each room what it needs and keeps the o
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,18 +17,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from fileexport import __version__
-from fileexport.addresses import Address, read_address
+from fileexport.addresses import Address
 from fileexport.config import Anonymous, Durability, NameRule, Settings
 from fileexport.disk.jail import Jail
 from fileexport.disk.state import State
+from fileexport.door_rooms import Doors
 from fileexport.endpoints import Reactor
-from fileexport.errors import ConfigurationError, PeerGone, row_for
-from fileexport.exports import Exports
+from fileexport.errors import ConfigurationError
 from fileexport.gate import Gate
-from fileexport.http_bodies import Bodies
-from fileexport.http_jobs import JobsDoor
-from fileexport.http_resource import HttpDoor, Surroundings
-from fileexport.job_rooms import JobRooms, cores
+from fileexport.job_rooms import JobRooms
 from fileexport.listening import (
     Listener,
     check_tokens,
@@ -38,38 +33,18 @@ from fileexport.listening import (
     open_listeners,
     parse_listener,
 )
-from fileexport.logs import Access, AccessLog, LogSink
+from fileexport.logs import AccessLog, LogSink
 from fileexport.metrics import Metrics
 from fileexport.paths import RelPath
-from fileexport.peers import owner_of
-from fileexport.pools import Pool
 from fileexport.startup import Prepared, is_public, reload_key
-from fileexport.transfer_connection import Finished
-from fileexport.transfer_operations import Limits
-from fileexport.transfer_protocol import TransferFactory
-from fileexport.transfer_streams import Cancelled
-from fileexport.web.access import Doorkeeper, Policy
-from fileexport.web.origin import Names, allowed_names
-from fileexport.web.request import Request
-from fileexport.web.site import Site
 
 #: Where the two sides listen when nothing else is said.
 DEFAULT_PORT = 9006
 DEFAULT_TRANSFER_PORT = 6768
 #: Seconds that answers in flight have after a stop was asked for.
 GRACE = 10.0
-#: Threads for disk work, as SECURITY's limits say, and calls that may wait for one.
-DISK_THREADS = 16
-DISK_WAITING = 1024
-#: Steps of compression that may wait for a core: one for each stream is all there can be.
-CPU_WAITING = 64
-#: Listings that may wait for a core. They run in a pool of their own: a large one takes seconds and tens of
-#: megabytes, and must hold up neither a small change nor the memory of the machine.
-MAKERS_WAITING = 64
 #: Seconds between two looks for what broken uploads have left.
 RECOVERY_TIME = 3600.0
-#: What the access log has for an operation that its client cancelled or left, as nginx has it.
-_CLIENT_LEFT = 499
 #: Seconds that threads have to end after the last answer; what still runs then is left behind.
 THREADS_GRACE = 5.0
 
@@ -100,11 +75,6 @@ class ExportService(Service):
         self._sink = sink
         self._say = say
         self._jail = _jail(settings)
-        self._disk = Pool(reactor, "disk", DISK_THREADS, DISK_WAITING)
-        self._cpu = Pool(reactor, "cpu", cores(), CPU_WAITING)
-        self._makers = Pool(reactor, "makers", cores(), MAKERS_WAITING)
-        # Of its own: a client that hashes for hours shall not keep the other door's small changes waiting.
-        self._lanes = Pool(reactor, "lanes", DISK_THREADS, DISK_WAITING)
         self._gate = Gate(
             filters=settings.address_filter,
             trusted=settings.trusted_proxy,
@@ -113,39 +83,27 @@ class ExportService(Service):
             on_full=self._stop_listening,
             on_exhausted=stop,
         )
-        self._keeper = Doorkeeper(prepared.tokens, _policy(settings, self._jail))
         self._metrics = Metrics(
             reactor,
-            connections=lambda: self.connections,
+            connections=lambda: self._doors.connections,
             accepted=lambda: self._gate.accepted,
             jobs=lambda: self._rooms.counts(),
             version=__version__,
         )
-        around = _surroundings(settings, self._gate, stop, self._metrics.render)
-        self._rooms = JobRooms(
+        self._rooms = self._job_rooms()
+        access = AccessLog(sink, settings.log_format.value, now=time.time)
+        self._doors = Doors(
             reactor,
+            settings,
+            prepared.tokens,
             self._jail,
-            partial(State, prepared.state),
-            own=self._own_addresses,
-            allow=settings.callback_allow,
-            metrics=self._metrics,
-            prefix=around.prefix,
-        )
-        exports, bodies = Exports(self._jail, settings.dirs), Bodies(reactor, self._cpu, self._makers)
-        self._jobs_door = JobsDoor(
-            reactor,
-            exports,
+            self._gate,
             self._rooms,
-            self._keeper,
-            self._disk,
-            bodies,
-            around.prefix,
+            self._metrics,
+            access,
+            stop,
         )
-        self._door = HttpDoor(reactor, exports, self._keeper, self._disk, bodies, self._jobs_door, around)
-        self._transfers = self._transfer_factory(exports)
         self._tls = prepared.tls
-        self._access = AccessLog(sink, settings.log_format.value, now=time.time)
-        self._pools = (self._disk, self._cpu, self._makers, self._lanes)
         #: Whether a stop had to leave a thread behind, which keeps the process from ending by itself.
         self.abandoned = False
         #: Fires when what an earlier daemon left has been taken up.
@@ -155,30 +113,23 @@ class ExportService(Service):
         self._transfer_listeners: list[Listener] = []
         self._recovery: IDelayedCall | None = None
         self._closing: list[Deferred[None]] = []
-        self._sites: list[Site] = []
 
-    def _transfer_factory(self, exports: Exports) -> TransferFactory:
+    def _job_rooms(self) -> JobRooms:
         settings = self._settings
-        return TransferFactory(
+        return JobRooms(
             self._reactor,
-            exports,
-            lambda: self._keeper.tokens,
-            self._lanes,
-            self._rooms,
-            now=time.time,
-            record=self._record_operation,
-            limits=Limits(settings.file_size_limit, settings.min_chunk_size),
-            max_chunk=settings.max_chunk_size,
+            self._jail,
+            partial(State, self._prepared.state),
+            own=self._own_addresses,
+            allow=settings.callback_allow,
+            metrics=self._metrics,
+            prefix=settings.public_url.prefix if settings.public_url else "",
         )
-
-    @property
-    def _doors(self) -> list[Site | TransferFactory]:
-        return [*self._sites, self._transfers]
 
     @property
     def connections(self) -> int:
         """How many there are now, on all listeners together."""
-        return sum(door.open for door in self._doors)
+        return self._doors.connections
 
     # -- starting
 
@@ -198,7 +149,7 @@ class ExportService(Service):
             self.privilegedStartService()
         self._rooms.open()
         super().startService()
-        for pool in self._pools:
+        for pool in self._doors.pools:
             pool.start()
         self._metrics.start()
         self.begun = gatherResults([self._rooms.start(), self._recover()])
@@ -219,16 +170,16 @@ class ExportService(Service):
         if not settings.transfer_off:
             wanted = self._wanted(settings.transfer, settings.transfer_port, DEFAULT_TRANSFER_PORT)
             self._transfer_listeners = wanted
-        self._sites = [self._site() for _ in self._listeners]
-        doors += zip(self._listeners, self._sites, strict=True)
-        doors += ((listener, self._transfers) for listener in self._transfer_listeners)
+        sites = [self._doors.site() for _ in self._listeners]
+        doors += zip(self._listeners, sites, strict=True)
+        doors += ((listener, self._doors.transfers) for listener in self._transfer_listeners)
         try:
             await open_listeners(doors, self._gate, insecure_plaintext=settings.insecure_plaintext)
             check_tokens([listener for listener, _ in doors], self._prepared.tokens.warnings)
         except BaseException:
             self._stop_listening()
             raise
-        for listener, site in zip(self._listeners, self._sites, strict=True):
+        for listener, site in zip(self._listeners, sites, strict=True):
             site.local = bool(listener.is_loopback)
 
     def _wanted(self, described: Sequence[str], port: int | None, default: int) -> list[Listener]:
@@ -240,14 +191,10 @@ class ExportService(Service):
             wanted.append(default_listener(reactor, port, private_key_context=tls))
         return wanted
 
-    def _site(self) -> Site:
-        door = self._door
-        return Site(self._reactor, door.serve, record=self._record, now=time.time, reads=door.reads)
-
     def _recover(self) -> Deferred[None]:
         """Remove what killed writers left, and what broken uploads left too long ago; again and again."""
         self._recovery = self._reactor.callLater(RECOVERY_TIME, self._recover)
-        recovering = self._disk.run(self._jail.recover, self._settings.dirs or (RelPath(),))
+        recovering = self._doors.disk.run(self._jail.recover, self._settings.dirs or (RelPath(),))
         return recovering.addCallbacks(self._recovered, lambda f: self._log.failure("recovery failed", f))
 
     def _recovered(self, removed: int) -> None:
@@ -270,8 +217,7 @@ class ExportService(Service):
                     self._log.error("not reloaded: {problem}", problem=problem)
 
     def _reload_tokens(self) -> None:
-        self._keeper.tokens = self._prepared.read_tokens()
-        self._jobs_door.renew()
+        self._doors.renew(self._prepared.read_tokens())
         self._log.info("the tokens were read again")
 
     def _reload_key(self) -> None:
@@ -292,15 +238,14 @@ class ExportService(Service):
         if self._recovery is not None:
             self._recovery.cancel()
         self._stop_listening()
-        self._jobs_door.stop()
-        late = self._reactor.callLater(GRACE, self._break_all)
-        await gatherResults([door.drain() for door in self._doors])
+        late = self._reactor.callLater(GRACE, self._doors.break_all)
+        await self._doors.drain()
         if late.active():
             late.cancel()
         # The jobs first: to them an interrupted jail would look like a failure.
         jobs = Deferred.fromCoroutine(self._rooms.stop())
         self._jail.interrupt()
-        stops = [*self._closing, jobs, *(pool.stop() for pool in self._pools)]
+        stops = [*self._closing, jobs, *(pool.stop() for pool in self._doors.pools)]
         try:
             await gatherResults(stops, consumeErrors=True).addTimeout(THREADS_GRACE, self._reactor, _late)
         except TimeoutError:
@@ -315,10 +260,6 @@ class ExportService(Service):
         """Where our listeners can be reached by TCP."""
         for listener in (*self._listeners, *self._transfer_listeners):
             yield from listener.tcp_addresses
-
-    def _break_all(self) -> None:
-        for door in self._doors:
-            door.break_all()
 
     def _stop_listening(self) -> None:
         listeners = [*self._listeners, *self._transfer_listeners]
@@ -336,48 +277,10 @@ class ExportService(Service):
         for listener in self._transfer_listeners:
             for place in listener.places:
                 self._say(f"transfer on {place}")
-        for line in _who_may_what(self._prepared, any(site.local for site in self._sites)):
+        for line in _who_may_what(self._prepared, any(site.local for site in self._doors.sites)):
             self._say(line)
         for warning in self._prepared.tokens.warnings:
             self._say(f"warning: {warning}")
-
-    def _record(self, request: Request) -> None:
-        seconds = self._reactor.seconds() - request.started
-        self._metrics.request(request.method, request.status, request.sent, seconds)
-        self._access.record(
-            Access(
-                peer=request.client or "unix",
-                who=request.who.name if request.who else "-",
-                method=request.method,
-                target=request.head.target,
-                version=b"HTTP/1.%d" % request.head.minor,
-                status=request.status,
-                length=request.sent,
-                seconds=seconds,
-                referrer=_first(request.fields(b"referer")),
-                agent=_first(request.fields(b"user-agent")),
-            )
-        )
-
-    def _record_operation(self, done: Finished) -> None:
-        """One operation of the transfer protocol; a status is that of the same error over HTTP."""
-        status = 200 if done.error is None else int(row_for(done.error).http)
-        if isinstance(done.error, Cancelled | PeerGone):
-            status = _CLIENT_LEFT
-        self._access.record(
-            Access(
-                peer=done.peer,
-                who=done.who,
-                method=done.name.encode("ascii"),
-                target=done.target,
-                version=b"transfer/1",
-                status=status,
-                length=done.length,
-                seconds=done.seconds,
-                referrer=None,
-                agent=None,
-            )
-        )
 
 
 def _late(outcome: object, seconds: float) -> NoReturn:
@@ -385,52 +288,11 @@ def _late(outcome: object, seconds: float) -> NoReturn:
     raise TimeoutError
 
 
-def _first(fields: Sequence[bytes]) -> bytes | None:
-    return fields[0] if fields else None
-
-
 def _jail(settings: Settings) -> Jail:
     durable = settings.durability is Durability.SAFE
     if settings.names is NameRule.POSIX:
         return Jail(settings.root, durable=durable, may_be_new=lambda name: True)
     return Jail(settings.root, durable=durable)
-
-
-def _policy(settings: Settings, jail: Jail) -> Policy:
-    reachable = is_public(settings.root)
-
-    def root_is_public() -> bool:
-        # The root's own mode is asked each time: whoever closes it means at once.
-        return reachable and jail.root_stat.st_mode & 0o005 == 0o005
-
-    # Asked when it matters: twistd may have changed its user since.
-    return Policy(settings.anonymous, os.geteuid, root_is_public, settings.hidden)
-
-
-def _surroundings(
-    settings: Settings,
-    gate: Gate,
-    stop: Callable[[], None],
-    metrics: Callable[[], tuple[bytes, bytes]],
-) -> Surroundings:
-    public = settings.public_url
-
-    def enter(client: str) -> Callable[[], None] | None:
-        slot = gate.enter(read_address(client))
-        return slot.release if slot else None
-
-    return Surroundings(
-        owner=owner_of,
-        is_proxy=lambda host: bool(settings.trusted_proxy) and gate.is_trusted(read_address(host)),
-        enter=enter,
-        stop=stop,
-        metrics=metrics,
-        names=Names(
-            allowed_names(socket.gethostname(), settings.allow_host, public.host if public else None),
-            public.origin if public else None,
-        ),
-        prefix=public.prefix if public else "",
-    )
 
 
 def _who_may_what(prepared: Prepared, local: bool) -> list[str]:

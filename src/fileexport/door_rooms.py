@@ -1,0 +1,206 @@
+"""Both doors put together: who may come in, the threads for their work, what the access log has of each.
+
+As `assembly` does for the whole daemon: hands each room what it needs, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from fileexport.addresses import read_address
+from fileexport.config import Settings
+from fileexport.disk.jail import Jail
+from fileexport.endpoints import Reactor
+from fileexport.errors import PeerGone, row_for
+from fileexport.exports import Exports
+from fileexport.gate import Gate
+from fileexport.http_bodies import Bodies
+from fileexport.http_jobs import JobsDoor
+from fileexport.http_resource import HttpDoor, Surroundings
+from fileexport.job_rooms import JobRooms, cores
+from fileexport.logs import Access, AccessLog
+from fileexport.metrics import Metrics
+from fileexport.peers import owner_of
+from fileexport.pools import Pool
+from fileexport.startup import is_public
+from fileexport.tokens import TokenTable
+from fileexport.transfer_connection import Finished
+from fileexport.transfer_operations import Limits
+from fileexport.transfer_protocol import TransferFactory
+from fileexport.transfer_streams import Cancelled
+from fileexport.web.access import Doorkeeper, Policy
+from fileexport.web.origin import Names, allowed_names
+from fileexport.web.request import Request
+from fileexport.web.site import Site
+
+#: Threads for disk work, as SECURITY's limits say, and calls that may wait for one.
+DISK_THREADS = 16
+DISK_WAITING = 1024
+#: Steps of compression that may wait for a core: one for each stream is all there can be.
+CPU_WAITING = 64
+#: Listings that may wait for a core. They run in a pool of their own: a large one takes seconds and tens of
+#: megabytes, and must hold up neither a small change nor the memory of the machine.
+MAKERS_WAITING = 64
+#: What the access log has for an operation that its client cancelled or left, as nginx has it.
+_CLIENT_LEFT = 499
+
+
+class Doors:
+    """The doors of one daemon: one site for each HTTP listener, one factory for all of the other protocol."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        settings: Settings,
+        tokens: TokenTable,
+        jail: Jail,
+        gate: Gate,
+        rooms: JobRooms,
+        metrics: Metrics,
+        access: AccessLog,
+        stop: Callable[[], None],
+    ) -> None:
+        """`stop` is called when a client ends the daemon."""
+        self._reactor = reactor
+        self._metrics = metrics
+        self._access = access
+        self.disk = Pool(reactor, "disk", DISK_THREADS, DISK_WAITING)
+        cpu = Pool(reactor, "cpu", cores(), CPU_WAITING)
+        makers = Pool(reactor, "makers", cores(), MAKERS_WAITING)
+        # Of its own: a client that hashes for hours shall not keep the other door's small changes waiting.
+        lanes = Pool(reactor, "lanes", DISK_THREADS, DISK_WAITING)
+        self.pools = (self.disk, cpu, makers, lanes)
+        self._keeper = keeper = Doorkeeper(tokens, _policy(settings, jail))
+        exports, bodies = Exports(jail, settings.dirs), Bodies(reactor, cpu, makers)
+        around = _surroundings(settings, gate, stop, metrics.render)
+        self._jobs = JobsDoor(reactor, exports, rooms, keeper, self.disk, bodies, around.prefix)
+        self._http = HttpDoor(reactor, exports, keeper, self.disk, bodies, self._jobs, around)
+        self.sites: list[Site] = []
+        self.transfers = TransferFactory(
+            reactor,
+            exports,
+            lambda: keeper.tokens,
+            lanes,
+            rooms,
+            now=time.time,
+            record=self._record_operation,
+            limits=Limits(settings.file_size_limit, settings.min_chunk_size),
+            max_chunk=settings.max_chunk_size,
+        )
+
+    def site(self) -> Site:
+        """The HTTP side of one more listener."""
+        http = self._http
+        site = Site(self._reactor, http.serve, record=self._record, now=time.time, reads=http.reads)
+        self.sites.append(site)
+        return site
+
+    @property
+    def connections(self) -> int:
+        """How many there are now, on all listeners together."""
+        return sum(door.open for door in self._all)
+
+    def renew(self, tokens: TokenTable) -> None:
+        """These tokens count from now on."""
+        self._keeper.tokens = tokens
+        self._jobs.renew()
+
+    def drain(self) -> Deferred[list[None]]:
+        """Begin nothing more; fires when what was in flight has left."""
+        self._jobs.stop()
+        return gatherResults([door.drain() for door in self._all])
+
+    def break_all(self) -> None:
+        """Break what is in flight; `drain` fires then."""
+        for door in self._all:
+            door.break_all()
+
+    @property
+    def _all(self) -> list[Site | TransferFactory]:
+        return [*self.sites, self.transfers]
+
+    # -- the access log
+
+    def _record(self, request: Request) -> None:
+        seconds = self._reactor.seconds() - request.started
+        self._metrics.request(request.method, request.status, request.sent, seconds)
+        self._access.record(
+            Access(
+                peer=request.client or "unix",
+                who=request.who.name if request.who else "-",
+                method=request.method,
+                target=request.head.target,
+                version=b"HTTP/1.%d" % request.head.minor,
+                status=request.status,
+                length=request.sent,
+                seconds=seconds,
+                referrer=_first(request.fields(b"referer")),
+                agent=_first(request.fields(b"user-agent")),
+            )
+        )
+
+    def _record_operation(self, done: Finished) -> None:
+        """One operation of the transfer protocol; a status is that of the same error over HTTP."""
+        status = 200 if done.error is None else int(row_for(done.error).http)
+        if isinstance(done.error, Cancelled | PeerGone):
+            status = _CLIENT_LEFT
+        self._access.record(
+            Access(
+                peer=done.peer,
+                who=done.who,
+                method=done.name.encode("ascii"),
+                target=done.target,
+                version=b"transfer/1",
+                status=status,
+                length=done.length,
+                seconds=done.seconds,
+                referrer=None,
+                agent=None,
+            )
+        )
+
+
+def _first(fields: Sequence[bytes]) -> bytes | None:
+    return fields[0] if fields else None
+
+
+def _policy(settings: Settings, jail: Jail) -> Policy:
+    reachable = is_public(settings.root)
+
+    def root_is_public() -> bool:
+        # The root's own mode is asked each time: whoever closes it means at once.
+        return reachable and jail.root_stat.st_mode & 0o005 == 0o005
+
+    # Asked when it matters: twistd may have changed its user since.
+    return Policy(settings.anonymous, os.geteuid, root_is_public, settings.hidden)
+
+
+def _surroundings(
+    settings: Settings,
+    gate: Gate,
+    stop: Callable[[], None],
+    metrics: Callable[[], tuple[bytes, bytes]],
+) -> Surroundings:
+    public = settings.public_url
+
+    def enter(client: str) -> Callable[[], None] | None:
+        slot = gate.enter(read_address(client))
+        return slot.release if slot else None
+
+    return Surroundings(
+        owner=owner_of,
+        is_proxy=lambda host: bool(settings.trusted_proxy) and gate.is_trusted(read_address(host)),
+        enter=enter,
+        stop=stop,
+        metrics=metrics,
+        names=Names(
+            allowed_names(socket.gethostname(), settings.allow_host, public.host if public else None),
+            public.origin if public else None,
+        ),
+        prefix=public.prefix if public else "",
+    )
