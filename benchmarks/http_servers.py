@@ -76,7 +76,8 @@ def _ours(place: Place) -> list[str]:
     listener = f"tcp:{place.port}:interface=127.0.0.1"
     key = ["--private-key", str(place.key)] if place.key else []
     log = ["--log-file", str(place.home / "log")]
-    return [*twistd(), "fileexport", "--root", str(place.files), "--http", listener, *key, *log]
+    other = ("--transfer", "none")
+    return [*twistd(), "fileexport", "--root", str(place.files), "--http", listener, *other, *key, *log]
 
 
 def _static_file(place: Place) -> list[str]:

@@ -421,7 +421,13 @@ class SocketTests(TestCase):
         root = Path(self.mktemp())
         root.mkdir()
         path = Path("assembly.sock")  # short enough for sun_path wherever the checkout lies
-        flags = {"root": [str(root)], "state": [f"{root}.state"], "port": ["0"], "http": [f"unix:{path}"]}
+        flags = {
+            "root": [str(root)],
+            "state": [f"{root}.state"],
+            "port": ["0"],
+            "transfer": ["none"],
+            "http": [f"unix:{path}"],
+        }
         await deferLater(reactor, 0)
         said: list[str] = []
         service = ExportService(

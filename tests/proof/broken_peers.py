@@ -42,7 +42,7 @@ class PeerCase(DaemonCase):
         for number in range(3000):
             (self.root / "many" / f"a file with a long name, number {number}").touch()
         pem = self.write("server.pem", generate_keys()[1].encode(), 0o600)
-        words = (*COMMAND, "run", str(self.root), "-p", "0")
+        words = (*COMMAND, "run", str(self.root), "-p", "0", "--transfer", "none")
         tls = ("--http", f"ssl:0:privateKey={pem}:interface=127.0.0.1")
         self.daemon = Command(
             self.root, *words, *tls, "--state", str(self.base / "state"), "--hidden", *self.options

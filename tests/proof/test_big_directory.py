@@ -124,7 +124,16 @@ class UnreadableTests(DaemonCase):
         self.closed = self.root / "d" / "20"
         self.closed.chmod(0)
         words = (str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "fileexport")
-        options = ("--root", str(self.root), "-p", "0", "--state", str(self.base / "state"))
+        options = (
+            "--root",
+            str(self.root),
+            "-p",
+            "0",
+            "--transfer",
+            "none",
+            "--state",
+            str(self.base / "state"),
+        )
         self.daemon = Command(self.root, *before, *words, *options)
         self.daemon.__enter__()
         self.addCleanup(self.daemon.kill)

@@ -251,7 +251,19 @@ class MistakeTests(DaemonCase):
         """Started inside its root twistd leaves nothing there, neither while it runs nor afterwards."""
         (self.root / "a").touch()
         script = 'cd "$0" && exec "$@"'
-        words = (TWISTD, "-n", "fileexport", "--root", ".", "-p", "0", "--state", f"{self.root}.state")
+        words = (
+            TWISTD,
+            "-n",
+            "fileexport",
+            "--root",
+            ".",
+            "-p",
+            "0",
+            "--transfer",
+            "none",
+            "--state",
+            f"{self.root}.state",
+        )
         with Command(self.root, "sh", "-c", script, str(self.root), *words) as daemon:
             self.assertEqual(os.listdir(self.root), ["a"])
             self.assertEqual(daemon.stop(), 0)
@@ -324,7 +336,17 @@ class EndTests(DaemonCase):
 
     def test_run(self) -> None:
         """`fileexport run` ends by Ctrl-C as by SIGTERM, with status 0."""
-        words = (FILEEXPORT, "run", str(self.root), "-p", "0", "--state", f"{self.root}.state")
+        words = (
+            FILEEXPORT,
+            "run",
+            str(self.root),
+            "-p",
+            "0",
+            "--transfer",
+            "none",
+            "--state",
+            f"{self.root}.state",
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             with Command(self.root, *words) as daemon:
                 os.kill(daemon.pid, number)

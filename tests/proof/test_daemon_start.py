@@ -52,7 +52,18 @@ class BackgroundTests(ListenerCase):
     def start(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
         """`fileexport start` in the home directory, or elsewhere."""
         state = ("--state", str(self.base / "state"))
-        return run(FILEEXPORT, "start", str(self.root), "-p", "0", *state, *words, cwd=cwd or self.home)
+        return run(
+            FILEEXPORT,
+            "start",
+            str(self.root),
+            "-p",
+            "0",
+            "--transfer",
+            "none",
+            *state,
+            *words,
+            cwd=cwd or self.home,
+        )
 
     def started(self, *words: str) -> int:
         """Start a daemon, which must work; its process."""
@@ -216,7 +227,18 @@ class ListenerTests(ListenerCase):
 
     def test_many_connections(self) -> None:
         """It takes more connections than the soft limit of descriptors that it was started with."""
-        words = (TWISTD, "-n", "--pidfile=", "fileexport", "--root", str(self.root), "-p", "0")
+        words = (
+            TWISTD,
+            "-n",
+            "--pidfile=",
+            "fileexport",
+            "--root",
+            str(self.root),
+            "-p",
+            "0",
+            "--transfer",
+            "none",
+        )
         script = 'ulimit -Sn 64 && exec "$@"'
         state = ("--state", str(self.base / "state"))
         with (

@@ -346,7 +346,15 @@ class RefusedTests(JobCase):
 
     def strange(self, names: Names) -> Daemon:
         """A daemon to which these names mean something else."""
-        words = (*strange_names.command(self.base / "names", names), "run", str(self.root), "-p", "0")
+        words = (
+            *strange_names.command(self.base / "names", names),
+            "run",
+            str(self.root),
+            "-p",
+            "0",
+            "--transfer",
+            "none",
+        )
         state = ("--state", str(self.base / "state"), "--token-file", str(self.tokens))
         return Command(self.root, *words, *state)
 

@@ -21,7 +21,7 @@ from tempfile import mkdtemp
 from twisted.trial.unittest import SynchronousTestCase
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-HTTP = ("--http", "tcp:0:interface=127.0.0.1")
+HTTP = ("--http", "tcp:0:interface=127.0.0.1", "--transfer", "none")
 BANNER = re.compile(r"HTTP on (http://127\.0\.0\.1:\d+/)")
 #: Seconds after which a daemon that says nothing, or does not end, has failed; no time is asserted.
 PATIENCE = 60.0
@@ -210,7 +210,14 @@ class DaemonTests(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             done = run(
-                *command, "--root", a_root(), "--http", f"tcp:{port}:interface=127.0.0.1", cwd=scratch()
+                *command,
+                "--root",
+                a_root(),
+                "--transfer",
+                "none",
+                "--http",
+                f"tcp:{port}:interface=127.0.0.1",
+                cwd=scratch(),
             )
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
         self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
