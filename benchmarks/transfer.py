@@ -22,7 +22,7 @@ from blake3 import blake3
 from benchmarks import Case, Contender, Measure, Metric, Missing
 from benchmarks.http_servers import make_key
 from benchmarks.processes import Server
-from benchmarks.transfer_servers import LIMIT, PULLERS, PUSHERS, VSFTPD, Mover, Place, Words
+from benchmarks.transfer_servers import LIMIT, PULLERS, PUSHERS, RSYNC, VSFTPD, Mover, Place, Words
 
 #: Bytes of the large file, where memory and disk have room for it, and at least.
 BULK = 2_000_000_000
@@ -267,6 +267,11 @@ def _tree(movers: Sequence[Mover], rounds: int) -> Case:
     )
 
 
+def _with_tls(movers: Sequence[Mover]) -> Sequence[Mover]:
+    """Those that can speak it: rsync's daemon cannot."""
+    return [mover for mover in movers if mover is not RSYNC]
+
+
 def transfer_cases(*, full: bool) -> dict[str, Case]:
     """The cases by their names; `full` takes more rounds, and vsftpd for small files (26 s a round)."""
     rounds = ROUNDS_FULL if full else ROUNDS
@@ -274,7 +279,7 @@ def transfer_cases(*, full: bool) -> dict[str, Case]:
     return {
         "transfer.push": _bulk(_push, PUSHERS, "to the daemon", rounds),
         "transfer.pull": _bulk(_pull, PULLERS, "from the daemon", rounds),
-        "transfer.push.tls": _bulk(_push, PUSHERS, "to the daemon", rounds, tls=True),
-        "transfer.pull.tls": _bulk(_pull, PULLERS, "from the daemon", rounds, tls=True),
+        "transfer.push.tls": _bulk(_push, _with_tls(PUSHERS), "to the daemon", rounds, tls=True),
+        "transfer.pull.tls": _bulk(_pull, _with_tls(PULLERS), "from the daemon", rounds, tls=True),
         "transfer.small": _tree(small, rounds),
     }

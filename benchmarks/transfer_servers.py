@@ -120,8 +120,6 @@ read only = no
 
 
 def _rsync_daemon(place: Place) -> list[str]:
-    if place.key:
-        raise Missing("its daemon has no TLS")
     # Its daemon gives root up otherwise, and could not write.
     owner = "uid = 0\ngid = 0" if os.geteuid() == 0 else ""
     text = _RSYNC.format(port=place.port, home=place.home, export=place.export, owner=owner)

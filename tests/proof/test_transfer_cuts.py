@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 from fileexport.client import uploading
+from fileexport.client.names import LocalFile, Outcome
 from tests.proof.bad_proxy import Way
 from tests.proof.commands import eventually
 from tests.proof.counts import SOAK, Tally
@@ -18,6 +19,8 @@ from tests.proof.transfer_case import TransferCase, content
 SIZE = (200 if SOAK else 20) * MIB
 CUTS = 50 if SOAK else 6
 KILLED = 5 if SOAK else 1
+#: Small files of one operation, and their bytes.
+SMALL, SMALL_SIZE = (10_000, 2 * KIB) if SOAK else (2_000, 2 * KIB)
 #: What may be sent beside what was missing.
 SLACK = 1_000_000
 _cuts = Tally("transfers cut")
@@ -121,6 +124,45 @@ class CutTests(CutCase):
 
                 client.download_file("/changing", str(self.base), f"changed-{number}", progress=change)
             self.assert_content(self.base / f"changed-{number}", "new", SIZE - 1)
+
+
+class SmallCutTests(CutCase):
+    """Many small files, cut again and again, also before anything is said."""
+
+    def cut_often(self, way: Way) -> list[Cut]:
+        """Early and late, several in a row."""
+        # As many in a row as a transfer survives that comes no further.
+        places = [SMALL_SIZE * SMALL // 5, 0, 300, 2000, SMALL_SIZE * SMALL // 3]
+        return [Cut(way, at, _how(number)) for number, at in enumerate(places)]
+
+    def test_uploads(self) -> None:
+        """Each file has one outcome and is there, whole; none is forgotten."""
+        files = []
+        for number in range(SMALL):
+            path = self.source(f"small-{number}", SMALL_SIZE)
+            files.append(LocalFile(path.name, str(path), SMALL_SIZE, path.stat().st_mtime_ns))
+        with CutProxy(self.port, self.cut_often(Way.UP)) as proxy, self.client(proxy.port) as client:
+            self.check(files, list(client.upload_small(files, "/")))
+        for file in files:
+            self.assertEqual((self.root / file.path).read_bytes(), content(file.path, SMALL_SIZE))
+
+    def test_downloads(self) -> None:
+        """So it is the other way."""
+        files = []
+        for number in range(SMALL):
+            name = f"small-{number}"
+            (self.root / name).write_bytes(content(name, SMALL_SIZE))
+            files.append(LocalFile(name, str(self.base / name), SMALL_SIZE, 0))
+        with CutProxy(self.port, self.cut_often(Way.DOWN)) as proxy, self.client(proxy.port) as client:
+            self.check(files, list(client.download_small(files, "/")))
+        for file in files:
+            self.assertEqual((self.base / file.path).read_bytes(), content(file.path, SMALL_SIZE))
+
+    def check(self, files: list[LocalFile], outcomes: list[Outcome]) -> None:
+        """Every file went well, once."""
+        self.assertEqual([one.error for one in outcomes if one.error is not None], [])
+        self.assertEqual(sorted(one.file.path for one in outcomes), sorted(file.path for file in files))
+        _cuts.add(5, "of many small files")
 
 
 class KilledClientTests(CutCase):

@@ -36,6 +36,8 @@ class Uploader:
         self._over = over
         self.acknowledged: set[str] = set()
         self.failures = 0
+        #: What should not have come.
+        self.died: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -47,6 +49,9 @@ class Uploader:
                 # The daemon is away. It comes again.
                 self.failures += 1
                 self._over.wait(0.02)
+            except BaseException as error:
+                self.died = error
+                return
 
     def upload(self, client: Client) -> None:
         """Upload until something fails, or it is over."""
@@ -76,11 +81,14 @@ class SmallUploader(Uploader):
 
     def upload(self, client: Client) -> None:
         for size in cycle(BATCHES):
+            settled = 0
             for outcome in client.upload_small(self._files(size), "/"):
+                settled += 1
                 if outcome.error is None:
                     self.acknowledged.add(outcome.file.path)
                 else:
                     self.failures += 1
+            assert settled == size, f"{size} files were given, and {settled} have an outcome"
             if self._over.is_set():
                 return
 
@@ -120,6 +128,7 @@ class KillTests(TransferCase):
         self.assertFalse(any(uploader.thread.is_alive() for uploader in uploaders))
         seen |= self.look()
         for uploader in uploaders:
+            self.assertIsNone(uploader.died)
             self.assertEqual(uploader.acknowledged - seen, set(), "acknowledged, and not there")
         self.assertEqual(daemon.stop(), 0)
         say(

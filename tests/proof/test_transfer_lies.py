@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
 
@@ -16,7 +16,7 @@ from fileexport.errors import AuthenticationError, CorruptedResponse, FileExport
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 from tests.proof import lies
-from tests.proof.counts import Tally
+from tests.proof.counts import SOAK, Tally
 from tests.proof.lying_server import Answer, Liar, LyingServer, Script, answering, honest
 from tests.proof.transfer_case import TransferCase, whole_tree
 
@@ -102,11 +102,29 @@ class AnswerTests(LiesCase):
             self.nothing_arrived(what)
 
     def test_any(self) -> None:
-        """What is an answer to nothing, for a listing, a download and an upload."""
+        """What is an answer to nothing: for a listing, a download, an upload, and in a soak for the rest."""
         source = self.source("source", 100_000)
-        self.every(lies.ANY, lambda client: client.list_files("/"))
-        self.every(lies.ANY, lambda client: client.download_file("/file", str(self.destination)))
-        self.every(lies.ANY, lambda client: client.upload_file(str(source), "/"))
+        acts: list[Act] = [
+            lambda client: client.list_files("/"),
+            lambda client: client.download_file("/file", str(self.destination)),
+            lambda client: client.upload_file(str(source), "/"),
+        ]
+        if SOAK:
+            acts += [
+                lambda client: client.stat("/file"),
+                lambda client: list(client.hashes("/")),
+                lambda client: list(client.read("/file")),
+                lambda client: client.remove("/file", recursive=True),
+                lambda client: client.move("/file", "/other"),
+                lambda client: client.make_directory("d", "/"),
+                lambda client: _raise(client.make_directories(["/d", "/d/e"])),
+                lambda client: client.compress("/file"),
+                lambda client: client.jobs(),
+                lambda client: client.upload_directory(str(source.parent), "/"),
+                lambda client: client.download_directory("/tree", str(self.destination)),
+            ]
+        for act in acts:
+            self.every(lies.ANY, act)
 
     def test_lists(self) -> None:
         """Listings with names that are none, of wrong types, and without an end."""
@@ -164,6 +182,12 @@ class AnswerTests(LiesCase):
                     raise outcome.error
 
         self.every(lies.SMALL_UPLOADS, act)
+
+
+def _raise(errors: Sequence[Exception | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _files(files: list[list[object]]) -> Answer:

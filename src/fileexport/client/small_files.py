@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack
 from itertools import chain, islice
 
@@ -45,20 +46,29 @@ def upload_small(
 ) -> Iterator[Outcome]:
     """Send files of at most 64 KiB below `directory`; yields what became of each, in any order."""
     source = iter(files)
-    again: list[LocalFile] = []
+    # What was taken from `files` and has no outcome: it must outlive every attempt.
+    again: deque[LocalFile] = deque()
+    doubtful: set[str] = set()
     retries = Retries()
     settled = 0
     while True:
-        one = _Upload(pool, directory, replace, wait, frozenset(file.path for file in again))
+        one = _Upload(pool, directory, replace, wait, doubtful)
         try:
-            for outcome in one.run(chain(again, source)):
+            for outcome in one.run(chain(_popped(again), source)):
                 settled += 1
                 yield outcome
             return
         except ConnectionError as error:
-            again = one.unsettled
-            retries.begun_at(settled) if one.has_begun else None
+            again.extendleft(reversed(one.unsettled))
+            doubtful.update(file.path for file in one.unsettled)
+            if one.has_begun:
+                retries.begun_at(settled)
             retries.after(error)
+
+
+def _popped(files: deque[LocalFile]) -> Iterator[LocalFile]:
+    while files:
+        yield files.popleft()
 
 
 class _Upload:
@@ -70,7 +80,7 @@ class _Upload:
         directory: RelPath,
         replace: bool,
         wait: Callable[[], Wait],
-        doubtful: frozenset[str],
+        doubtful: Set[str],
     ) -> None:
         self._pool = pool
         self._directory = directory
@@ -210,8 +220,9 @@ def download_small(
 ) -> Iterator[Outcome]:
     """Fetch files of at most 64 KiB from below `directory`; yields what became of each, in any order."""
     source = iter(files)
+    retries = Retries()
+    settled = 0
     while some := list(_some(source)):
-        retries = Retries()
         wanted: dict[RelPath, LocalFile] = {}
         for file in some:
             try:
@@ -219,10 +230,14 @@ def download_small(
             except FileNameError as error:
                 yield Outcome(file, error)
         while wanted:
-            try:
-                yield from _Download(pool, wanted, replace, wait, retries).run()
-            except ConnectionError as error:
-                retries.after(error)
+            one = _Download(pool, wanted, replace, wait)
+            for outcome in one.run():
+                settled += 1
+                yield outcome
+            if one.has_begun:
+                retries.begun_at(settled)
+            if one.cut is not None:
+                retries.after(one.cut)
 
 
 def _some(files: Iterator[LocalFile]) -> Iterator[LocalFile]:
@@ -236,7 +251,10 @@ def _some(files: Iterator[LocalFile]) -> Iterator[LocalFile]:
 
 
 class _Download:
-    """Small files of one request. What has an outcome is taken out of `wanted`."""
+    """Small files of one request. What has an outcome is taken out of `wanted`.
+
+    `cut`: what broke the connection before all of them had one.
+    """
 
     def __init__(
         self,
@@ -244,29 +262,31 @@ class _Download:
         wanted: dict[RelPath, LocalFile],
         replace: bool,
         wait: Callable[[], Wait],
-        retries: Retries,
     ) -> None:
         self._pool = pool
         self._wanted = wanted
         self._asked = list(wanted)
         self._replace = replace
         self._wait = wait
-        self._retries = retries
+        self.has_begun = False
+        self.cut: ConnectionError | None = None
         self._places: dict[str, tuple[Batch, list[LocalFile]]] = {}
 
     def run(self) -> Iterator[Outcome]:
-        """Fetch them; what came is committed also where the connection breaks."""
+        """Fetch them; what came is committed, and has its outcome, also where the connection breaks."""
         with ExitStack() as held:
             try:
                 yield from self._fetch(held)
+            except ConnectionError as error:
+                self.cut = error
             finally:
                 arrived = list(self._commit())
             yield from arrived
 
     def _fetch(self, held: ExitStack) -> Iterator[Outcome]:
         with self._pool.operation(m.ReadFiles(self._asked), self._wait(), again=True) as operation:
-            self._retries.begun_at(-len(self._wanted))
             while not isinstance(found := operation.answer(), m.End):
+                self.has_begun = True
                 if isinstance(found, m.Files):
                     yield from self._keep(held, found)
                 elif isinstance(found, m.Outcome):
