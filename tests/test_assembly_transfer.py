@@ -96,6 +96,16 @@ class TransferTests(ServiceCase):
         self.machine.advance(0)
         self.assertEqual(self.machine.listening, set())
 
+    def test_exposed_later(self) -> None:
+        """A weak token is not taken over by a reload either, where others could overhear it."""
+        service = self.started(
+            http=["none"], transfer=["tcp:1"], insecure_plaintext=True, token_file=self.tokens()
+        )
+        self.tokens("hunter2hunter2\n")
+        service.reload()
+        self.assertTrue(any("a weak token needs TLS" in line for line in self.logged()))
+        self.assertIsInstance(self.agent().got[-1][1], m.Welcome)
+
     def test_operation(self) -> None:
         """An operation is carried out, and stands in the access log with the token's name."""
         self.started(http=["none"], token_file=self.tokens(f"{TOKEN} name=alice\n"))

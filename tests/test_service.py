@@ -383,7 +383,7 @@ class DaemonTests(Case):
         manager = self.manager()
         machine = self.serving()
         ready, *signs = manager.heard()
-        status = f"exporting {self.root} on http://127.0.0.1:"
+        status = f"exporting {self.root}: HTTP on http://127.0.0.1:"
         self.assertTrue(ready.startswith(f"READY=1\nSTATUS={status}"), ready)
         self.assertEqual(signs, ["WATCHDOG=1"])
         machine.advance(1)

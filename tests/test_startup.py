@@ -110,7 +110,7 @@ class MistakeTests(Case):
         none = str(self.base / "none")
         for path, reason in (
             (none, "No such file or directory"),
-            (str(self.root), "not a regular file"),
+            (str(self.root), "Is a directory"),
             (self.file("group", TOKEN, 0o640), "others can read it; run: chmod 600"),
             (self.file("all", TOKEN, 0o604), "others can read it; run: chmod 600"),
             (self.file("latin", b"na\xefve-token"), "not UTF-8"),

@@ -75,22 +75,9 @@ class ExportService(Service):
         self._sink = sink
         self._say = say
         self._jail = _jail(settings)
-        self._gate = Gate(
-            filters=settings.address_filter,
-            trusted=settings.trusted_proxy,
-            max_concurrent=settings.max_concurrent,
-            max_total=settings.max_connections,
-            on_full=self._stop_listening,
-            on_exhausted=stop,
-        )
-        self._metrics = Metrics(
-            reactor,
-            connections=lambda: self._doors.connections,
-            accepted=lambda: self._gate.accepted,
-            jobs=lambda: self._rooms.counts(),
-            version=__version__,
-        )
-        self._rooms = self._job_rooms()
+        self._gate = self._make_gate()
+        self._metrics = self._make_metrics()
+        self._rooms = self._make_rooms()
         access = AccessLog(sink, settings.log_format.value, now=time.time)
         self._doors = Doors(
             reactor,
@@ -114,7 +101,27 @@ class ExportService(Service):
         self._recovery: IDelayedCall | None = None
         self._closing: list[Deferred[None]] = []
 
-    def _job_rooms(self) -> JobRooms:
+    def _make_gate(self) -> Gate:
+        settings = self._settings
+        return Gate(
+            filters=settings.address_filter,
+            trusted=settings.trusted_proxy,
+            max_concurrent=settings.max_concurrent,
+            max_total=settings.max_connections,
+            on_full=self._stop_listening,
+            on_exhausted=self._ask_to_stop,
+        )
+
+    def _make_metrics(self) -> Metrics:
+        return Metrics(
+            self._reactor,
+            connections=lambda: self._doors.connections,
+            accepted=lambda: self._gate.accepted,
+            jobs=lambda: self._rooms.counts(),
+            version=__version__,
+        )
+
+    def _make_rooms(self) -> JobRooms:
         settings = self._settings
         return JobRooms(
             self._reactor,
@@ -217,7 +224,9 @@ class ExportService(Service):
                     self._log.error("not reloaded: {problem}", problem=problem)
 
     def _reload_tokens(self) -> None:
-        self._doors.renew(self._prepared.read_tokens())
+        tokens = self._prepared.read_tokens()
+        check_tokens([*self._listeners, *self._transfer_listeners], tokens.warnings)
+        self._doors.renew(tokens)
         self._log.info("the tokens were read again")
 
     def _reload_key(self) -> None:
@@ -268,15 +277,18 @@ class ExportService(Service):
 
     # -- words
 
+    def _places(self) -> Iterator[str]:
+        """Where both doors can be reached."""
+        for listener in self._listeners:
+            yield from (f"HTTP on {url}" for url in listener.urls)
+        for listener in self._transfer_listeners:
+            yield from (f"transfer on {place}" for place in listener.places)
+
     def _announce(self) -> None:
         settings = self._settings
         self._say(f"exporting {settings.root}" + "".join(f" {str(name)[1:]}" for name in settings.dirs))
-        for listener in self._listeners:
-            for url in listener.urls:
-                self._say(f"HTTP on {url}")
-        for listener in self._transfer_listeners:
-            for place in listener.places:
-                self._say(f"transfer on {place}")
+        for place in self._places():
+            self._say(place)
         for line in _who_may_what(self._prepared, any(site.local for site in self._doors.sites)):
             self._say(line)
         for warning in self._prepared.tokens.warnings:

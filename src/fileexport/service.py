@@ -210,8 +210,7 @@ class Daemon(ExportService):
         return super().stopService()
 
     def _tell_ready(self) -> None:
-        urls = [url for listener in self._listeners for url in listener.urls]
-        self._notifier.ready(f"exporting {self._settings.root} on {' '.join(urls)}")
+        self._notifier.ready(f"exporting {self._settings.root}: {', '.join(self._places())}")
         # Until the process ends: a stop that hangs is the watchdog's business too.
         self._notifier.watch(self._core)
 

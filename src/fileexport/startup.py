@@ -176,11 +176,20 @@ def _absolute(settings: Settings) -> Settings:
     return replace(settings, **paths)
 
 
-def _read(path: Path) -> str:
+class _OthersCanRead(Exception):
+    """A file that must be its owner's alone is not."""
+
+
+def _read(path: Path, *, others: int = 0) -> str:
+    """The text of a file; raises `_OthersCanRead` where its mode has one of the bits `others`."""
     # A FIFO must not hold up the daemon, which reads again while it serves.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        # Of what is read, not of what has the name a moment before.
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file")
+        if mode & others:
+            raise _OthersCanRead
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise OSError(errno.EFBIG, f"larger than {MAX_FILE} bytes")
@@ -240,13 +249,9 @@ def _tokens(path: Path, option: str, problems: list[str], *, credential: bool = 
     # systemd lets the daemon read a credential by an ACL, whose mask stands where the group's bits are.
     others = 0o037 if credential else 0o077
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            problems.append(f"{option}: {shown}: not a regular file")
-        elif mode & others:
-            problems.append(f"{option}: {shown}: others can read it; run: chmod 600 {shown}")
-        else:
-            return parse_token_file(_read(path), shown)
+        return parse_token_file(_read(path, others=others), shown)
+    except _OthersCanRead:
+        problems.append(f"{option}: {shown}: others can read it; run: chmod 600 {shown}")
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{option}: {shown}: {_why(error)}")
     except ConfigurationError as error:
