@@ -45,7 +45,10 @@ class ElsewhereTests(SynchronousTestCase):
         with self.assertRaises(FileExistsError):
             self.calls.rename_new("a", "b", dir_fd=self.here, new_dir_fd=self.here)
         self.calls.rename_new("a", "c", dir_fd=self.here, new_dir_fd=self.here)
-        self.assertEqual(set(os.listdir(self.root)), {"b", "c", "d"})
+        with self.assertRaises(OSError):
+            self.calls.rename_new("d", "c", dir_fd=self.here, new_dir_fd=self.here)
+        self.calls.rename_new("d", "e", dir_fd=self.here, new_dir_fd=self.here)
+        self.assertEqual(set(os.listdir(self.root)), {"b", "c", "e"})
 
     def test_openat2(self) -> None:
         """The call is not made where its number may be another one's."""

@@ -10,7 +10,9 @@ from itertools import count
 from typing import Any
 
 from fileexport.disk import changes
+from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail, View
+from fileexport.disk.staging import identity
 from fileexport.errors import BusyError, ConflictError, FileNameError
 from fileexport.paths import RESERVED
 from tests.test_jail import ALL, JailCase, P
@@ -130,6 +132,25 @@ class RenameTests(JailCase):
                 self.rename(source, target, view=view)
             self.assertEqual(caught.exception.errno, number, (source, target))
 
+    def test_taken_meanwhile(self) -> None:
+        """A name that is taken after the look at it stays as it is: a directory is no exception."""
+        self.write("a/file")
+        self.write("f")
+        for name, replace in (("a", False), ("a", True), ("f", False)):
+            later = Later()
+            jail = Jail(str(self.root), calls=WatchedCalls(later))
+            self.addCleanup(jail.close)
+
+            def take(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+                if name.startswith("rename"):
+                    (self.root / "new").mkdir(exist_ok=True)
+
+            later.then = take
+            with self.assertRaises(FileExistsError):
+                jail.rename(ALL, P(name), ALL, P("new"), replace=replace)
+            (self.root / "new").rmdir()
+        self.assertEqual(sorted(os.listdir(self.root)), ["a", "f"])
+
     def test_another_file_system(self) -> None:
         """What cannot move there says so in words."""
         self.write("a")
@@ -208,6 +229,55 @@ class RemoveTreeTests(JailCase):
         with self.assertRaises(ConflictError):
             jail.remove_tree(ALL, P("d"), recursive=True)
         self.assertTrue((self.outside / "keep/file").exists())
+
+    def left_unflushed(self, work: Callable[[Jail], object]) -> set[str]:
+        """The directories that lost an entry and were not flushed since, nor went themselves."""
+        changed: set[tuple[int, int]] = set()
+
+        class Noting(Calls):
+            def unlink(self, name: str, *, dir_fd: int) -> None:
+                super().unlink(name, dir_fd=dir_fd)
+                changed.add(identity(os.fstat(dir_fd)))
+
+            def rmdir(self, name: str, *, dir_fd: int) -> None:
+                super().rmdir(name, dir_fd=dir_fd)
+                changed.add(identity(os.fstat(dir_fd)))
+
+            def fsync(self, descriptor: int) -> None:
+                changed.discard(identity(os.fstat(descriptor)))
+
+        jail = Jail(str(self.root), calls=Noting())
+        self.addCleanup(jail.close)
+        work(jail)
+        paths = [self.root, *self.root.rglob("*")]
+        return {str(path.relative_to(self.root)) for path in paths if identity(path.lstat()) in changed}
+
+    def test_flushed(self) -> None:
+        """However it ends, what went is flushed in each directory that stays."""
+        self.patch(changes, "MAX_HELD", 2)
+
+        def refused(view: View, kind: type[Exception], check: Callable[[], object]) -> Callable[[Jail], None]:
+            def work(jail: Jail) -> None:
+                with self.assertRaises(kind):
+                    jail.remove_tree(view, P("d"), recursive=True, check=check)
+
+            return work
+
+        def stop() -> None:
+            if not (self.root / "d/e/f/g/h/3").exists():
+                raise KeyError
+
+        def build() -> None:
+            for path in (".x", "1", "e/.x", "e/2", "e/f/.x", "e/f/0", "e/f/g/h/3", "e/f/g/h/4"):
+                self.write(f"d/{path}")
+
+        for work in (
+            refused(PLAIN, IsADirectoryError, lambda: None),
+            refused(ALL, KeyError, stop),
+            refused(PLAIN, KeyError, stop),
+        ):
+            build()
+            self.assertEqual(self.left_unflushed(work), set())
 
     def test_ours(self) -> None:
         """A staging in the tree goes with it, what can be continued too, unless somebody writes there."""

@@ -11,8 +11,15 @@ from typing import Any
 from blake3 import blake3
 from twisted.trial.unittest import SynchronousTestCase
 
+from fileexport.disk import walks
 from fileexport.disk.jail import Jail
-from fileexport.errors import ConflictError, DestinationNotFound, FileExportError, FileNameError
+from fileexport.errors import (
+    ConflictError,
+    DestinationNotFound,
+    FileExportError,
+    FileNameError,
+    OverloadedError,
+)
 from fileexport.exports import Exports, file_version
 from fileexport.paths import RESERVED, RelPath
 from fileexport.tokens import Principal, Right
@@ -82,10 +89,31 @@ class ReadingTests(ExportsCase):
         self.assertEqual(self.walked(exports, ""), ["/a", "/a/x", "/b/c", "/b/c/y"])
         self.assertEqual(self.walked(exports, "b"), ["/c", "/c/y"])
         self.assertEqual(exports.stat(ALL, P("b")).kind, "directory")
+        for path, files in (("", ["a/x", "b/c/y"]), ("b", ["c/y"])):
+            hashed = [(str(row[0]), row[2]) for row in exports.hashes(ALL, P(path)) if row]
+            whole = [f"{path}/{file}".lstrip("/") for file in files]
+            expected = [
+                (f"/{file}", blake3(one.encode()).digest()) for file, one in zip(files, whole, strict=True)
+            ]
+            self.assertEqual(hashed, expected)
         for path in ("n", "b/z"):
             self.refuses(FileNotFoundError, exports.stat, ALL, P(path))
             self.refuses(FileNotFoundError, exports.walk, ALL, P(path))
             self.refuses(FileNotFoundError, exports.hashes, ALL, P(path))
+
+    def test_names(self) -> None:
+        """All walks of a daemon together keep so many names; what one kept the next may."""
+        self.patch(walks, "MAX_KNOWN", 6)
+        exports = self.exporting()
+        self.write("a/1", "a/2", "a/3", "a/4")
+        first = exports.walk(ALL, P("a"))
+        self.assertEqual(str(next(first)[0]), "/1")
+        second = exports.walk(ALL, P("a"))
+        self.refuses(OverloadedError, next, second)
+        self.refuses(OverloadedError, list, exports.hashes(ALL, P("a")))
+        del first
+        self.assertEqual(len(list(exports.walk(ALL, P("a")))), 4)
+        self.assertEqual(len(list(exports.hashes(ALL, ROOT))), 4)
 
     def test_hashes(self) -> None:
         """Of a file, and of all files below a directory."""
@@ -157,6 +185,19 @@ class ChangingTests(ExportsCase):
         self.refuses(DestinationNotFound, self.exports.rename, who, P("a/x"), P("x"))
         self.assertEqual(self.exports.remove_path(who, P("a/x")), 1)
 
+    def test_others_exported(self) -> None:
+        """What is exported, but not in the own part, is as little there as what is nowhere."""
+        self.write("a/x", "b/y", "c/d/z")
+        exports, who = self.exporting("a", "b", "c/d"), principal("/a")
+        for path in ("b", "c", "c/d", "nothing"):
+            error = self.assertRaises(FileNotFoundError, exports.remove_path, who, P(path), recursive=True)
+            self.assertNotIsInstance(error, DestinationNotFound)
+            error = self.assertRaises(FileNotFoundError, exports.rename, who, P(path), P("a/n"))
+            self.assertNotIsInstance(error, DestinationNotFound)
+            self.refuses(DestinationNotFound, exports.rename, who, P("a/x"), P(path))
+            self.refuses(DestinationNotFound, exports.make_directory, who, P(path))
+        self.refuses(PermissionError, exports.remove_path, principal("/c/d"), P("c"))
+
     def test_words(self) -> None:
         """What cannot be moved is told why."""
         self.write("d/x")
@@ -197,7 +238,7 @@ class HostileTests(SynchronousTestCase):
             with contextlib.suppress(OSError):
                 found += [str(one) for one, _ in exports.walk(who, path, recursive=True)]
             with contextlib.suppress(OSError):
-                found += [digest.hex() for _, _, digest in exports.hashes(who, path)]
+                found += [row[2].hex() for row in exports.hashes(who, path) if row]
         return " ".join(found)
 
     def test_changing(self) -> None:

@@ -7,8 +7,8 @@ from threading import Barrier, Thread
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.errors import BusyError
-from fileexport.leases import Lease, Leases, Place
+from fileexport.errors import BusyError, PeerGone
+from fileexport.leases import QUIET, Lease, Leases, Place
 
 PLACE = Place(1, 2, "name")
 
@@ -46,6 +46,38 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual(self.assertRaises(BusyError, leases.take, PLACE, "eve", 3).holder, "bob")
         second.release()
         self.assertEqual(len(leases), 0)
+
+    def test_comes_again(self) -> None:
+        """Who comes again takes the place of what it has left behind: that is told, and given back soon."""
+        leases = Leases()
+        told: list[str] = []
+        first = leases.take(PLACE, "alice", 1, heir=b"a", revoked=lambda: told.append("gone"))
+        for heir in (b"b", None):
+            self.assertRaises(BusyError, leases.take, PLACE, "eve", 1 + QUIET, heir=heir)
+        first.check()
+        for _ in range(2):
+            error = self.assertRaises(BusyError, leases.take, PLACE, "alice again", 1 + QUIET, heir=b"a")
+            self.assertEqual(error.holder, "alice")
+            self.assertRaises(PeerGone, first.check)
+        self.assertEqual(told, ["gone"])
+        first.release()
+        leases.take(PLACE, "alice again", 2 + QUIET, heir=b"a").check()
+
+    def test_at_work(self) -> None:
+        """Whoever is at work, or was just now, is left in peace; so is who named no heir."""
+        leases = Leases()
+        nobody = leases.take(PLACE._replace(name="other"), "alice", 1)
+        self.assertRaises(BusyError, leases.take, PLACE._replace(name="other"), "alice", 1 + QUIET, heir=None)
+        nobody.check()
+        lease = leases.take(PLACE, "alice", 1, heir=b"a")
+        self.assertRaises(BusyError, leases.take, PLACE, "alice", QUIET, heir=b"a")
+        lease.work()
+        self.assertRaises(BusyError, leases.take, PLACE, "alice", 9 * QUIET, heir=b"a")
+        lease.rest(9 * QUIET)
+        self.assertRaises(BusyError, leases.take, PLACE, "alice", 10 * QUIET - 1, heir=b"a")
+        lease.check()
+        self.assertRaises(BusyError, leases.take, PLACE, "alice", 10 * QUIET, heir=b"a")
+        self.assertRaises(PeerGone, lease.check)
 
     def test_threads(self) -> None:
         """Of many threads that try at once, one gets it."""

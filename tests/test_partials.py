@@ -16,10 +16,11 @@ from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
 from fileexport.disk.partials import JOURNAL, KEPT, MAX_KEPT, Partial
 from fileexport.disk.recovery import PATIENCE
-from fileexport.errors import BusyError, FileNameError
+from fileexport.errors import BusyError, FileNameError, OverloadedError
 from tests.test_staging import ALL, Counted, P, StagingCase
 from tests.watched import in_child
 
+KEY: dict[str, Any] = {"key": b"source", "owner": b"owner"}
 DAY_AFTER = PATIENCE + 60 * 10**9
 
 
@@ -191,6 +192,30 @@ class GoOnTests(PartialsCase):
         partial.commit()
         self.assertEqual(self.file.read_bytes(), b"0123456789")
 
+    def test_check(self) -> None:
+        """What is there is read again piece by piece; the check may end that, and all of it stays."""
+        self.patch(partials, "_PIECE", 2)
+        self.kept()
+        left = 2
+
+        def check() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise KeyError
+
+        self.assertRaises(KeyError, self.jail.partial, ALL, P("d/file"), size=10, **KEY, check=check)
+        self.assertEqual(self.taken_up(), 5)
+
+    def test_stopping(self) -> None:
+        """Nor does a jail that is interrupted read on."""
+        self.kept()
+        jail = Jail(str(self.root))
+        self.addCleanup(jail.close)
+        jail.interrupt()
+        self.assertRaises(OverloadedError, self.begin, jail=jail)
+        self.assertEqual(self.taken_up(), 5)
+
     def test_flushes(self) -> None:
         """Content is flushed before the journal vouches for it, and a journal that is left is flushed."""
         for durable, order in (
@@ -225,7 +250,7 @@ class WriterTests(PartialsCase):
         self.assertEqual(self.taken_up(), 5)
 
     def test_committed_meanwhile(self) -> None:
-        """Who opened a partial that is committed before it got the lock does not write into the file."""
+        """Who opened a partial that is committed before it got the lock begins anew, not in the file."""
         first = self.begin()
         first.write(b"0123456789")
 
@@ -233,11 +258,25 @@ class WriterTests(PartialsCase):
             if name == "lock" and first.descriptor >= 0:
                 first.commit()
 
-        self.assertRaises(BusyError, self.begin, jail=self.watched(commit))
-        self.assertEqual((self.file.read_bytes(), self.left()), (b"0123456789", []))
+        partial = self.begin(jail=self.watched(commit))
+        self.assertEqual(partial.offset, 0)
+        partial.write(b"other")
+        partial.suspend()
+        self.assertEqual(self.file.read_bytes(), b"0123456789")
+        self.assertEqual(self.taken_up(), 5)
+
+    def test_always_gone(self) -> None:
+        """Where each one goes away before it is locked, it is given up; nothing is left."""
+
+        def remove(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            for found in self.names(KEPT) if name == "lock" else ():
+                (self.staging / found).unlink()
+
+        self.assertRaises(BusyError, self.begin, jail=self.watched(remove))
+        self.assertEqual(self.left(), [])
 
     def test_failed_write(self) -> None:
-        """After a write that failed it takes no more, but what was there before can be gone on with."""
+        """After a write that failed it takes no more and is not committed; what was noted before is kept."""
 
         class Full(Calls):
             full = False
@@ -245,17 +284,99 @@ class WriterTests(PartialsCase):
             def write(self, descriptor: int, data: bytes | memoryview) -> int:
                 if self.full:
                     raise OSError(errno.ENOSPC, "full")
-                self.full = len(data) > 5
+                self.full = len(data) > 4
                 return super().write(descriptor, data[:2])
 
-        calls = Full()
-        jail = Jail(str(self.root), calls=calls)
-        self.addCleanup(jail.close)
-        partial = self.begin(jail=jail)
+        self.patch(partials, "_NOTE_EVERY", 4)
+        for end, offset in ((Partial.suspend, 4), (Partial.commit, 0)):
+            calls = Full()
+            jail = Jail(str(self.root), calls=calls)
+            self.addCleanup(jail.close)
+            partial = self.begin(jail=jail)
+            partial.write(b"0123")
+            partial.write(b"4")
+            self.fails(errno.ENOSPC, partial.write, b"567890")
+            calls.full = False
+            self.fails(errno.EIO, partial.write, b"5")
+            if offset:
+                end(partial)
+            else:
+                self.fails(errno.EIO, end, partial)
+            self.assertEqual(self.taken_up(), offset)
+            self.assertEqual((self.file.read_text(), self.left()), ("old", []))
+
+    def test_failed_flush(self) -> None:
+        """Pages that were lost are lost: a flush that failed is never made good by the next one."""
+        self.patch(partials, "_NOTE_EVERY", 4)
+        left = 0
+
+        def lose(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            nonlocal left
+            left -= name == "fdatasync"
+            if name == "fdatasync" and not left:
+                raise OSError(errno.EIO, "lost")
+
+        jail = self.watched(lose)
+        for number, kept in ((1, 0), (2, 4)):
+            for end in (Partial.commit, Partial.suspend):
+                left = number
+                partial = self.begin(jail=jail)
+                for piece in (b"0123", b"4567")[: number - 1]:
+                    partial.write(piece)
+                self.fails(errno.EIO, partial.write, b"abcd")
+                self.fails(errno.EIO, partial.write, b"ef")
+                if end is Partial.commit:
+                    self.fails(errno.EIO, partial.commit)
+                else:
+                    partial.suspend()
+                    self.assertEqual(len(self.left()), 2 if kept else 0)
+                    self.assertEqual(self.taken_up(), kept)
+                self.assertEqual((self.file.read_text(), self.left()), ("old", []))
+
+    def test_interrupted(self) -> None:
+        """Whoever is interrupted in a write, by a signal as a rule, keeps what was there before it."""
+        for interrupted, offset in (("write", 5), ("fdatasync", 8)):
+            self.patch(partials, "_NOTE_EVERY", 8)
+            seen: list[str] = []
+
+            def interrupt(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+                seen.append(name)  # noqa: B023  # each round has its own
+                if name == interrupted and seen.count(name) == (2 if name == "write" else 1):  # noqa: B023
+                    raise KeyboardInterrupt
+
+            partial = self.begin(jail=self.watched(interrupt))
+            partial.write(b"01234")
+            self.assertRaises(KeyboardInterrupt, partial.write, b"567")
+            self.fails(errno.EIO, partial.write, b"8")
+            partial.suspend()
+            self.assertEqual(self.taken_up(), offset)
+            partial = self.begin()
+            self.assertEqual(self.left() != [], True)
+            partial.discard()
+
+    def test_interrupted_hash(self) -> None:
+        """Offset and hash belong together wherever the interruption comes."""
+
+        class Interrupted:
+            def __init__(self, hasher: Any) -> None:
+                self._hasher = hasher
+
+            def copy(self) -> Interrupted:
+                return Interrupted(self._hasher.copy())
+
+            def digest(self) -> bytes:
+                found: bytes = self._hasher.digest()
+                return found
+
+            def update(self, data: bytes) -> None:
+                self._hasher.update(data)
+                if data == b"567":
+                    raise KeyboardInterrupt
+
+        self.patch(partials, "blake3", lambda *data: blake3(*data) if data else Interrupted(blake3()))
+        partial = self.begin()
         partial.write(b"01234")
-        self.fails(errno.ENOSPC, partial.write, b"567890")
-        calls.full = False
-        self.fails(errno.EIO, partial.write, b"5")
+        self.assertRaises(KeyboardInterrupt, partial.write, b"567")
         partial.suspend()
         self.assertEqual(self.taken_up(), 5)
 
@@ -282,7 +403,8 @@ class WriterTests(PartialsCase):
         partial.write(b"012")
         calls.figures = Counted(1 << 20, 0).figures
         self.fails(errno.ENOSPC, partial.write, b"34")
-        partial.discard()
+        partial.suspend()
+        self.assertEqual(self.taken_up(), 3)
 
 
 class AgeTests(PartialsCase):

@@ -154,6 +154,11 @@ class RightTests(SynchronousTestCase):
         self.assertTrue(Principal.anonymous(Right.READ, RelPath(["a"]), sees_hidden=True).sees_hidden)
         self.assertFalse(Principal("p", Right.READ, RelPath()).is_anonymous)
 
+    def test_owner(self) -> None:
+        """Tokens of one name that see another part of the root are somebody else."""
+        for under, owner in ((RelPath(), "p"), (RelPath(["a", "b c"]), "p@/a/b%20c")):
+            self.assertEqual(Principal("p", Right.READ, under).owner, owner)
+
     def test_repr_hides_the_secret(self) -> None:
         """The repr of a principal never shows the secret, which still counts when two are compared."""
         principal = Principal("p", Right.READ, RelPath(), secret=SECRET)

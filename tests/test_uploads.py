@@ -10,8 +10,11 @@ from typing import Any
 from blake3 import blake3
 from twisted.trial.unittest import SynchronousTestCase
 
+from fileexport import leases
+from fileexport.disk import partials
+from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
-from fileexport.errors import BusyError, ChangedWhileRead, DestinationNotFound, FileNameError
+from fileexport.errors import BusyError, ChangedWhileRead, DestinationNotFound, FileNameError, PeerGone
 from fileexport.exports import Exports
 from fileexport.paths import MAX_DEPTH, MAX_NAME, RESERVED, RelPath
 from fileexport.tokens import Principal, Right
@@ -124,6 +127,90 @@ class UploadTests(UploadsCase):
         upload.discard()
         self.begin(who=BOB).discard()
 
+    def test_parts_of_the_root(self) -> None:
+        """Tokens of one name that see other parts are other owners."""
+        inner = Principal("alice", Right.ALL, P("d"))
+        upload = self.begin()
+        upload.write(CONTENT[:4])
+        upload.suspend()
+        other = self.begin(who=inner)
+        self.assertEqual(other.offset, 0)
+        other.write(CONTENT[:3])
+        other.suspend()
+        for who, offset in ((ALL, 4), (inner, 3)):
+            upload = self.begin(who=who)
+            self.assertEqual(upload.offset, offset)
+            upload.discard()
+
+    def test_failed_flush(self) -> None:
+        """After a flush that failed nothing is committed, whatever is called behind it."""
+        self.patch(partials, "_NOTE_EVERY", 4)
+
+        class Losing(Calls):
+            lost = 0
+
+            def fdatasync(self, descriptor: int) -> None:
+                self.lost += 1
+                if self.lost == 1:
+                    raise OSError(errno.EIO, "lost")
+
+        for size in (10, 4):
+            self.exports = self.exporting(calls=Losing())
+            upload = self.begin(size=size)
+            self.assertRaises(OSError, upload.write, CONTENT[:4])
+            if size > 4:
+                self.assertRaises(OSError, upload.write, CONTENT[4:])
+            error = self.assertRaises(OSError, upload.finish, size, digest(CONTENT[:size]))
+            self.assertEqual(error.errno, errno.EIO)
+            upload.suspend()
+            self.assertEqual((self.file.read_text(), self.left()), ("old", []))
+            self.begin(who=BOB).discard()
+
+    def test_comes_again(self) -> None:
+        """A client whose connection was lost unnoticed comes again: what it left goes on."""
+        self.patch(leases, "QUIET", 0)
+        told: list[str] = []
+        old = self.begin(revoked=lambda: told.append("gone"))
+        old.write(CONTENT[:4])
+        for how in ({"who": BOB}, {"source": b"t"}, {"size": 11}, {"source": None}):
+            self.assertRaises(BusyError, self.begin, **how)
+        old.write(CONTENT[4:5])
+        self.assertRaises(BusyError, self.begin)
+        self.assertEqual(told, ["gone"])
+        self.assertRaises(PeerGone, old.write, CONTENT[5:])
+        self.assertRaises(PeerGone, old.finish, 10, digest(CONTENT))
+        self.assertRaises(BusyError, self.begin)
+        old.suspend()
+        upload = self.begin()
+        self.assertEqual(upload.offset, 5)
+        upload.write(CONTENT[5:])
+        old.suspend()
+        upload.finish(10, digest(CONTENT))
+        self.assertEqual(self.file.read_bytes(), CONTENT)
+
+    def test_comes_again_soon(self) -> None:
+        """A writer that is at work is not disturbed by a second one of the same client."""
+        old = self.begin()
+        old.write(CONTENT[:4])
+        self.assertRaises(BusyError, self.begin)
+        old.write(CONTENT[4:])
+        old.finish(10, digest(CONTENT))
+        self.assertEqual(self.file.read_bytes(), CONTENT)
+
+    def test_read_again(self) -> None:
+        """The check may end the reading of what is there; all of that stays, and the place is free."""
+        upload = self.begin()
+        upload.write(CONTENT[:4])
+        upload.suspend()
+
+        def check() -> None:
+            raise KeyError
+
+        self.assertRaises(KeyError, self.begin, check=check)
+        upload = self.begin()
+        self.assertEqual(upload.offset, 4)
+        upload.discard()
+
     def test_refused(self) -> None:
         """What cannot be written is refused before the first byte, and may be tried again."""
         (self.root / "d/sub").mkdir()
@@ -173,8 +260,10 @@ class UploadTests(UploadsCase):
 class SmallFilesTests(UploadsCase):
     """Many small files."""
 
-    def begin(self, directory: str = "", *, replace: bool = True, who: Principal = ALL) -> SmallFiles:
-        small = self.exports.begin_small_files(who, P(directory), replace=replace, holder=f"{who.name} here")
+    def begin(self, directory: str = "", *, replace: bool = True, max_size: int | None = None) -> SmallFiles:
+        small = self.exports.begin_small_files(
+            ALL, P(directory), replace=replace, holder="alice here", max_size=max_size
+        )
         self.addCleanup(small.discard)
         return small
 
@@ -204,6 +293,16 @@ class SmallFilesTests(UploadsCase):
         self.assertEqual((self.root / "d/e").stat().st_mtime_ns, 10**18)
         small.discard()
         self.assertEqual(self.left(), [])
+
+    def test_too_long(self) -> None:
+        """A file that is longer than the limit is refused for itself."""
+        small = self.begin(max_size=3)
+        small.add(0, self.files("abc", "abcd", "ab"))
+        ranges, failures = small.commit()
+        self.assertEqual((ranges, [index for index, _ in failures]), ([(0, 1), (2, 1)], [1]))
+        self.assertIsInstance(failures[0][1], ValueError)
+        self.assertIn("the limit is 3", str(failures[0][1]))
+        self.assertFalse((self.root / "abcd").exists())
 
     def test_new_only(self) -> None:
         """Without `replace` a taken name stays."""

@@ -8,8 +8,8 @@ from blake3 import blake3
 
 from fileexport.disk import walks
 from fileexport.disk.jail import View
-from fileexport.disk.walks import hashes, walk
-from fileexport.errors import BadRequestError
+from fileexport.disk.walks import Names, hashes, walk
+from fileexport.errors import BadRequestError, OverloadedError
 from fileexport.paths import MAX_DEPTH, RESERVED, RelPath
 from tests.test_jail import ALL, PLAIN, JailCase, P
 from tests.watched import forbid, unprivileged
@@ -81,6 +81,24 @@ class WalkTests(JailCase):
             self.write(f"0/{number}")
         self.assertRaises(BadRequestError, self.walked)
 
+    def test_together(self) -> None:
+        """Walks that share a budget keep so many names together, and give them back however they end."""
+        for name in ("a", "b", "c/d", "c/e"):
+            self.write(name)
+        names = Names(4)
+        first = walk(self.jail, ALL, P(""), recursive=True, names=names)
+        self.assertEqual([str(next(first)[0]), str(next(first)[0])], ["/a", "/b"])
+        second = walk(self.jail, ALL, P("c"), recursive=True, names=names)
+        self.assertEqual(names.kept, 1)
+        next(second)
+        third = walk(self.jail, ALL, P(""), recursive=True, names=names)
+        self.assertRaises(OverloadedError, next, third)
+        self.assertEqual(names.kept, 2)
+        self.assertEqual([str(path) for path, _ in first], ["/c", "/c/d", "/c/e"])
+        self.assertEqual(names.kept, 1)
+        second.close()
+        self.assertEqual(names.kept, 0)
+
 
 class HashesTests(JailCase):
     """Hashes."""
@@ -101,6 +119,14 @@ class HashesTests(JailCase):
         found = list(hashes(self.jail, ALL, P("a"), lambda: None))
         self.assertEqual(found, [(RelPath(), 7, blake3(b"content").digest())])
         self.assertRaises(FileNotFoundError, list, hashes(self.jail, ALL, P("missing"), lambda: None))
+
+    def test_steps(self) -> None:
+        """Within a large file nothing takes long: what is no result comes now and then."""
+        self.patch(walks, "STEP", 2 << 20)
+        content = bytes(5 << 20)
+        self.write("a").write_bytes(content)
+        found = list(hashes(self.jail, ALL, P(""), lambda: None))
+        self.assertEqual(found, [None, None, (P("a"), len(content), blake3(content).digest())])
 
     def test_cancelled(self) -> None:
         """The check may end it."""

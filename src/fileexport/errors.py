@@ -42,6 +42,10 @@ class UnexpectedError(FileExportError):
     """Something failed on the server; its log says what."""
 
 
+class OutOfRange(FileExportError, ValueError):
+    """A value is out of its range."""
+
+
 class AuthenticationError(FileExportError):
     """The token is missing or wrong."""
 

@@ -21,12 +21,12 @@ from blake3 import blake3
 from fileexport.compression import Order, check_order, least_room, place_of, read_form, replaced, target_of
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.trees import Tree, TreeForm, archived
-from fileexport.disk.walks import hashes, walk
+from fileexport.disk.walks import Names, hashes, walk
 from fileexport.errors import BadRequestError, DestinationNotFound, FileNameError, NotGranted
 from fileexport.leases import Leases, Place
 from fileexport.paths import RelPath
 from fileexport.tokens import Principal, Right
-from fileexport.uploads import Files, SmallFiles, Target, Upload
+from fileexport.uploads import Files, SmallFiles, Target, Upload, begin
 
 #: Entries of one listing, over all its directories: bounds the memory that one request can take.
 MAX_LISTED = 1_000_000
@@ -61,6 +61,7 @@ class Exports:
         self._tree = tree
         self._directories = tuple(dict.fromkeys(directories)) or (RelPath(),)
         self._leases = Leases()
+        self._names = Names()
 
     def bases(self, who: Principal) -> tuple[RelPath, ...]:
         """The highest directories that `who` may see: the exported ones, cut to the token's own part."""
@@ -119,12 +120,13 @@ class Exports:
         """All entries of a directory by their paths from there, sorted by name; links are not entered.
 
         With `recursive` each directory is followed by what is in it. Above the exported directories these
-        are the entries. Raises `OSError`, `BadRequestError` for too many names at once.
+        are the entries. Raises `OSError`, and for too many names at once `BadRequestError`, or
+        `OverloadedError` where others keep them.
         """
         self._require(who, Right.READ)
         if not self._is_virtual(who, path):
             view, rest = self._place(who, path)
-            return walk(self._tree, view, rest, recursive=recursive)
+            return walk(self._tree, view, rest, recursive=recursive, names=self._names)
         return self._walk_bases(who, path, recursive)
 
     def _walk_bases(self, who: Principal, path: RelPath, recursive: bool) -> Iterator[tuple[RelPath, Entry]]:
@@ -132,20 +134,32 @@ class Exports:
             yield rest, self._base_entry(who, base, rest)
             if recursive:
                 view = View(base, hidden=who.sees_hidden)
-                for below, entry in walk(self._tree, view, RelPath(), recursive=True):
+                for below, entry in walk(self._tree, view, RelPath(), recursive=True, names=self._names):
                     with suppress(FileNameError):
                         yield rest + below, entry
 
     def hashes(
         self, who: Principal, path: RelPath, *, check: Callable[[], object] = lambda: None
-    ) -> Iterator[tuple[RelPath, int, bytes]]:
+    ) -> Iterator[tuple[RelPath, int, bytes] | None]:
         """Path from here, size and BLAKE3 of a file, or of every regular file below a directory.
 
-        Links below it are not followed. `check` may raise to end it. Raises `OSError`.
+        Links below it are not followed. `check` may raise to end it. None comes now and then within a large
+        file, so that no result takes long. Raises as `walk`.
         """
         self._require(who, Right.READ)
-        view, rest = self._place(who, path)
-        return hashes(self._tree, view, rest, check)
+        if not self._is_virtual(who, path):
+            view, rest = self._place(who, path)
+            return hashes(self._tree, view, rest, check, self._names)
+        return self._hash_bases(who, path, check)
+
+    def _hash_bases(
+        self, who: Principal, path: RelPath, check: Callable[[], object]
+    ) -> Iterator[tuple[RelPath, int, bytes] | None]:
+        for base, rest in self._bases_below(who, path):
+            view = View(base, hidden=who.sees_hidden)
+            for row in hashes(self._tree, view, RelPath(), check, self._names):
+                with suppress(FileNameError):
+                    yield row and (rest + row[0], row[1], row[2])
 
     def files(
         self, who: Principal, path: RelPath, pattern: Pattern = ANY, *, recursive: bool = False
@@ -313,34 +327,46 @@ class Exports:
         replace: bool,
         source: bytes | None,
         holder: str,
+        check: Callable[[], object] = lambda: None,
+        revoked: Callable[[], object] = lambda: None,
     ) -> Upload:
         """Begin a file of `size` bytes, or go on with what `who` left of the same `source`: see `offset`.
 
-        `holder` is what others are told who come meanwhile. Raises `BusyError` where somebody writes it now,
-        `FileExistsError` where it is there without `replace`, `IsADirectoryError`, `DestinationNotFound`
-        where its directory is not there, `FileNameError`, `OSError`: ENOSPC where it has no room.
+        `holder` is what others are told who come meanwhile. `check` may raise while what is there is read
+        again. `revoked` is called, in another thread, when the same client comes again for the same and this
+        upload is quiet: its connection was lost, and it has to be suspended; see `Upload`.
+
+        Raises `BusyError` where somebody writes it now, `FileExistsError` where it is there without
+        `replace`, `IsADirectoryError`, `DestinationNotFound` where its directory is not there,
+        `FileNameError`, `OSError`: ENOSPC where it has no room.
         """
         self._require(who, Right.WRITE)
         if self._is_there(who, path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        view, rest, exported = target = self._target(who, path)
+        target = self._target(who, path)
         parent = self._parent(target)
-        place = Place(parent.st_dev, parent.st_ino, rest.name)
-        lease = self._leases.take(place, holder, time.time_ns())
-        try:
-            self._check_replaced(target, replace)
-            partial = self._tree.partial(
-                view, rest, size=size, key=source, owner=os.fsencode(who.name), exported=exported
-            )
-        except BaseException:
-            lease.release()
-            raise
-        return Upload(partial, lease, mtime_ns, replace)
+        place = Place(parent.st_dev, parent.st_ino, target.path.name)
+        heir = None if source is None else (who.owner, size, source)
+        lease = self._leases.take(place, holder, time.time_ns(), heir=heir, revoked=revoked)
+        return begin(
+            self._tree,
+            lease,
+            target,
+            size=size,
+            mtime_ns=mtime_ns,
+            replace=replace,
+            source=source,
+            owner=who.owner,
+            check=check,
+        )
 
     def begin_small_files(
-        self, who: Principal, directory: RelPath, *, replace: bool, holder: str
+        self, who: Principal, directory: RelPath, *, replace: bool, holder: str, max_size: int | None = None
     ) -> SmallFiles:
-        """Begin many small files below a directory. Raises `DestinationNotFound` where it is not there."""
+        """Begin many small files below a directory. Raises `DestinationNotFound` where it is not there.
+
+        One of more than `max_size` bytes fails, by `OutOfRange`.
+        """
         self._require(who, Right.WRITE)
         if not self._is_virtual(who, directory):
             self._parent(self._target(who, directory / "n"))
@@ -350,6 +376,7 @@ class Exports:
             self._leases,
             replace=replace,
             holder=holder,
+            max_size=max_size,
         )
 
     def compress_order(
@@ -406,23 +433,13 @@ class Exports:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return parent
 
-    def _check_replaced(self, target: Target, replace: bool) -> None:
-        try:
-            old = self._tree.lstat(target.view, target.path)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(old.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not replace:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-
     def _is_there(self, who: Principal, path: RelPath) -> bool:
         """Whether it is a directory whatever is on the disk: an exported one, or one above."""
         return self._is_virtual(who, path) or path in self.bases(who)
 
     def _refuse_exported(self, who: Principal, path: RelPath) -> None:
-        held = any(one.beneath(path) is not None for one in (*self._directories, *self.bases(who)))
-        if held or self._is_virtual(who, path):
+        # Of others nobody learns that they are exported.
+        if any(base.beneath(path) is not None for base in self.bases(who)) or self._is_virtual(who, path):
             raise PermissionError(errno.EACCES, "it is exported, or holds what is")
 
     # -- who sees what

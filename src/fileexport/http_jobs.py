@@ -25,7 +25,7 @@ from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
 from fileexport.http_events import CONTENT_TYPE, EventStream, event
 from fileexport.http_queries import TAR_FORMATS, directory_of, number, one_of, required
-from fileexport.job_views import job_of, listing, owner_of, seen_by, shown, shown_callback
+from fileexport.job_views import job_of, listing, seen_by, shown, shown_callback
 from fileexport.jobs import Event, Jobs
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
@@ -174,7 +174,7 @@ class JobsDoor:
     async def _create(self, request: Request, who: Principal) -> None:
         wish, key = await _read_wish(request), _read_key(request)
         # A request that is repeated finds its job also where it could not be made any more.
-        job = None if key is None else await self._rooms.jobs.find(owner_of(who), key, wish.text)
+        job = None if key is None else await self._rooms.jobs.find(who.owner, key, wish.text)
         if job is None:
             job = await self._submit(request, who, wish, "webhook", key)
         await self._tell(request, job, HTTPStatus.ACCEPTED, self._location(job))
@@ -190,7 +190,7 @@ class JobsDoor:
         if wish.callback is not None:
             message = await self._message(request, who, kind, wish.callback)
         return await self._rooms.jobs.submit(
-            order, owner=owner_of(who), target=order["place"], key=key, request=wish.text, message=message
+            order, owner=who.owner, target=order["place"], key=key, request=wish.text, message=message
         )
 
     async def _message(self, request: Request, who: Principal, kind: str, target: Target) -> Callback:
@@ -268,7 +268,7 @@ class JobsDoor:
     @contextmanager
     def _watcher(self, who: Principal, job: str | None) -> Iterator[_Watcher]:
         """A stream that is told the news. Raises `OverloadedError` where there are too many."""
-        reader = owner_of(who)
+        reader = who.owner
         own = sum(watcher.reader == reader for watcher in self._watchers)
         if len(self._watchers) >= MAX_EVENT_STREAMS or own >= MAX_OWN_STREAMS:
             raise OverloadedError

@@ -1,4 +1,4 @@
-"""Whose a job is, and what it looks like as JSON: the same in answers, events and webhooks."""
+"""Who sees a job, and what it looks like as JSON: the same in answers, events and webhooks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,9 @@ from fileexport.web import pages
 from fileexport.web.routes import OWN_NAMES
 
 
-def owner_of(who: Principal) -> str:
-    """Whose jobs those are that somebody asks for: tokens of one name that see another part are others."""
-    return f"{who.name}@{who.under.url()}" if who.under else who.name
-
-
 def seen_by(who: Principal) -> str | None:
     """Whose jobs somebody sees; None: everybody's. An admin of a part of the root sees nobody else's."""
-    return None if who.may(Right.ADMIN) and not who.under else owner_of(who)
+    return None if who.may(Right.ADMIN) and not who.under else who.owner
 
 
 async def job_of(jobs: Jobs, who: Principal, job: str) -> JobRow:

@@ -91,6 +91,11 @@ class Principal:
         """Whether they came without a token."""
         return self.name == ANONYMOUS_NAME
 
+    @property
+    def owner(self) -> str:
+        """Whose it is what they begin: tokens of one name that see another part of the root are others."""
+        return f"{self.name}@{self.under.url()}" if self.under else self.name
+
     def may(self, right: Right) -> bool:
         """Whether they hold `right`; of several joined by ``|``, all of them."""
         return right in self.rights

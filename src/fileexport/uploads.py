@@ -5,7 +5,9 @@ Blocking, called in pool threads, one thread at a time for each upload.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,7 +21,13 @@ from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.partials import Partial
 from fileexport.disk.trees import Source
 from fileexport.disk.views import is_near_limit
-from fileexport.errors import ChangedWhileRead, DestinationNotFound, FileExportError, FileNameError
+from fileexport.errors import (
+    ChangedWhileRead,
+    DestinationNotFound,
+    FileExportError,
+    FileNameError,
+    OutOfRange,
+)
 from fileexport.leases import Lease, Leases, Place
 from fileexport.paths import RelPath
 from fileexport.wire.messages import SmallFile
@@ -28,7 +36,8 @@ from fileexport.wire.messages import SmallFile
 class Upload:
     """One file on its way. It ends by `finish`, `suspend` or `discard`, and must: each gives the lease back.
 
-    After an error in `write` only the last two may be called.
+    After an error in `write` nothing is committed any more. Where the same client came again meanwhile,
+    `write` and `finish` raise `PeerGone` and do nothing: then it has to be suspended.
     """
 
     def __init__(self, partial: Partial, lease: Lease, mtime_ns: int | None, replace: bool) -> None:
@@ -51,7 +60,12 @@ class Upload:
         """Append content and hash it. Raises `ChangedWhileRead` for more than was announced, `OSError`."""
         if self._partial.offset + len(data) > self._partial.size:
             raise ChangedWhileRead
-        self._partial.write(data)
+        self._lease.check()
+        self._lease.work()
+        try:
+            self._partial.write(data)
+        finally:
+            self._lease.rest(time.time_ns())
 
     def finish(self, size: int, digest: bytes) -> None:
         """Commit what was written: when this returns, content and name are on stable storage.
@@ -59,10 +73,13 @@ class Upload:
         Raises `ChangedWhileRead` where size or BLAKE3 are not those of the content or of the announcement,
         `FileExistsError`, `IsADirectoryError`, `OSError`; the old version stays then and the content is gone.
         """
+        self._lease.check()
+        self._lease.work()
         try:
             partial = self._partial
             whole = size == partial.size == partial.offset
-            if not whole or not compare_digest(partial.hasher.digest(), digest):
+            # One that is broken says so itself.
+            if not partial.is_broken and not (whole and compare_digest(partial.hasher.digest(), digest)):
                 partial.discard()
                 raise ChangedWhileRead
             partial.commit(self._mtime_ns, self._replace)
@@ -125,7 +142,49 @@ class Files(Source, Protocol):
         key: bytes | None = ...,
         owner: bytes = ...,
         exported: RelPath = ...,
+        check: Callable[[], object] = ...,
     ) -> Partial: ...
+
+
+def begin(
+    files: Files,
+    lease: Lease,
+    target: Target,
+    *,
+    size: int,
+    mtime_ns: int | None,
+    replace: bool,
+    source: bytes | None,
+    owner: str,
+    check: Callable[[], object],
+) -> Upload:
+    """Begin a file, or go on with it: see `Exports.begin_upload`. The lease is given back when it raises."""
+
+    def check_both() -> None:
+        lease.check()
+        check()
+
+    view, path, exported = target
+    try:
+        _check_replaced(files, target, replace)
+        partial = files.partial(
+            view, path, size=size, key=source, owner=os.fsencode(owner), exported=exported, check=check_both
+        )
+    except BaseException:
+        lease.release()
+        raise
+    return Upload(partial, lease, mtime_ns, replace)
+
+
+def _check_replaced(files: Files, target: Target, replace: bool) -> None:
+    try:
+        old = files.lstat(target.view, target.path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not replace:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 class Committed(NamedTuple):
@@ -169,6 +228,7 @@ class SmallFiles:
         *,
         replace: bool,
         holder: str,
+        max_size: int | None,
     ) -> None:
         """`find` says where a directory below the directory is, and raises `OSError` where it may not be."""
         self._files = files
@@ -176,6 +236,7 @@ class SmallFiles:
         self._leases = leases
         self._replace = replace
         self._holder = holder
+        self._max_size = max_size
         self._groups: dict[tuple[View, RelPath], _Group] = {}
         self._directories: dict[tuple[str, ...], _Directory] = {}
         self._failures: list[tuple[int, Exception]] = []
@@ -192,6 +253,8 @@ class SmallFiles:
                 self._failures.append((index, error))
 
     def _add(self, index: int, file: SmallFile, now: int) -> None:
+        if self._max_size is not None and len(file.content) > self._max_size:
+            raise OutOfRange(f"the file has {len(file.content)} bytes: the limit is {self._max_size}")
         if blake3(file.content).digest() != file.digest:
             raise ChangedWhileRead
         if not file.path:

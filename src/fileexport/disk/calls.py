@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -106,7 +107,10 @@ class Calls:
         os.rename(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=new_dir_fd)
 
     def rename_new(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
-        """Rename, but raise `FileExistsError` where the target exists; in one step."""
+        """Rename, but raise `FileExistsError` where the target exists; in one step.
+
+        A directory replaces an empty one where the system, or the file system, cannot refuse that.
+        """
         try:
             renameat2 = _function("renameat2")
             if renameat2 is None:
@@ -117,6 +121,10 @@ class Calls:
             if error.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise
             # A file system without the flag: a hard link refuses an existing name just as well.
+            if stat.S_ISDIR(self.lstat(name, dir_fd=dir_fd).st_mode):
+                # It has none.
+                self.rename(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+                return
             os.link(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=new_dir_fd, follow_symlinks=False)
             with contextlib.suppress(OSError):
                 # The target has its content: a second name that stays in staging is recovery's business.

@@ -43,7 +43,6 @@ def rename(calls: Calls, parent: int, name: str, new_parent: int, new_name: str,
     `OSError`.
     """
     status = calls.lstat(name, dir_fd=parent)
-    is_directory = stat.S_ISDIR(status.st_mode)
     try:
         old = calls.lstat(new_name, dir_fd=new_parent)
     except FileNotFoundError:
@@ -51,11 +50,8 @@ def rename(calls: Calls, parent: int, name: str, new_parent: int, new_name: str,
     else:
         _check_replaced(status, old, replace)
     try:
-        # No link can stand in for a directory where a rename cannot refuse: then it replaces an empty one.
-        if replace or is_directory:
-            calls.rename(name, new_name, dir_fd=parent, new_dir_fd=new_parent)
-        else:
-            calls.rename_new(name, new_name, dir_fd=parent, new_dir_fd=new_parent)
+        move = calls.rename if replace and not stat.S_ISDIR(status.st_mode) else calls.rename_new
+        move(name, new_name, dir_fd=parent, new_dir_fd=new_parent)
     except OSError as error:
         if error.errno in _WHY:
             raise ConflictError(_WHY[error.errno]) from None
@@ -107,9 +103,9 @@ class Removal:
             if not stat.S_ISDIR(self._calls.lstat(name, dir_fd=parent).st_mode):
                 self._calls.unlink(name, dir_fd=parent)
                 self._removed += 1
+            elif recursive:
+                self._remove_all(parent, name)
             else:
-                if recursive:
-                    self._empty(parent, name)
                 self._rmdir(parent, name)
         finally:
             if self._removed and self._durable:
@@ -127,25 +123,21 @@ class Removal:
             raise
         self._removed += 1
 
-    def _empty(self, parent: int, name: str) -> None:
-        """Remove all beneath a directory: down to the first, up again when a directory is empty."""
-        levels: list[_Level] = []
+    def _remove_all(self, parent: int, name: str) -> None:
+        """Remove a directory: down to the first in it, up again when a directory is empty."""
+        levels = [self._enter(parent, name, self._calls.mount_of(parent))]
         try:
-            levels.append(self._enter(parent, name, self._calls.mount_of(parent)))
             while levels:
                 here = levels[-1]
                 if here.todo:
                     self._take(levels, here.todo.pop())
-                elif len(levels) == 1:
-                    levels.pop().close()
                 else:
-                    self._leave(levels)
-        except BaseException:
-            self._flush(levels)
-            raise
+                    self._leave(levels, parent)
         finally:
+            # The error that ended it counts, whatever comes now.
             for level in levels:
-                level.close()
+                with suppress(OSError):
+                    self._let_go(level)
 
     def _take(self, levels: list[_Level], name: str) -> None:
         """Remove one entry, or go into it."""
@@ -153,16 +145,18 @@ class Removal:
         here = levels[-1]
         with suppress(FileNotFoundError):
             if name == RESERVED:
+                here.needs_flush = True
                 self._clear(here.descriptor)
             elif not self._admits(name):
                 pass
             elif stat.S_ISDIR(self._calls.lstat(name, dir_fd=here.descriptor).st_mode):
                 levels.append(self._enter(here.descriptor, name, here.mount))
                 if len(levels) > MAX_HELD:
-                    levels[-1 - MAX_HELD].close()
+                    self._let_go(levels[-1 - MAX_HELD])
             else:
                 self._calls.unlink(name, dir_fd=here.descriptor)
                 self._removed += 1
+                here.needs_flush = True
 
     def _enter(self, parent: int, name: str, mount: int) -> _Level:
         descriptor = self._calls.open(name, _DIRECTORY, dir_fd=parent)
@@ -176,18 +170,25 @@ class Removal:
             self._calls.close(descriptor)
             raise
 
-    def _leave(self, levels: list[_Level]) -> None:
+    def _leave(self, levels: list[_Level], parent: int) -> None:
         """Up from an empty directory, which goes."""
-        child, above = levels.pop(), levels[-1]
-        try:
-            if above.descriptor < 0:
-                above.descriptor = self._calls.open("..", _DIRECTORY, dir_fd=child.descriptor)
-                if identity_of(self._calls, above.descriptor) != above.identity:
-                    raise ConflictError("the directory was moved while it was removed")
-        finally:
-            child.close()
-        with suppress(FileNotFoundError):
-            self._rmdir(above.descriptor, child.name)
+        child = levels[-1]
+        if len(levels) == 1:
+            self._rmdir(parent, child.name)
+            child.needs_flush = False
+        else:
+            above = levels[-2]
+            self._hold(above, child)
+            with suppress(FileNotFoundError):
+                self._rmdir(above.descriptor, child.name)
+                child.needs_flush, above.needs_flush = False, True
+        self._let_go(levels.pop())
+
+    def _hold(self, level: _Level, child: _Level) -> None:
+        if level.descriptor < 0:
+            level.descriptor = self._calls.open("..", _DIRECTORY, dir_fd=child.descriptor)
+            if identity_of(self._calls, level.descriptor) != level.identity:
+                raise ConflictError("the directory was moved while it was removed")
 
     def _clear(self, directory: int) -> None:
         """A staging of ours, which serves only what is removed here: it goes unless somebody writes there."""
@@ -197,11 +198,14 @@ class Removal:
             self._calls.lstat(RESERVED, dir_fd=directory)
             raise BusyError("someone else is writing below this directory: try again later")
 
-    def _flush(self, levels: list[_Level]) -> None:
-        for level in levels if self._durable else ():
-            with suppress(OSError):
-                if level.descriptor >= 0:
-                    self._calls.fsync(level.descriptor)
+    def _let_go(self, level: _Level) -> None:
+        """Close a directory; what went from it is flushed, unless it went itself."""
+        try:
+            if level.needs_flush and self._durable:
+                level.needs_flush = False
+                self._calls.fsync(level.descriptor)
+        finally:
+            level.close()
 
 
 class _Level:
@@ -214,6 +218,7 @@ class _Level:
         self.identity = identity_of(calls, descriptor)
         self.mount = mount
         self.todo = todo
+        self.needs_flush = False
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1

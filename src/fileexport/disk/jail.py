@@ -80,6 +80,10 @@ class Jail:
         """Make every verb that walks fail at its next entry, so that `close` need not wait for long."""
         self._interrupted = True
 
+    def _check_stopping(self) -> None:
+        if self._interrupted:
+            raise OverloadedError("the server is stopping")
+
     @property
     def root_stat(self) -> os.stat_result:
         """The root's own stat."""
@@ -123,8 +127,7 @@ class Jail:
         """The content of an open file from where it is read next, each piece good until the next one."""
         buffer = memoryview(bytearray(min(_PIECE, max(opened.stat.st_size, 1))))
         while count := self._calls.read(opened.descriptor, buffer):
-            if self._interrupted:
-                raise OverloadedError("the server is stopping")
+            self._check_stopping()
             yield buffer[:count]
 
     def entries(self, view: View, path: RelPath) -> Iterator[Entry]:
@@ -137,8 +140,7 @@ class Jail:
 
     def _scan(self, view: View, descriptor: int) -> Iterator[Entry]:
         for found in self._calls.scan(descriptor):
-            if self._interrupted:
-                raise OverloadedError("the server is stopping")
+            self._check_stopping()
             if not view.admits(found.name):
                 continue
             try:
@@ -279,17 +281,26 @@ class Jail:
         key: bytes | None = None,
         owner: bytes = b"",
         exported: RelPath = _ROOT,
+        check: Callable[[], object] = lambda: None,
     ) -> Partial:
         """Begin a file of `size` bytes, as `stage` does, or go on with what is there of it, from `offset`.
 
         It is kept at a break only with a `key`, which says what is written; it is continued with the same
-        one, for the same `owner`, size, directory and name. Raises as `stage` does, `BusyError` where another
-        process writes the same, and ENOSPC where there is no room for it.
+        one, for the same `owner`, size, directory and name. What is there is read again: `check` is called
+        between its pieces and may raise. Raises as `stage` does, `BusyError` where another process writes the
+        same, and ENOSPC where there is no room for it.
         """
+
+        def check_both() -> None:
+            self._check_stopping()
+            check()
+
         self.check_new(view, path)
         with self._base(View(exported)) as base:
             place = Place(base, self._open(view, path.parent, _DIRECTORY), path.name)
-            return begin(self._calls, place, size, key=key, owner=owner, durable=self._durable)
+            return begin(
+                self._calls, place, size, key=key, owner=owner, durable=self._durable, check=check_both
+            )
 
     def batch(self, view: View, *, replace: bool = False, exported: RelPath = _ROOT) -> Batch:
         """Begin many small files beneath a view; see `Batch`. Nothing is made before the first is added."""

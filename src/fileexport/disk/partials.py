@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from struct import Struct
 from typing import NamedTuple
@@ -41,11 +42,18 @@ def partial_of(journal: str) -> str:
     return KEPT + journal.removeprefix(JOURNAL)
 
 
+class _Seen(NamedTuple):
+    """Bytes that were written, and the hash that has seen them: exchanged in one step."""
+
+    offset: int
+    hasher: blake3
+
+
 class Partial:
     """A file that is being written; `hasher` has seen the `offset` bytes that are there.
 
-    Not thread-safe; one writer. It ends by `commit`, `suspend` or `discard`, and must. After an error in
-    `write` only the last two may be called.
+    Not thread-safe; one writer. It ends by `commit`, `suspend` or `discard`, and must. After whatever `write`
+    raised it is never committed.
     """
 
     def __init__(
@@ -55,12 +63,23 @@ class Partial:
         self._staged = staged
         self._journal = journal
         self._durable = durable
-        self._broken = False
+        #: Whether a write did not come to its end; and whether the disk said so: then it may have lost more.
+        self.is_broken = False
+        self._is_lost = False
         self.size = size
-        self.hasher = blake3()
-        self.offset = 0
+        self._seen = _Seen(0, blake3())
         self._noted = 0
         self._looked = 0
+
+    @property
+    def offset(self) -> int:
+        """Bytes that are there."""
+        return self._seen.offset
+
+    @property
+    def hasher(self) -> blake3:
+        """The hash of these bytes."""
+        return self._seen.hasher
 
     @property
     def descriptor(self) -> int:
@@ -72,18 +91,28 @@ class Partial:
 
         The global lock is free meanwhile.
         """
-        if self._broken:
-            raise OSError(errno.EIO, "a write failed before")
-        self._broken = True
-        self._staged.write(data)
-        self.hasher.update(data)
-        self.offset += len(data)
-        self._broken = False
-        if self.offset - self._looked >= _LOOK_EVERY:
-            self._looked = self.offset
+        self._check_whole()
+        self.is_broken = True
+        offset, hasher = self._seen
+        if offset + len(data) - self._looked >= _LOOK_EVERY:
+            self._looked = offset
             self.require_room()
-        if self._journal is not None and self.offset - self._noted >= _NOTE_EVERY:
-            self._note(self._journal)
+        # A signal may end this anywhere: what was seen before is there then, and can be noted.
+        hasher = hasher.copy()
+        try:
+            self._staged.write(data)
+            hasher.update(data)
+            self._seen = _Seen(offset + len(data), hasher)
+            if self._journal is not None and self.offset - self._noted >= _NOTE_EVERY:
+                self._note(self._journal)
+        except OSError:
+            self._is_lost = True
+            raise
+        self.is_broken = False
+
+    def _check_whole(self) -> None:
+        if self.is_broken:
+            raise OSError(errno.EIO, "a write failed before")
 
     def require_room(self) -> None:
         """Raise `OSError` (ENOSPC) where the rest of the file has no room beside the reserve."""
@@ -96,8 +125,10 @@ class Partial:
         """Give the file its name, durably; as `Staged.commit`, and a partial is gone either way.
 
         A file that is replaced gives it its mode (see `staging.inherited`); otherwise the umask decides.
+        Raises `OSError` (EIO) where a write failed: the flush that lost content says so only once.
         """
         try:
+            self._check_whole()
             mode = self._staged.inherited_mode() if replace else None
         except BaseException:
             self.discard()
@@ -111,13 +142,13 @@ class Partial:
         """Let go of it, so that it can be continued from `offset`; without a key it is discarded.
 
         A second time, and after `commit`, this does nothing. Raises `OSError`; it is closed then, and what
-        the journal said before holds.
+        the journal said before holds. So it does where the disk failed in a write.
         """
-        if self._journal is None or not self.offset:
+        if self._journal is None or not (self._noted if self._is_lost else self.offset):
             self.discard()
             return
         try:
-            if self._staged.descriptor >= 0:
+            if self._staged.descriptor >= 0 and not self._is_lost:
                 self._note(self._journal)
                 if self._durable:
                     self._calls.fsync(self._journal.descriptor)
@@ -145,22 +176,27 @@ class Partial:
         if journal is not None:
             journal.close()
 
-    def go_on(self) -> bool:
-        """Take up what the journal vouches for; False where the content is not that."""
+    def go_on(self, check: Callable[[], object]) -> bool:
+        """Take up what the journal vouches for; False where the content is not that.
+
+        `check` is called before each piece of it and may raise.
+        """
         if self._journal is None:
             return True
         noted, digest = self._journal.read()
         if not noted or noted > min(self.size, self._calls.fstat(self._staged.descriptor).st_size):
             return False
-        buffer = memoryview(bytearray(min(_PIECE, noted)))
-        while self.offset < noted:
-            count = self._calls.read(self._staged.descriptor, buffer[: noted - self.offset])
+        buffer, hasher, offset = memoryview(bytearray(min(_PIECE, noted))), blake3(), 0
+        while offset < noted:
+            check()
+            count = self._calls.read(self._staged.descriptor, buffer[: noted - offset])
             if not count:
                 return False
-            self.hasher.update(buffer[:count])
-            self.offset += count
+            hasher.update(buffer[:count])
+            offset += count
+        self._seen = _Seen(offset, hasher)
         self._noted = self._looked = noted
-        return self.hasher.digest() == digest
+        return hasher.digest() == digest
 
 
 class _Journal:
@@ -212,18 +248,27 @@ class Place(NamedTuple):
 
 
 def begin(
-    calls: Calls, place: Place, size: int, *, key: bytes | None, owner: bytes, durable: bool
+    calls: Calls,
+    place: Place,
+    size: int,
+    *,
+    key: bytes | None,
+    owner: bytes,
+    durable: bool,
+    check: Callable[[], object],
 ) -> Partial:
     """Begin a file of `size` bytes, or go on with what `owner` left of it under the same key.
 
     `place.target` is closed when the file has ended, or when this raises: `BusyError` where another process
-    writes the same, `OSError`, ENOSPC where there is no room for it. Nothing new is left then.
+    writes the same, `OSError`, ENOSPC where there is no room for it, and what `check` raises while the kept
+    part is read. Nothing new is left then.
     """
     try:
         if key is None:
             partial = Partial(calls, stage(calls, *place, durable=durable), None, size, durable)
         else:
-            partial = _kept(calls, place, size, _spelled(calls, place, size, key, owner), durable)
+            rest = _spelled(calls, place, size, key, owner)
+            partial = _kept(lambda: _try(calls, place, size, rest, durable, check))
     except BaseException:
         calls.close(place.target)
         raise
@@ -241,17 +286,19 @@ def _spelled(calls: Calls, place: Place, size: int, key: bytes, owner: bytes) ->
     return f"{blake3(owner).hexdigest(8)}-{of.hexdigest(16)}"
 
 
-def _kept(calls: Calls, place: Place, size: int, rest: str, durable: bool) -> Partial:
+def _kept(attempt: Callable[[], Partial | None]) -> Partial:
     for _ in range(TRIES):
         # A recovery may find the staging empty and remove it under our hands.
         with suppress(FileNotFoundError):
-            if (partial := _try(calls, place, size, rest, durable)) is not None:
+            if (partial := attempt()) is not None:
                 return partial
     raise BusyError
 
 
-def _try(calls: Calls, place: Place, size: int, rest: str, durable: bool) -> Partial | None:
-    """Take it up, or make it; None where it was of no use and is gone now."""
+def _try(
+    calls: Calls, place: Place, size: int, rest: str, durable: bool, check: Callable[[], object]
+) -> Partial | None:
+    """Take it up, or make it; None where it was of no use, or somebody's, and is gone now."""
     name, beside = KEPT + rest, JOURNAL + rest
     with ExitStack() as held, ExitStack() as undo:
         staging = staging_of(calls, place.base, place.target)
@@ -262,14 +309,14 @@ def _try(calls: Calls, place: Place, size: int, rest: str, durable: bool) -> Par
             undo.callback(_drop, calls, staging, name, beside)
         if not _claim(calls, staging, name, descriptor):
             undo.pop_all()
-            raise BusyError
+            return None
         if is_new:
             _make_way(calls, staging, name)
         journal = _Journal.open(calls, staging, beside)
         held.callback(journal.close)
         staged = Staged(calls, staging, name, descriptor, place.target, place.name, durable, beside)
         partial = Partial(calls, staged, journal, size, durable)
-        if not is_new and not partial.go_on():
+        if not is_new and not partial.go_on(check):
             calls.unlink(name, dir_fd=staging)
             return None
         undo.pop_all()
@@ -283,15 +330,15 @@ def _open(calls: Calls, staging: int, name: str) -> tuple[int, bool]:
         return calls.open(name, _OPEN, dir_fd=staging), False
     with suppress(FileExistsError):
         return calls.open(name, _OPEN | os.O_CREAT | os.O_EXCL, dir_fd=staging), True
-    raise BusyError
+    return calls.open(name, _OPEN, dir_fd=staging), False
 
 
 def _claim(calls: Calls, staging: int, name: str, descriptor: int) -> bool:
-    """Lock it; False where somebody has it, or had it: what we opened may be a committed file by now."""
+    """Lock it, or raise `BusyError`; False where somebody had it: it may be a committed file by now."""
     try:
         calls.lock(descriptor)
     except BlockingIOError:
-        return False
+        raise BusyError from None
     return has_name(calls, staging, name, descriptor)
 
 

@@ -5,18 +5,21 @@ Neither holds anything open between two results, nor the names of more than the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from threading import Lock
 from typing import Protocol
 
 from blake3 import blake3
 
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.views import is_near_limit
-from fileexport.errors import BadRequestError, FileNameError
+from fileexport.errors import BadRequestError, FileNameError, OverloadedError
 from fileexport.paths import RelPath
 
 #: Names that one walk keeps in memory.
 MAX_KNOWN = 1_000_000
+#: Bytes of one file that are hashed before others have their turn.
+STEP = 64 << 20
 
 _ROOT = RelPath()
 
@@ -29,31 +32,76 @@ class Source(Protocol):
     def read_pieces(self, opened: Opened) -> Iterator[memoryview]: ...
 
 
-def walk(source: Source, view: View, top: RelPath, *, recursive: bool) -> Iterator[tuple[RelPath, Entry]]:
+class Names:
+    """How many names several walks keep in memory together: no more than one of them may. Thread-safe."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = MAX_KNOWN if limit is None else limit
+        self._lock = Lock()
+        self.kept = 0
+
+    def take(self) -> None:
+        """One more is kept. Raises `OverloadedError`."""
+        with self._lock:
+            if self.kept >= self._limit:
+                raise OverloadedError
+            self.kept += 1
+
+    def give_back(self, count: int) -> None:
+        """So many are kept no longer."""
+        with self._lock:
+            self.kept -= count
+
+
+class _Kept:
+    """The names that one walk keeps."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._count = 0
+
+    def take(self) -> None:
+        if self._count >= MAX_KNOWN:
+            raise BadRequestError(f"more than {MAX_KNOWN} entries: list a smaller directory")
+        self._names.take()
+        self._count += 1
+
+    def give_back(self) -> None:
+        self._names.give_back(1)
+        self._count -= 1
+
+    def close(self) -> None:
+        self._names.give_back(self._count)
+
+
+def walk(
+    source: Source, view: View, top: RelPath, *, recursive: bool, names: Names | None = None
+) -> Generator[tuple[RelPath, Entry], None, None]:
     """All entries below `top`, by their paths from there: sorted by name, each before what is in it.
 
     Links are not entered. What goes away meanwhile is left out, so is what no path can name, and the inside
     of a directory below `top` that may not be listed. Raises `OSError` for `top` itself; `BadRequestError`
-    for a tree with too many names.
+    for a tree with too many names, `OverloadedError` where all walks of `names` together have too many.
     """
-    known = 0
-    levels = [_names(source, view, top, _ROOT)]
-    known += len(levels[0])
-    while levels:
-        if not levels[-1]:
-            levels.pop()
-            continue
-        path, entry = levels[-1].pop()
-        known -= 1
-        yield path, entry
-        if recursive and entry.kind == "directory":
-            levels.append(_names(source, view, top, path))
-            known += len(levels[-1])
-            if known > MAX_KNOWN:
-                raise BadRequestError(f"more than {MAX_KNOWN} entries: list a smaller directory")
+    kept = _Kept(names or Names())
+    try:
+        levels = [_names(source, view, top, _ROOT, kept)]
+        while levels:
+            if not levels[-1]:
+                levels.pop()
+                continue
+            path, entry = levels[-1].pop()
+            kept.give_back()
+            yield path, entry
+            if recursive and entry.kind == "directory":
+                levels.append(_names(source, view, top, path, kept))
+    finally:
+        kept.close()
 
 
-def _names(source: Source, view: View, top: RelPath, below: RelPath) -> list[tuple[RelPath, Entry]]:
+def _names(
+    source: Source, view: View, top: RelPath, below: RelPath, kept: _Kept
+) -> list[tuple[RelPath, Entry]]:
     """The entries of one directory, the last name first."""
     found = []
     try:
@@ -62,9 +110,8 @@ def _names(source: Source, view: View, top: RelPath, below: RelPath) -> list[tup
         for entry in source.entries(view, top + below):
             if is_near and not _has_path(here, entry.name):
                 continue
+            kept.take()
             found.append((below / entry.name, entry))
-            if len(found) > MAX_KNOWN:
-                raise BadRequestError(f"more than {MAX_KNOWN} entries: list a smaller directory")
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         if not below:
             raise
@@ -84,19 +131,21 @@ def _has_path(directory: RelPath, name: str) -> bool:
 
 
 def hashes(
-    source: Source, view: View, top: RelPath, check: Callable[[], object]
-) -> Iterator[tuple[RelPath, int, bytes]]:
+    source: Source, view: View, top: RelPath, check: Callable[[], object], names: Names | None = None
+) -> Iterator[tuple[RelPath, int, bytes] | None]:
     """Path, size and BLAKE3 of `top`, if it is a file, or else of every regular file below it.
 
     The path is from `top` on, so that of a file is empty. Links below it are not followed. `check` is called
-    between pieces and files, and may raise. A file that goes away meanwhile is left out. Raises `OSError`.
+    between pieces and files, and may raise. A file that goes away meanwhile is left out. Raises as `walk`.
+    None is no file: within a large one it comes every `STEP` bytes, so that no result takes long.
     """
     check()
     with source.open(view, top) as opened:
         if not opened.is_directory:
-            yield (_ROOT, *_hashed(source, opened, check))
+            size, digest = yield from _hashed(source, opened, check)
+            yield _ROOT, size, digest
             return
-    for path, entry in walk(source, view, top, recursive=True):
+    for path, entry in walk(source, view, top, recursive=True, names=names):
         check()
         if entry.kind != "file":
             continue
@@ -104,16 +153,21 @@ def hashes(
             with source.open(view, top + path) as opened:
                 if opened.is_directory:
                     continue
-                size, digest = _hashed(source, opened, check)
+                size, digest = yield from _hashed(source, opened, check)
         except (FileNotFoundError, NotADirectoryError, FileNameError):
             continue
         yield path, size, digest
 
 
-def _hashed(source: Source, opened: Opened, check: Callable[[], object]) -> tuple[int, bytes]:
-    hasher, size = blake3(), 0
+def _hashed(
+    source: Source, opened: Opened, check: Callable[[], object]
+) -> Generator[None, None, tuple[int, bytes]]:
+    hasher, size, paused = blake3(), 0, 0
     for piece in source.read_pieces(opened):
         check()
         hasher.update(piece)
         size += len(piece)
+        if size - paused >= STEP:
+            paused = size
+            yield None
     return size, hasher.digest()
