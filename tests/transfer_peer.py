@@ -21,7 +21,7 @@ from fileexport.pools import Worker
 from fileexport.proofs import ClientProof, auth_message
 from fileexport.tokens import Principal, Right, TokenTable, generate_token
 from fileexport.transfer_connection import Finished
-from fileexport.transfer_operations import Limits
+from fileexport.transfer_desk import Limits
 from fileexport.transfer_protocol import TransferFactory
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
@@ -206,13 +206,14 @@ class TransferCase(SynchronousTestCase):
         self.worker: Worker = Immediate()
         self.factory = self.make()
 
-    def make(self, worker: Worker | None = None, **more: Any) -> TransferFactory:
-        """A server."""
+    def make(self, worker: Worker | None = None, reads: Worker | None = None, **more: Any) -> TransferFactory:
+        """A server, whose reads are done by the same worker as its changes unless there is another."""
         return TransferFactory(
             self.clock,
             self.exports,
             lambda: self.tokens,
             worker or self.worker,
+            reads or worker or self.worker,
             self.rooms,
             now=self.clock.seconds,
             record=self.done.append,

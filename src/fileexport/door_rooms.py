@@ -8,31 +8,29 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from fileexport.access_rows import of_operation, of_request
 from fileexport.addresses import read_address
 from fileexport.config import Settings
 from fileexport.disk.jail import Jail
 from fileexport.endpoints import Reactor
-from fileexport.errors import PeerGone, row_for
 from fileexport.exports import Exports
 from fileexport.gate import Gate
 from fileexport.http_bodies import Bodies
 from fileexport.http_jobs import JobsDoor
 from fileexport.http_resource import HttpDoor, Surroundings
 from fileexport.job_rooms import JobRooms, cores
-from fileexport.logs import Access, AccessLog
+from fileexport.logs import AccessLog
 from fileexport.metrics import Metrics
 from fileexport.peers import owner_of
 from fileexport.pools import Pool
 from fileexport.startup import is_public
 from fileexport.tokens import TokenTable
-from fileexport.transfer_connection import Finished
-from fileexport.transfer_operations import Limits
+from fileexport.transfer_desk import Limits
 from fileexport.transfer_protocol import TransferFactory
-from fileexport.transfer_streams import Cancelled
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request
@@ -46,8 +44,6 @@ CPU_WAITING = 64
 #: Listings that may wait for a core. They run in a pool of their own: a large one takes seconds and tens of
 #: megabytes, and must hold up neither a small change nor the memory of the machine.
 MAKERS_WAITING = 64
-#: What the access log has for an operation that its client cancelled or left, as nginx has it.
-_CLIENT_LEFT = 499
 
 
 class Doors:
@@ -67,14 +63,13 @@ class Doors:
     ) -> None:
         """`stop` is called when a client ends the daemon."""
         self._reactor = reactor
-        self._metrics = metrics
-        self._access = access
+        self._metrics, self._access = metrics, access
         self.disk = Pool(reactor, "disk", DISK_THREADS, DISK_WAITING)
         cpu = Pool(reactor, "cpu", cores(), CPU_WAITING)
         makers = Pool(reactor, "makers", cores(), MAKERS_WAITING)
-        # Of its own: a client that hashes for hours shall not keep the other door's small changes waiting.
-        lanes = Pool(reactor, "lanes", DISK_THREADS, DISK_WAITING)
-        self.pools = (self.disk, cpu, makers, lanes)
+        # Of their own: who hashes for hours keeps waiting neither the other door nor changes by this one.
+        lanes, reads = (Pool(reactor, name, DISK_THREADS, DISK_WAITING) for name in ("lanes", "reads"))
+        self.pools = (self.disk, cpu, makers, lanes, reads)
         self._keeper = keeper = Doorkeeper(tokens, _policy(settings, jail))
         exports, bodies = Exports(jail, settings.dirs), Bodies(reactor, cpu, makers)
         around = _surroundings(settings, gate, stop, metrics.render)
@@ -86,9 +81,10 @@ class Doors:
             exports,
             lambda: keeper.tokens,
             lanes,
+            reads,
             rooms,
             now=time.time,
-            record=self._record_operation,
+            record=lambda done: access.record(of_operation(done)),
             limits=Limits(settings.file_size_limit, settings.min_chunk_size),
             max_chunk=settings.max_chunk_size,
         )
@@ -109,6 +105,7 @@ class Doors:
         """These tokens count from now on."""
         self._keeper.tokens = tokens
         self._jobs.renew()
+        self.transfers.renew()
 
     def drain(self) -> Deferred[list[None]]:
         """Begin nothing more; fires when what was in flight has left."""
@@ -129,44 +126,7 @@ class Doors:
     def _record(self, request: Request) -> None:
         seconds = self._reactor.seconds() - request.started
         self._metrics.request(request.method, request.status, request.sent, seconds)
-        self._access.record(
-            Access(
-                peer=request.client or "unix",
-                who=request.who.name if request.who else "-",
-                method=request.method,
-                target=request.head.target,
-                version=b"HTTP/1.%d" % request.head.minor,
-                status=request.status,
-                length=request.sent,
-                seconds=seconds,
-                referrer=_first(request.fields(b"referer")),
-                agent=_first(request.fields(b"user-agent")),
-            )
-        )
-
-    def _record_operation(self, done: Finished) -> None:
-        """One operation of the transfer protocol; a status is that of the same error over HTTP."""
-        status = 200 if done.error is None else int(row_for(done.error).http)
-        if isinstance(done.error, Cancelled | PeerGone):
-            status = _CLIENT_LEFT
-        self._access.record(
-            Access(
-                peer=done.peer,
-                who=done.who,
-                method=done.name.encode("ascii"),
-                target=done.target,
-                version=b"transfer/1",
-                status=status,
-                length=done.length,
-                seconds=done.seconds,
-                referrer=None,
-                agent=None,
-            )
-        )
-
-
-def _first(fields: Sequence[bytes]) -> bytes | None:
-    return fields[0] if fields else None
+        self._access.record(of_request(request, seconds))
 
 
 def _policy(settings: Settings, jail: Jail) -> Policy:

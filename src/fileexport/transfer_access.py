@@ -48,7 +48,8 @@ class Authentication:
         self._now = now
         self._nonce = nonce
         self._proof = ServerProof(decoy, decoy, None)
-        self._message = b""
+        self._message = self._id = b""
+        self._who: Principal | None = None
         self.tries_left = TRIES
 
     def begin(self, auth: Auth, transcript: bytes, binding: bytes | None) -> Challenge | None:
@@ -60,13 +61,21 @@ class Authentication:
         if (auth.binding == "none") != (binding is None):
             return None
         nonce = self._nonce(DIGEST_SIZE)
+        self._id = auth.id
         self._proof = ServerProof.begin(self._tokens(), auth.id, self._now(), self._decoy)
         self._message = auth_message(transcript, auth.id, auth.nonce, nonce, binding or b"")
         return Challenge(nonce)
 
     def check(self, proof: Proof) -> Principal | None:
         """Whose proof it is; None where it is wrong, in the same time."""
-        return self._proof.check(proof.proof, self._message)
+        self._who = self._proof.check(proof.proof, self._message)
+        return self._who
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the token that was proved still counts, and says the same of who has it."""
+        entry = self._tokens().entry(self._id)
+        return entry is not None and entry.principal == self._who and self._now() < entry.expires
 
     def welcome(self, who: Principal) -> Welcome:
         """What answers a right proof: our own, and what `who` may do."""

@@ -22,8 +22,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from fileexport.disk.sender import STALL, Stalled
+from fileexport.disk.sender import Stalled
 from fileexport.errors import (
+    AuthenticationError,
     BusyError,
     CorruptedResponse,
     OverloadedError,
@@ -33,7 +34,8 @@ from fileexport.errors import (
 )
 from fileexport.tokens import Principal, TokenTable
 from fileexport.transfer_access import ACCESS_TIME, WRONG_TIME, Authentication, Lobby, binding_of
-from fileexport.transfer_operations import Desk, carry_out, words_for
+from fileexport.transfer_desk import Desk
+from fileexport.transfer_operations import carry_out, words_for
 from fileexport.transfer_output import Output
 from fileexport.transfer_streams import Cancelled, Stream
 from fileexport.wire import messages as m
@@ -46,12 +48,17 @@ PING_TIME = 60.0
 SILENCE = 120.0
 #: Seconds that a peer has to take our last words.
 LINGER_TIME = 5.0
-#: Bytes of one read from the socket when the client has been let in.
+#: Bytes of one read from the socket when the client has been let in, and messages that are dealt with until
+#: others have their turn.
 READ_SIZE = 1 << 20
+TURN = 256
 
 
 class Finished(NamedTuple):
-    """One operation that has ended, for the access log. `error` is None where it went well."""
+    """One operation that has ended, for the access log. `error` is None where it went well.
+
+    `length`: payload bytes of its content, whichever way they went.
+    """
 
     peer: str
     who: str
@@ -59,18 +66,6 @@ class Finished(NamedTuple):
     error: BaseException | None
     length: int
     seconds: float
-
-    @property
-    def name(self) -> str:
-        """What the protocol calls the operation."""
-        return str(type(self.operation).__struct_config__.tag)
-
-    @property
-    def target(self) -> bytes:
-        """What it was about: a path, or a job."""
-        return str(getattr(self.operation, "path", getattr(self.operation, "id", "-"))).encode(
-            "utf-8", "surrogateescape"
-        )
 
 
 class House(Protocol):
@@ -113,8 +108,9 @@ class TransferConnection(protocol.Protocol):
         #: When the client last said something, and whether it was asked since then.
         self._heard = 0.0
         self._asked = False
-        #: Why nothing is read now.
+        #: Why nothing is read now, also of what has come; and whether the transport knows.
         self._held: set[str] = set()
+        self._is_paused = False
         #: TLS brings its records of 16 KiB one by one: those of one turn are taken together.
         self._gathers = False
         self._gathered: list[bytes] = []
@@ -156,23 +152,44 @@ class TransferConnection(protocol.Protocol):
         self._feed(b"".join(gathered))
 
     def _feed(self, data: bytes) -> None:
-        """Do what the client says."""
-        if self._closing:
-            return
-        self._heard, self._asked = self._clock.seconds(), False
-        session = self._session
+        if not self._closing:
+            self._heard, self._asked = self._clock.seconds(), False
+            self._session.receive(data)
+            self._go_on()
+
+    def _go_on(self, *, is_last: bool = False) -> None:
+        """Do what the client has said: all of it where nothing more will come, else until we are held."""
+        self._held.discard("turn")
         try:
-            session.receive(data)
-            while not self._closing and (event := session.next_event()) is not None:
+            told = 0
+            while not self._closing and (is_last or not self._held):
+                event = self._session.next_event()
+                if event is None:
+                    break
                 if isinstance(event, Data):
                     self.content(event.stream, event, len(event.piece))
-                else:
-                    take(event.message, self, event)
+                    continue
+                take(event.message, self, event)
+                told += 1
+                if told == TURN and not is_last:
+                    self._hold("turn", True)
+                    self._clock.callLater(0, self._go_on)
+            self._hand_over()
+            self._output.flush()
         except CorruptedResponse as error:
             self._log.info("{peer} broke the protocol: {why}", peer=self.peer, why=error)
             self.close()
-        self._hand_over()
-        self._output.flush()
+        except Exception:
+            self._fail(Failure())
+        if self._is_paused and not (self._held or self._closing or self._lost):
+            self._is_paused = False
+            transport: Any = self.transport
+            transport.resumeProducing()
+
+    def _fail(self, failure: Failure) -> None:
+        """Something that nobody expected: what this connection knows is not to be relied on any more."""
+        self._log.failure("a connection failed", failure)
+        self.abort()
 
     def _hand_over(self) -> None:
         """Give what came in this turn to the operations."""
@@ -182,15 +199,20 @@ class TransferConnection(protocol.Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone: what can be continued is kept, everything else is thrown away."""
-        # What has come of an upload need not come again.
-        self._feed_gathered()
-        self._closing = self._lost = True
+        self._lost = True
         self._house.lobby.leave(self.peer, self)
-        if self._refusal is not None and self._refusal.active():
-            self._refusal.cancel()
-        self._output.stopProducing()
-        self._give_all_up()
-        self._house.left(self)
+        try:
+            # What has come of an upload need not come again.
+            self._feed_gathered()
+            self._go_on(is_last=True)
+            self._closing = True
+            if self._refusal is not None and self._refusal.active():
+                self._refusal.cancel()
+            self._output.stopProducing()
+            self._give_all_up()
+        finally:
+            self._closing = True
+            self._house.left(self)
 
     # -- authentication
 
@@ -225,9 +247,16 @@ class TransferConnection(protocol.Protocol):
             return
         tries = self._access.tries_left
         self._session.send(m.Refused(tries, words))
-        self._output.flush()
         if not tries:
+            self._session.leave(row_for(AuthenticationError()).wire, words)
             self.close()
+        self._output.flush()
+
+    def check_token(self) -> None:
+        """Begin nothing more where the token counts no longer; what was begun goes on."""
+        if self._session.state is State.OPEN and not self._access.is_good:
+            self._log.info("{peer}: its token counts no longer", peer=self.peer)
+            self.retire("the token does not count any more")
 
     # -- operations
 
@@ -240,7 +269,7 @@ class TransferConnection(protocol.Protocol):
         now = self._clock.seconds()
         stream = Stream(number, operation, self._session, self._output, now)
         self.working[number] = stream
-        Deferred.fromCoroutine(self._carry_out(stream))
+        Deferred.fromCoroutine(self._carry_out(stream)).addErrback(self._fail)
 
     async def _carry_out(self, stream: Stream) -> None:
         error: Exception | None = None
@@ -249,14 +278,20 @@ class TransferConnection(protocol.Protocol):
             await carry_out(stream.operation, stream, self._desk)
         except Exception as raised:
             error = raised if stream.gone is None else stream.gone
-            if not isinstance(error, Cancelled | PeerGone):
+            if not (isinstance(error, Cancelled) or self._closing):
                 self._reset(stream.number, error)
+        finally:
+            self._over(stream, error)
+
+    def _over(self, stream: Stream, error: Exception | None) -> None:
         del self.working[stream.number]
-        self._house.finished(self._finished(stream, error))
-        if self._lost:
-            self._house.left(self)
-        elif self._session.state is State.LEAVING and not self.working:
-            self.close()
+        try:
+            self._house.finished(self._finished(stream, error))
+        finally:
+            if self._lost:
+                self._house.left(self)
+            elif self._session.state is State.LEAVING and not self.working:
+                self.close()
 
     def _reset(self, number: int, error: Exception) -> None:
         row, holder, since = row_for(error), None, None
@@ -264,7 +299,11 @@ class TransferConnection(protocol.Protocol):
             self._log.failure("an operation failed", Failure(error))
         if isinstance(error, BusyError):
             holder, since = error.holder, error.since
-        self._session.reset(number, m.Reset(row.wire, words_for(error), holder, since))
+        try:
+            self._session.reset(number, m.Reset(row.wire, words_for(error), holder, since))
+        except ValueError:
+            # So long a message the client does not take.
+            self._session.reset(number, m.Reset(row.wire))
         self._output.flush_soon()
 
     def _finished(self, stream: Stream, error: Exception | None) -> Finished:
@@ -276,8 +315,7 @@ class TransferConnection(protocol.Protocol):
         """Content of a stream came, which takes `size` bytes of credit."""
         stream = self.working.get(number)
         if stream is not None:
-            stream.heard = self._heard
-            stream.content(found, size)
+            stream.content(found, size, self._heard)
             self._fed.add(stream)
 
     def give_up(self, number: int) -> None:
@@ -292,10 +330,6 @@ class TransferConnection(protocol.Protocol):
         if stream is not None:
             stream.end(end)
 
-    def credit_came(self) -> None:
-        """More content may be sent."""
-        self._output.go_on()
-
     # -- ending
 
     def said_goodbye(self) -> None:
@@ -303,9 +337,9 @@ class TransferConnection(protocol.Protocol):
         if not self.working:
             self.close()
 
-    def retire(self) -> None:
+    def retire(self, why: str = "the server is stopping") -> None:
         """Begin nothing more, and close when what was begun is done. Nobody waits for a job any more."""
-        self._session.leave(message="the server is stopping")
+        self._session.leave(message=why)
         self._output.flush()
         for stream in tuple(self.working.values()):
             stream.hurry()
@@ -336,7 +370,8 @@ class TransferConnection(protocol.Protocol):
         """Break the connection."""
         self._closing = True
         transport: Any = self.transport
-        transport.abortConnection()
+        if not self._lost:
+            transport.abortConnection()
 
     def look(self, now: float) -> None:
         """End what takes too long; called every `SWEEP` seconds."""
@@ -344,17 +379,18 @@ class TransferConnection(protocol.Protocol):
             if now >= self._deadline:
                 self.abort()
             return
+        self.check_token()
         if self._output.expire(now):
-            self._log.info("{peer} took nothing for too long", peer=self.peer)
+            self._log.info("{peer} took next to nothing for too long", peer=self.peer)
             self.abort()
             return
-        if self._held or (self._desk is not None and self._desk.lane.is_busy):
-            # It is we who do not listen, or who are at work.
+        if self._held:
+            # It is we who do not listen.
             self._heard = now
-            for stream in self.working.values():
-                stream.heard = now
         for stream in tuple(self.working.values()):
-            if stream.is_receiving and now - stream.heard > STALL:
+            if self._held:
+                stream.pace.begin(now)
+            elif stream.is_late(now):
                 stream.give_up(Stalled())
         self._ask(now)
 
@@ -370,12 +406,16 @@ class TransferConnection(protocol.Protocol):
 
     def _hold(self, reason: str, hold: bool) -> None:
         """Do not read for this reason, or read on unless there is another."""
-        before = bool(self._held)
         (self._held.add if hold else self._held.discard)(reason)
-        transport: Any = self.transport
-        if self._closing or before == bool(self._held):
+        if self._closing or self._lost:
             return
-        (transport.pauseProducing if self._held else transport.resumeProducing)()
+        if self._held and not self._is_paused:
+            self._is_paused = True
+            transport: Any = self.transport
+            transport.pauseProducing()
+        elif self._is_paused and not self._held:
+            # Later: this may be in the midst of a message. What has come is dealt with before more is read.
+            self._clock.callLater(0, self._go_on)
 
 
 @singledispatch
@@ -411,11 +451,6 @@ def _(message: m.End, connection: TransferConnection, event: Received) -> None:
 @take.register
 def _(message: m.Reset, connection: TransferConnection, event: Received) -> None:
     connection.give_up(event.stream)
-
-
-@take.register
-def _(message: m.MoreCredit, connection: TransferConnection, event: Received) -> None:
-    connection.credit_came()
 
 
 @take.register

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from blake3 import blake3
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.python.failure import Failure
 
 from fileexport.disk.jail import Opened
@@ -29,10 +29,19 @@ class Download:
     """One file of `size` bytes, open until `send` has ended."""
 
     def __init__(
-        self, stream: Stream, worker: Worker, descriptor: int, size: int, *, with_digest: bool
+        self,
+        stream: Stream,
+        worker: Worker,
+        packs: DeferredSemaphore,
+        descriptor: int,
+        size: int,
+        *,
+        with_digest: bool,
     ) -> None:
+        """`packs`: places of the connection's compressed pieces, each until it was sent."""
         self._stream = stream
         self._worker = worker
+        self._packs = packs
         self._descriptor = descriptor
         self._digest = Digest(worker, descriptor, size) if with_digest else None
 
@@ -41,10 +50,11 @@ class Download:
 
         Raises as `Stream.send_span` does; no thread uses the descriptor any more then.
         """
+        most = self._stream.most_packed(MAX_CONTENT)
         try:
             while start < stop:
-                if self._stream.shrinks and stop - start >= _LEAST_SHRUNK:
-                    start = await self._send_packed(start, stop)
+                if self._stream.shrinks and min(most, stop - start) >= _LEAST_SHRUNK:
+                    start = await self._send_packed(start, stop, most)
                 start = await self._send_plain(start, min(start + PAUSE, stop))
             return None if self._digest is None else await self._digest.value()
         finally:
@@ -58,27 +68,24 @@ class Download:
             await self._stream.send_span(self._descriptor, begin, end)
         return stop
 
-    async def _send_packed(self, start: int, stop: int) -> int:
-        """Send as long as it becomes smaller; returns where that ended. One piece is packed ahead."""
-        shrinker, most = Shrinker(), self._stream.most_data(MAX_CONTENT)
-        packing = self._pack(shrinker, start, min(start + most, stop))
-        try:
-            while (packed := await packing) is not None:
-                sent, start = start, min(start + most, stop)
-                self._allow(start)
-                if start < stop:
-                    packing = self._pack(shrinker, start, min(start + most, stop))
-                await self._stream.send_packed(packed, start - sent)
-                if start >= stop:
-                    break
-        finally:
-            if not packing.called:
-                await settled(packing)
-            packing.addErrback(lambda _: None)
-        return start
+    async def _send_packed(self, start: int, stop: int, most: int) -> int:
+        """Send as long as it becomes smaller; returns where that ended.
 
-    def _pack(self, shrinker: Shrinker, start: int, stop: int) -> Deferred[bytes | None]:
-        return self._worker.run(_packed, shrinker, self._descriptor, start, stop)
+        The next piece is made when this one has been handed to the transport, and while that sends it.
+        """
+        shrinker = Shrinker()
+        while start < stop:
+            end = min(start + most, stop)
+            # First, so that nobody keeps a place whose client takes nothing.
+            await self._stream.credit(end - start)
+            async with self._packs:
+                packed = await self._worker.run(_packed, shrinker, self._descriptor, start, end)
+                if packed is None:
+                    break
+                self._allow(end)
+                await self._stream.send_packed(packed)
+            start = end
+        return start
 
     def _allow(self, limit: int) -> None:
         if self._digest is not None:
@@ -156,13 +163,12 @@ def changed(opened: Opened) -> bool:
     return (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
 
 
-async def settled(deferred: Deferred[object] | Deferred[None] | Deferred[bytes | None]) -> None:
+async def settled(deferred: Deferred[None]) -> None:
     """Wait until a Deferred has fired, either way; its result stays."""
     waiting: Deferred[None] = Deferred()
 
-    def pass_on(result: object) -> object:
+    def pass_on(result: None) -> None:
         waiting.callback(None)
-        return result
 
     deferred.addBoth(pass_on)
     await waiting

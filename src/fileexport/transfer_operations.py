@@ -1,21 +1,16 @@
-"""The operations of the transfer protocol: one function each, from OPEN to the END of the answer.
-
-Changes go through the connection's lane, in the order of their frames. Reads begin when the changes that
-came before them are done, and run beside what follows.
-"""
+"""The operations of the transfer protocol: one function each, from OPEN to the END of the answer."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial, singledispatch
-from typing import ParamSpec, Protocol, TypeVar
+from typing import TypeVar
 
 from blake3 import blake3
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 
 from fileexport.disk.jail import Opened
 from fileexport.disk.schema import JobRow
@@ -24,103 +19,34 @@ from fileexport.errors import (
     ChangedWhileRead,
     FileExportError,
     NotGranted,
+    OutOfRange,
     OverloadedError,
     PeerGone,
     row_for,
     sentence_for,
 )
 from fileexport.exports import Exports, file_version
-from fileexport.job_views import job_of, owner_of, seen_by
-from fileexport.jobs import Jobs
+from fileexport.job_views import job_of, seen_by
 from fileexport.lanes import Lane
 from fileexport.paths import RelPath, printable
-from fileexport.pools import Steps, Worker
 from fileexport.tokens import Principal, Right
+from fileexport.transfer_desk import Answers, Desk
 from fileexport.transfer_downloads import Download, changed
-from fileexport.transfer_streams import Stream
-from fileexport.transfer_uploads import Incoming, IncomingFiles, OutOfRange
+from fileexport.transfer_streams import Cancelled, Stream
+from fileexport.transfer_uploads import Incoming, IncomingFiles
 from fileexport.uploads import Committed
 from fileexport.wire import messages as m
-from fileexport.wire.frames import Data
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Row = TypeVar("Row")
 
-#: Reads of one connection that are in a thread at a time, so that others find one free.
-READS = 4
 #: Bytes of one answer of many: a frame holds more, but others wait behind it.
 BATCH = 200 << 10
-#: Bytes of files that are hashed between two answers, so that the client hears of us meanwhile.
-HASHED = 256 << 20
+#: Bytes of files that are hashed between two answers, so that the client hears of us, and others have a turn.
+HASHED = 64 << 20
 #: Seconds in which most jobs that are cancelled have ended.
 CANCEL_WAIT = 1
 #: More bytes than the fields around a path, a text and a small file's content take.
 _FIELDS = 64
-
-
-class Rooms(Protocol):
-    """The rooms behind the door; they are there before the first operation."""
-
-    @property
-    def jobs(self) -> Jobs: ...
-
-
-class Beside:
-    """A worker of one connection: so many things at a time, the others wait here."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._places = DeferredSemaphore(READS)
-
-    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Fires with the function's result or its exception."""
-        return self._places.run(self._worker.run, function, *args, **kwargs)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bytes: of a file that comes in, and of each of its DATA frames but the last."""
-
-    file_size: int = 1 << 40
-    min_chunk: int = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What the operations of one connection work with. `holder` is what others read who find a path busy."""
-
-    who: Principal
-    holder: str
-    exports: Exports
-    rooms: Rooms
-    lane: Lane
-    beside: Worker
-    limits: Limits
-
-    async def change(
-        self, stream: Stream, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Call the function in the lane, unless nobody wants it any more."""
-        result: T = await self.lane.put(stream.guarded(function, *args, **kwargs))
-        return result
-
-    async def read(self, stream: Stream, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function in a thread when the changes that came before are done."""
-        await self.lane.settled()
-        result: T = await self.beside.run(stream.guarded(function, *args, **kwargs))
-        return result
-
-    async def answer(self, stream: Stream, replies: Generator[tuple[m.Message, int], None, None]) -> None:
-        """Say what a generator yields, each with its bytes of content, as fast as the client takes it."""
-        await self.lane.settled()
-        steps = Steps(self.beside, replies)
-        try:
-            while (found := await steps.next()) is not None:
-                await stream.say_when_free(*found)
-        finally:
-            await steps.close()
-        stream.say(m.End())
 
 
 @singledispatch
@@ -146,19 +72,21 @@ async def _list(operation: m.List, stream: Stream, desk: Desk) -> None:
             stream.check()
             yield m.Entry(path, found.kind, found.size, found.mtime_ns), _length(path)
 
-    await desk.answer(stream, ((m.Entries(batch), 0) for batch in batches(rows(), stream.most(BATCH))))
+    found = batches(rows(), stream.most(BATCH))
+    await desk.answer(stream, ((m.Entries(batch), 0) for batch in found), desk.reads)
 
 
 @carry_out.register(m.Hash)
 async def _hash(operation: m.Hash, stream: Stream, desk: Desk) -> None:
     most = stream.most(BATCH)
 
-    def rows() -> Iterator[tuple[m.FileHash, int]]:
-        for path, size, digest in desk.exports.hashes(desk.who, operation.path, check=stream.check):
+    def rows() -> Iterator[tuple[m.FileHash, int] | None]:
+        for row in desk.exports.hashes(desk.who, operation.path, check=stream.check):
             # A large file fills a batch as many names do.
-            yield m.FileHash(path, size, digest), _length(path) + size * most // HASHED
+            yield row and (m.FileHash(*row), _length(row[0]) + row[1] * most // HASHED)
 
-    await desk.answer(stream, ((m.Hashes(batch), 0) for batch in batches(rows(), most)))
+    found = batches(rows(), most)
+    await desk.answer(stream, ((m.Hashes(batch), 0) if batch else () for batch in found), desk.heavy)
 
 
 # -- reading
@@ -173,7 +101,7 @@ async def _read(operation: m.Read, stream: Stream, desk: Desk) -> None:
         whole = operation.length is None
         stop = size if operation.length is None else min(size, offset + operation.length)
         stream.say(m.Content(size, opened.stat.st_mtime_ns, version, offset))
-        download = Download(stream, desk.beside, opened.descriptor, size, with_digest=whole)
+        download = Download(stream, desk.heavy, desk.packs, opened.descriptor, size, with_digest=whole)
         digest = await download.send(offset, stop)
         if changed(opened):
             raise ChangedWhileRead
@@ -182,12 +110,10 @@ async def _read(operation: m.Read, stream: Stream, desk: Desk) -> None:
 
 @carry_out.register(m.ReadFiles)
 async def _read_files(operation: m.ReadFiles, stream: Stream, desk: Desk) -> None:
-    await desk.answer(stream, _small_files(operation.paths, stream, desk))
+    await desk.answer(stream, _small_files(operation.paths, stream, desk), desk.reads)
 
 
-def _small_files(
-    paths: list[RelPath], stream: Stream, desk: Desk
-) -> Generator[tuple[m.Message, int], None, None]:
+def _small_files(paths: list[RelPath], stream: Stream, desk: Desk) -> Answers:
     """Files as they fit into frames, then what became of the others."""
     failed: list[m.Failure] = []
     most = stream.most(BATCH)
@@ -238,6 +164,10 @@ def _open(exports: Exports, who: Principal, path: RelPath) -> Opened:
 async def _write(operation: m.Write, stream: Stream, desk: Desk) -> None:
     if operation.size > desk.limits.file_size:
         raise OutOfRange(f"the file has {operation.size} bytes: the limit is {desk.limits.file_size}")
+
+    def revoked() -> None:
+        desk.reactor.callFromThread(stream.give_up, PeerGone("it goes on over another connection"))
+
     begin = partial(
         desk.exports.begin_upload,
         *(desk.who, operation.path),
@@ -246,14 +176,12 @@ async def _write(operation: m.Write, stream: Stream, desk: Desk) -> None:
         replace=operation.replace,
         source=operation.source,
         holder=desk.holder,
+        check=stream.check,
+        revoked=revoked,
     )
-    incoming = Incoming(stream, begin, desk.limits.min_chunk)
-    begun = desk.lane.put(incoming.begin)
-
-    def take(came: list[Data]) -> Deferred[None]:
-        return desk.lane.put(partial(incoming.take, came), sum(len(data.piece) for data in came))
-
-    stream.receive(take)
+    incoming = Incoming(stream, begin, desk.limits.min_chunk, is_kept=operation.source is not None)
+    begun = stream.working(desk.lane.put(incoming.begin))
+    stream.receive(lambda came, kept: desk.lane.put(partial(incoming.take, came), kept))
     try:
         offset = await begun
         if operation.source is not None:
@@ -261,11 +189,10 @@ async def _write(operation: m.Write, stream: Stream, desk: Desk) -> None:
         end = await stream.ended()
         await desk.lane.put(partial(incoming.finish, end))
         stream.say(m.End(end.size, end.digest))
-    except (PeerGone, TimeoutError):
-        await _leave(desk.lane, incoming.suspend)
-        raise
-    except BaseException:
-        await _leave(desk.lane, incoming.discard)
+    except BaseException as error:
+        # Only these two say that what came is of no use.
+        is_useless = isinstance(error, Cancelled | ChangedWhileRead)
+        await _leave(desk.lane, incoming.discard if is_useless else incoming.suspend)
         raise
 
 
@@ -276,13 +203,13 @@ async def _write_files(operation: m.WriteFiles, stream: Stream, desk: Desk) -> N
         *(desk.who, operation.path),
         replace=operation.replace,
         holder=desk.holder,
+        max_size=desk.limits.file_size,
     )
-    incoming = IncomingFiles(stream, begin)
-    begun = desk.lane.put(incoming.begin)
+    incoming = IncomingFiles(stream, begin, desk.reactor.seconds)
+    begun = stream.working(desk.lane.put(incoming.begin))
 
-    def take(came: list[m.Files]) -> Deferred[None]:
-        cost = sum(len(file.content) for found in came for file in found.files)
-        return desk.lane.put(partial(incoming.take, came), cost).addCallback(tell)
+    def take(came: list[m.Files], kept: int) -> Deferred[None]:
+        return desk.lane.put(partial(incoming.take, came), kept).addCallback(tell)
 
     def tell(committed: Committed | None) -> None:
         if committed is not None:
@@ -358,7 +285,7 @@ async def _rename(operation: m.Rename, stream: Stream, desk: Desk) -> None:
 @carry_out.register(m.Compress)
 async def _compress(operation: m.Compress, stream: Stream, desk: Desk) -> None:
     order = await desk.change(stream, desk.exports.compress_order, desk.who, operation.path, operation.format)
-    job = await desk.rooms.jobs.submit(order, owner=owner_of(desk.who), target=order["place"])
+    job = await desk.rooms.jobs.submit(order, owner=desk.who.owner, target=order["place"])
     _say_job(stream, desk, job)
 
 
@@ -429,11 +356,18 @@ def _job_row(desk: Desk, job: JobRow) -> m.JobRow:
 # -- batches
 
 
-def batches(rows: Iterable[tuple[Row, int]], most: int) -> Iterator[list[Row]]:
-    """Rows, each with its bytes, in batches that a message holds; one that is too long stands alone."""
+def batches(rows: Iterable[tuple[Row, int] | None], most: int) -> Iterator[list[Row]]:
+    """Rows, each with its bytes, in batches that a message holds; one that is too long stands alone.
+
+    None is no row: an empty batch comes for it at once.
+    """
     batch: list[Row] = []
     size = 0
-    for row, cost in rows:
+    for found in rows:
+        if found is None:
+            yield []
+            continue
+        row, cost = found
         if batch and (size + cost > most or len(batch) >= m.MAX_BATCH):
             yield batch
             batch, size = [], 0

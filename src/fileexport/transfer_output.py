@@ -25,6 +25,32 @@ from fileexport.wire.session import Session
 
 #: Bytes of answers that a peer may leave unread before we stop to read what it asks.
 MAX_UNSENT = 1 << 20
+#: Bytes that must get on in `STALL` seconds: 1 KiB a second, so that nobody holds anything for hours.
+LEAST = int(STALL) << 10
+
+
+class Pace:
+    """Whether something gets on that waits for the other side: `LEAST` bytes in `STALL` seconds."""
+
+    __slots__ = ("_moved", "_since")
+
+    def __init__(self, now: float) -> None:
+        self.begin(now)
+
+    def begin(self, now: float) -> None:
+        """Count from now on: until now it was not the other side that we waited for."""
+        self._since = now
+        self._moved = 0
+
+    def moved(self, count: int, now: float) -> None:
+        """So many bytes got on."""
+        self._moved += count
+        if self._moved >= LEAST:
+            self.begin(now)
+
+    def is_over(self, now: float) -> bool:
+        """Whether it was too slow."""
+        return now - self._since > STALL
 
 
 @dataclass(eq=False, slots=True)
@@ -34,8 +60,9 @@ class _Content:
     stream: int
     offset: int
     stop: int
-    #: When it last got on.
-    since: float
+    pace: Pace
+    #: Is told how many bytes went.
+    count: Callable[[int], object]
     descriptor: int = -1
     payload: bytes = b""
     #: Whether sendfile does not work for this file.
@@ -85,7 +112,9 @@ class Output:
         #: Bytes that the transport has not handed on, so far as it tells.
         self._unsent = 0
         self._choked = self._paused = self._scheduled = self._pumping = self._ended = False
-        self._moved = clock.seconds()
+        #: Whether there is nothing that the peer should take, and how it takes what there is.
+        self._idle = True
+        self._pace = Pace(clock.seconds())
         # A pull producer of plain TCP is asked each time the transport's buffer is empty. TLS would run
         # one on the global Cooperator, which stands still under a private reactor.
         transport.registerProducer(self, self._plain is None)
@@ -93,12 +122,14 @@ class Output:
     # -- what others call
 
     def flush(self) -> None:
-        """Write what the session has to say, unless a frame is on its way: behind it then."""
+        """Write what the session has to say and what may go; nothing while a frame is on its way."""
         self._scheduled = False
-        if self._ended or self._current is not None:
+        if self._ended:
             return
-        self._write(self._session.take())
-        self._pump()
+        if self._current is None:
+            self._write(self._session.take())
+            self._pump()
+        self._weigh()
 
     def flush_soon(self) -> None:
         """The same at the reactor's next turn, once for all that is said until then."""
@@ -106,18 +137,22 @@ class Output:
             self._scheduled = True
             self._clock.callLater(0, self.flush)
 
-    def send_span(self, stream: int, descriptor: int, start: int, stop: int) -> Deferred[None]:
+    def send_span(
+        self, stream: int, descriptor: int, start: int, stop: int, count: Callable[[int], object]
+    ) -> Deferred[None]:
         """Send a part of a file as DATA; fires when it was handed over, or must not be used any more.
 
-        The descriptor is not moved, and stays open until then. Fails with `ChangedWhileRead` where the file
-        ends before `stop`, `OSError` as reading does, `Stalled` without credit for too long, `PeerGone`, and
-        what `drop` was given. The connection can be used on after all of them but `PeerGone`.
+        `count` is told of bytes as they go. The descriptor is not moved, and stays open until then. Fails
+        with `ChangedWhileRead` where the file ends before `stop`, `OSError` as reading does, `Stalled` where
+        next to no credit came for too long, `PeerGone`, and what `drop` was given. The connection can be used
+        on after all of them but `PeerGone`.
         """
-        return self._add(_Content(stream, start, stop, self._clock.seconds(), descriptor))
+        return self._add(_Content(stream, start, stop, Pace(self._clock.seconds()), count, descriptor))
 
-    def send_packed(self, stream: int, payload: bytes) -> Deferred[None]:
+    def send_packed(self, stream: int, payload: bytes, count: Callable[[int], object]) -> Deferred[None]:
         """Send one compressed frame; the rest as `send_span`."""
-        return self._add(_Content(stream, 0, len(payload), self._clock.seconds(), payload=payload))
+        pace = Pace(self._clock.seconds())
+        return self._add(_Content(stream, 0, len(payload), pace, count, payload=payload))
 
     def room(self, stream: int, size: int = 0) -> Deferred[None]:
         """Fires when a message may be said that takes `size` bytes of credit: now, not a turn later."""
@@ -138,19 +173,20 @@ class Output:
         for waiter in [one for one in self._waiters if one.stream == stream]:
             self._give_up(waiter, error)
 
-    def go_on(self) -> None:
-        """Credit came."""
-        self._pump()
-
     def expire(self, now: float) -> bool:
-        """Give up streams that got no credit for too long; True where the peer takes nothing at all."""
-        for content in [one for one in self._contents if now - one.since > STALL]:
-            if content is not self._current and self._session.credit(content.stream) < content.needs:
+        """Give up streams that got next to no credit for too long; True where the peer takes next to nothing.
+
+        Who waits for the transport alone waits no longer than the transport does.
+        """
+        for content in tuple(self._contents):
+            if content is self._current or self._session.credit(content.stream) >= content.needs:
+                content.pace.begin(now)
+            elif content.pace.is_over(now):
                 self._finish(content, Stalled())
         for waiter in [one for one in self._waiters if now - one.since > STALL]:
             if self._session.credit(waiter.stream) < waiter.size:
                 self._give_up(waiter, Stalled())
-        return self._is_busy and now - self._moved > STALL
+        return not self._idle and self._pace.is_over(now)
 
     def end(self) -> None:
         """Write what there is to be said, and nothing after it; whoever waits gets `PeerGone`."""
@@ -166,17 +202,17 @@ class Output:
     def pauseProducing(self) -> None:
         """Its buffer is full."""
         self._paused = True
-        self._moved = self._clock.seconds()
+        self._idle = False
+        self._pace.begin(self._clock.seconds())
 
     def resumeProducing(self) -> None:
         """Its buffer is empty."""
         self._paused = False
+        if self._unsent:
+            self._pace.begin(self._clock.seconds())
         self._unsent = 0
-        self._moved = self._clock.seconds()
-        if self._choked:
-            self._choked = False
-            self._on_choked(False)
         self._pump()
+        self._weigh()
 
     def stopProducing(self) -> None:
         """The connection is gone."""
@@ -188,10 +224,6 @@ class Output:
             self._give_up(waiter, PeerGone())
 
     # -- inside
-
-    @property
-    def _is_busy(self) -> bool:
-        return bool(self._current or self._unsent or self._paused)
 
     def _add(self, content: _Content) -> Deferred[None]:
         if self._ended:
@@ -206,14 +238,23 @@ class Output:
         size = sum(map(len, data))
         if not size:
             return
-        if not self._is_busy:
-            self._moved = self._clock.seconds()
+        self._work()
         if self._plain is not None or self._paused:
             self._unsent += size
         self._transport.write(data[0] if len(data) == 1 else b"".join(data))
-        if self._unsent > MAX_UNSENT and not self._choked:
-            self._choked = True
-            self._on_choked(True)
+
+    def _work(self) -> None:
+        """There is something to be taken."""
+        if self._idle:
+            self._idle = False
+            self._pace.begin(self._clock.seconds())
+
+    def _weigh(self) -> None:
+        """Say whether too many answers wait: in the transport, or behind the frame that is on its way."""
+        choked = self._unsent + self._session.unsent > MAX_UNSENT
+        if choked != self._choked:
+            self._choked = choked
+            self._on_choked(choked)
 
     def _pump(self) -> None:
         """Send what can go now: messages first, then a frame of each stream in turn."""
@@ -239,6 +280,7 @@ class Output:
             pass
         content = self._next()
         if content is None or self._ended:
+            self._idle = True
             return False
         self._begin(content)
         return True
@@ -263,12 +305,11 @@ class Output:
 
     def _begin(self, content: _Content) -> None:
         """Send a frame, or begin with it."""
-        content.since = self._clock.seconds()
         stream, limits = content.stream, self._session.limits
         if content.payload:
             self._session.data_header(stream, len(content.payload), compressed=True)
             self._write(self._session.take(), content.payload)
-            self._finish(content)
+            self._advance(content, len(content.payload))
             return
         size = min(content.stop - content.offset, self._session.credit(stream), limits.data)
         if self._plain is None or content.by_hand:
@@ -277,7 +318,7 @@ class Output:
         self._left = min(size, PIECE)
         self._session.data_header(stream, self._left)
         self._head = self._session.take()
-        self._moved = content.since
+        self._work()
         self._current = content
 
     def _send_slice(self, content: _Content, size: int) -> None:
@@ -315,14 +356,14 @@ class Output:
         self._plain.startWriting()
         if sent:
             self._left -= sent
-            self._moved = content.since = self._clock.seconds()
+            self._pace.moved(sent, self._clock.seconds())
             if not self._left:
                 self._current = None
             self._advance(content, sent)
         return False
 
     def _fill_up(self, content: _Content, error: Exception) -> None:
-        """Send by hand what the header has promised; what the file does not have is filled with zeros.
+        """Send by hand the rest of the frame; what the file does not have is filled with zeros.
 
         The stream is reset then, and the connection goes on.
         """
@@ -333,7 +374,8 @@ class Output:
         missing, self._left = self._left - len(data), 0
         self._current = None
         content.by_hand = True
-        self._write(data, bytes(missing))
+        head, self._head = self._head, b""
+        self._write(head, data, bytes(missing))
         if missing:
             self._finish(content, error)
         else:
@@ -341,6 +383,8 @@ class Output:
 
     def _advance(self, content: _Content, count: int) -> None:
         content.offset += count
+        content.count(count)
+        content.pace.moved(count, self._clock.seconds())
         if content is self._current:
             return
         if content.dropped is not None:

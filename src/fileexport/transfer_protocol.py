@@ -18,20 +18,24 @@ from fileexport.pools import Worker
 from fileexport.tokens import Principal, TokenTable
 from fileexport.transfer_access import Lobby
 from fileexport.transfer_connection import Finished, TransferConnection
-from fileexport.transfer_operations import Beside, Desk, Limits, Rooms
+from fileexport.transfer_desk import READS, Beside, Desk, Limits, Rooms
 from fileexport.wire.frames import ALPN
 from fileexport.wire.session import DEFAULT_OFFER
 
 #: Seconds between two looks at all deadlines: one timer, not one for each connection.
 SWEEP = 1.0
+#: Long steps of reads, hashing for instance, of all connections together: fewer than there are threads, so
+#: that short ones find one free. Connections have their turns, as each has `READS` at most.
+HEAVY = 8
 
 
 @implementer(IProtocolNegotiationFactory)
 class TransferFactory(Factory):
     """All connections of the transfer protocol, on whatever listeners.
 
-    `worker` is where disk work is done; `tokens` is asked at each authentication; `record` is called once
-    for each operation, when it has ended. `max_chunk`: bytes of one DATA frame that a client may send.
+    `lanes` is where changes are made, `reads` where all else is done: who has much to be hashed keeps no
+    change waiting. `tokens` is asked at each authentication and each second after it; `record` is called
+    once for each operation, when it has ended. `max_chunk`: bytes of one DATA frame that a client may send.
     """
 
     noisy = False
@@ -41,7 +45,8 @@ class TransferFactory(Factory):
         reactor: Any,
         exports: Exports,
         tokens: Callable[[], TokenTable],
-        worker: Worker,
+        lanes: Worker,
+        reads: Worker,
         rooms: Rooms,
         *,
         now: Callable[[], float],
@@ -58,7 +63,9 @@ class TransferFactory(Factory):
         self.lobby = Lobby()
         self.stopping = False
         self._exports = exports
-        self._worker = worker
+        self._lanes = lanes
+        self._reads = reads
+        self._heavy = Beside(reads, HEAVY)
         self._rooms = rooms
         self._limits = limits
         self._budget = Budget()
@@ -81,18 +88,20 @@ class TransferFactory(Factory):
         """What the operations of a connection need that was let in."""
         lane = Lane(
             self.reactor,
-            self._worker,
+            self._lanes,
             self._budget,
             on_full=lambda: on_full(True),
             on_free=lambda: on_full(False),
         )
         return Desk(
+            reactor=self.reactor,
             who=who,
             holder=f"{who.name} from {peer}",
             exports=self._exports,
             rooms=self._rooms,
             lane=lane,
-            beside=Beside(self._worker),
+            reads=Beside(self._reads, READS),
+            heavy=Beside(self._heavy, READS),
             limits=self._limits,
         )
 
@@ -107,6 +116,11 @@ class TransferFactory(Factory):
         self._connections.discard(connection)
         (self._behind.add if connection.working else self._behind.discard)(connection)
         self._settle()
+
+    def renew(self) -> None:
+        """The tokens are others now: who came by one that counts no longer begins nothing more."""
+        for connection in tuple(self._connections):
+            connection.check_token()
 
     @property
     def open(self) -> int:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from fileexport.errors import JobCancelled, PeerGone
-from fileexport.transfer_output import Output
+from fileexport.transfer_output import LEAST, Output, Pace
 from fileexport.wire.frames import Data
-from fileexport.wire.messages import End, Message, Offer, Open
+from fileexport.wire.messages import End, Files, Message, Offer, Open
 from fileexport.wire.session import Received, Session
+from fileexport.wire.zstd import MAX_CONTENT
 
+T = TypeVar("T")
+
+#: What operations do with what came: a list of `Data`, or of `Files`, and the bytes that it keeps.
+Consumer = Callable[[list[Any], int], Deferred[Any]]
+
+#: What the objects around a piece of content, or around a small file, take beside its bytes.
+KEPT = 512
+#: Bytes that are kept until they are handed over, also in the midst of a turn.
+_MOST_KEPT = 2 << 20
 #: Bytes of a message beside its rows.
 _FIELDS = 64
 
@@ -32,16 +42,19 @@ class Stream:
         self.number = number
         self.operation = operation
         self.begun = now
-        #: Bytes of content that were sent or received, and when the client last sent something.
+        #: Payload bytes of content that were sent or received, compressed as they were.
         self.moved = 0
-        self.heard = now
+        #: How the client's content gets on.
+        self.pace = Pace(now)
         self.gone: Exception | None = None
         self._session = session
         self._output = output
-        self._consumer: Callable[[list[Any]], Deferred[Any]] | None = None
-        #: What came since it was last handed over, and its bytes of credit.
+        self._consumer: Consumer | None = None
+        #: What came since it was last handed over, its bytes of credit, and the bytes that it keeps.
         self._came: list[Any] = []
-        self._size = 0
+        self._size = self._kept = 0
+        #: Calls of the operation that have not ended, each for content or for what must come before it.
+        self._working = 0
         self._end: End | None = None
         self._awaited: Deferred[End] | None = None
         self._waits: set[Deferred[Any]] = set()
@@ -62,9 +75,14 @@ class Stream:
 
         return call
 
-    def receive(self, consumer: Callable[[list[Any]], Deferred[Any]]) -> None:
+    def receive(self, consumer: Consumer) -> None:
         """Have `consumer` called with the `Data` or `Files` that come; it fires when those are dealt with."""
         self._consumer = consumer
+
+    def working(self, work: Deferred[T]) -> Deferred[T]:
+        """Work of ours, which the client's content waits for: the client is not late meanwhile."""
+        self._working += 1
+        return work.addBoth(self._worked)
 
     async def ended(self) -> End:
         """The client's END; raises as `check`, and what the consumer failed with."""
@@ -82,21 +100,30 @@ class Stream:
 
     async def say_when_free(self, message: Message, size: int = 0) -> None:
         """Send one of many messages, `size` bytes of content: when the client takes it."""
+        await self.room(size)
+        self.say(message)
+        self._count(size)
+
+    async def room(self, size: int) -> None:
+        """Wait until the client takes `size` bytes of content at once."""
         self.check()
         await self._output.room(self.number, size)
-        self.say(message)
+
+    async def credit(self, size: int) -> None:
+        """Wait until the client has given credit for `size` bytes of content."""
+        self.check()
+        if self._session.credit(self.number) < size:
+            await self.room(size)
 
     async def send_span(self, descriptor: int, start: int, stop: int) -> None:
         """Send a part of a file as `Output.send_span` does."""
         self.check()
-        await self._output.send_span(self.number, descriptor, start, stop)
-        self.moved += stop - start
+        await self._output.send_span(self.number, descriptor, start, stop, self._count)
 
-    async def send_packed(self, payload: bytes, size: int) -> None:
-        """Send a compressed frame that holds `size` bytes of content."""
+    async def send_packed(self, payload: bytes) -> None:
+        """Send a compressed frame."""
         self.check()
-        await self._output.send_packed(self.number, payload)
-        self.moved += size
+        await self._output.send_packed(self.number, payload, self._count)
 
     async def wait(self, deferred: Deferred[Any]) -> Any:
         """Wait for a Deferred that is cancelled when nobody wants its result any more."""
@@ -117,41 +144,53 @@ class Stream:
         limit = self._offer.control - _FIELDS
         return min(wanted, limit, self._offer.stream_credit, self._offer.connection_credit)
 
-    def most_data(self, wanted: int) -> int:
-        """The same for one frame of DATA."""
+    def most_packed(self, wanted: int) -> int:
+        """The same for one frame of compressed DATA, which cannot be made shorter.
+
+        A client may keep credit back until half a window is owed: more would wait for ever.
+        """
         offer = self._offer
-        return min(wanted, offer.data, offer.stream_credit, offer.connection_credit)
+        return min(wanted, offer.data, offer.stream_credit // 2, offer.connection_credit // 2)
 
     @property
     def _offer(self) -> Offer:
         assert self._session.peer is not None
         return self._session.peer.limits
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether what has come shall be kept, also where its sender was lost on the way. For any thread."""
-        return self.gone is None or isinstance(self.gone, PeerGone | TimeoutError)
-
     # -- for the connection
 
-    @property
-    def is_receiving(self) -> bool:
-        """Whether the operation waits for content of the client."""
-        return self._consumer is not None and self._end is None
+    def is_late(self, now: float) -> bool:
+        """Whether the client should have sent more than it has: we could have taken it."""
+        if self._working or not self._session.receivable(self.number):
+            self.pace.begin(now)
+        return self._consumer is not None and self._end is None and self.pace.is_over(now)
 
-    def content(self, found: Data | Received, size: int) -> None:
+    def content(self, found: Data | Received, size: int, now: float) -> None:
         """Content came, which takes `size` bytes of credit; `hand_over` brings it to the operation."""
-        if self.gone is None and self._consumer is not None:
-            self.moved += size
-            self._size += size
-            self._came.append(found if isinstance(found, Data) else found.message)
+        if self.gone is not None or self._consumer is None:
+            return
+        self._count(size)
+        self._size += size
+        if isinstance(found, Data):
+            self.pace.moved(size, now)
+            # What is compressed keeps little, and is much work.
+            self._kept += KEPT + (MAX_CONTENT if found.compressed and found.first else size)
+            self._came.append(found)
+        elif isinstance(found.message, Files):
+            # However small: they are committed, and hold nothing then.
+            self.pace.moved(LEAST, now)
+            self._kept += size + KEPT * len(found.message.files)
+            self._came.append(found.message)
+        if self._kept >= _MOST_KEPT:
+            self.hand_over()
 
     def hand_over(self) -> None:
         """Give what came to the operation, all at once: a piece for itself costs more than writing it."""
-        came, size = self._came, self._size
-        self._came, self._size = [], 0
+        came, size, kept = self._came, self._size, self._kept
+        self._came, self._size, self._kept = [], 0, 0
         if came and self.gone is None and self._consumer is not None:
-            self._consumer(came).addCallbacks(self._consumed, self._failed, callbackArgs=(size,))
+            work = self._consumer(_alone(came, size), kept)
+            self.working(work).addCallbacks(self._consumed, self._failed, callbackArgs=(size,))
 
     def end(self, end: End) -> None:
         """The client has sent all."""
@@ -179,6 +218,13 @@ class Stream:
 
     # -- inside
 
+    def _count(self, size: int) -> None:
+        self.moved += size
+
+    def _worked(self, result: T) -> T:
+        self._working -= 1
+        return result
+
     def _consumed(self, result: object, size: int) -> None:
         self._session.consumed(self.number, size)
         self._output.flush_soon()
@@ -186,3 +232,11 @@ class Stream:
     def _failed(self, failure: Failure) -> None:
         error = failure.value
         self.give_up(error if isinstance(error, Exception) else PeerGone())
+
+
+def _alone(came: list[Any], size: int) -> list[Any]:
+    """Content that keeps little more than its own bytes: a piece is a view of all that came with it."""
+    first = came[0]
+    if not isinstance(first, Data) or 2 * size >= memoryview(first.piece.obj).nbytes:
+        return came
+    return [data._replace(piece=memoryview(bytes(data.piece))) for data in came]

@@ -7,29 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fileexport.errors import BadRequestError, FileExportError
+from fileexport.errors import BadRequestError, OutOfRange, PeerGone
 from fileexport.transfer_streams import Stream
 from fileexport.uploads import Committed, SmallFiles, Upload
 from fileexport.wire.frames import Data
 from fileexport.wire.messages import End, Files
 from fileexport.wire.zstd import Grower
 
-#: Small files, and bytes of them, after which they are committed.
-COMMIT_FILES, COMMIT_BYTES = 4096, 32 << 20
-
-
-class OutOfRange(FileExportError, ValueError):
-    """A value is out of its range."""
+#: Small files, and bytes of them, after which they are committed; and seconds, so that what came by a slow
+#: link outlives its end.
+COMMIT_FILES, COMMIT_BYTES, COMMIT_SECONDS = 4096, 32 << 20, 1.0
 
 
 class Incoming:
     """One file. Content may come before it is known whether it may be written: it waits in the lane."""
 
-    def __init__(self, stream: Stream, begin: Callable[[], Upload], least: int) -> None:
-        """`least`: bytes of each DATA frame but the last."""
+    def __init__(self, stream: Stream, begin: Callable[[], Upload], least: int, *, is_kept: bool) -> None:
+        """`least`: bytes of each DATA frame but the last. `is_kept`: whether who was lost can go on later."""
         self._stream = stream
         self._begin = begin
         self._least = least
+        self._is_kept = is_kept
+        #: Whether something came that was not written: what comes behind it has no place.
+        self._is_broken = False
         self._upload: Upload | None = None
         self._grower = Grower()
 
@@ -42,11 +42,19 @@ class Incoming:
     def take(self, pieces: Sequence[Data]) -> None:
         """Write content. Raises `OutOfRange`, `CorruptedResponse`, and as `Upload.write`."""
         upload = self._upload
-        if upload is None or not self._stream.is_wanted:
+        if upload is None or self._is_broken or not self._is_wanted:
             # Where it has not begun, whoever waits for that knows why.
             return
+        self._is_broken = True
         for data in pieces:
             self._take(upload, data)
+        self._is_broken = False
+
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether content shall be written, also where its sender was lost on the way."""
+        gone = self._stream.gone
+        return gone is None or (self._is_kept and isinstance(gone, PeerGone | TimeoutError))
 
     def _take(self, upload: Upload, data: Data) -> None:
         if data.first and not data.compressed and data.size < min(self._least, upload.size - upload.offset):
@@ -76,16 +84,20 @@ class Incoming:
 class IncomingFiles:
     """Many small files. They are committed now and then, so that neither side keeps too many."""
 
-    def __init__(self, stream: Stream, begin: Callable[[], SmallFiles]) -> None:
+    def __init__(self, stream: Stream, begin: Callable[[], SmallFiles], seconds: Callable[[], float]) -> None:
         self._stream = stream
         self._begin = begin
+        self._seconds = seconds
         self._files: SmallFiles | None = None
+        #: When the last commit ended.
+        self._committed = 0.0
         self._count = self._pending = self._bytes = 0
 
     def begin(self) -> None:
         """Begin."""
         self._stream.check()
         self._files = self._begin()
+        self._committed = self._seconds()
 
     def take(self, came: Sequence[Files]) -> Committed | None:
         """Stage files; tells what became of all so far where they were committed."""
@@ -97,7 +109,8 @@ class IncomingFiles:
             self._count += len(found.files)
             self._pending += len(found.files)
             self._bytes += sum(len(file.content) for file in found.files)
-        if self._pending >= COMMIT_FILES or self._bytes >= COMMIT_BYTES:
+        is_time = self._seconds() - self._committed >= COMMIT_SECONDS
+        if is_time or self._pending >= COMMIT_FILES or self._bytes >= COMMIT_BYTES:
             return self.commit()
         return None
 
@@ -106,7 +119,9 @@ class IncomingFiles:
         self._stream.check()
         assert self._files is not None
         self._pending = self._bytes = 0
-        return self._files.commit()
+        committed = self._files.commit()
+        self._committed = self._seconds()
+        return committed
 
     def discard(self) -> None:
         """Forget what is not committed."""

@@ -130,7 +130,6 @@ def _session(role: Role, data: bytes) -> None:
             ours.receive(piece)
             while (event := ours.next_event()) is not None:
                 _answered(ours, event, provider)
-        ours.receive_end()
     except CorruptedResponse:
         assert ours.state is State.BROKEN
         with suppress(CorruptedResponse):

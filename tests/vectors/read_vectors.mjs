@@ -457,7 +457,7 @@ function follow(row) {
     if (reader.kept.length) throw new Error(`${what}: a frame is cut`);
   }
   if (Boolean(broken) !== row.broken) throw new Error(`broken: ${broken}`);
-  if (follower.streams.size || !(broken || follower.state === "LEAVING")) throw new Error(`it ends in ${follower.state}`);
+  if (follower.streams.size || !(broken || ["CLOSED", "LEAVING"].includes(follower.state))) throw new Error(`it ends in ${follower.state}`);
 }
 
 // The files.

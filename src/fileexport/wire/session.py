@@ -142,10 +142,12 @@ class Session:
         self._may_compress = False
         self._pongs = self._refusals = self._cancelled = 0
         self._hellos: dict[Role, bytes] = {}
-        self._outbox = [PREFACE]
+        self._outbox: list[bytes] = []
+        #: Bytes that wait for `take`.
+        self.unsent = 0
         hello = m.encode(m.Hello(m.VERSION, offer, list(features)), limits=BEFORE_AUTHENTICATION)
         self._hellos[role] = hello[HEADER_SIZE:]
-        self._outbox.append(hello)
+        self._queue(PREFACE + hello)
         self._go(role, FrameType.HELLO)
 
     # What came in.
@@ -173,19 +175,6 @@ class Session:
             raise
         return None
 
-    def receive_end(self) -> None:
-        """The other side closed, and all events were taken.
-
-        Raises `CorruptedResponse` in the midst of a frame, with everything that `next_event` says of it.
-        """
-        if self.state in (State.CLOSED, State.BROKEN):
-            return
-        try:
-            self._reader.finish()
-        except CorruptedResponse as error:
-            self._break(str(error))
-            raise
-
     def consumed(self, stream: int, count: int) -> None:
         """`count` payload bytes that came on `stream` were dealt with: others may come for them.
 
@@ -211,6 +200,7 @@ class Session:
             return b""
         whole = b"".join(self._outbox)
         self._outbox.clear()
+        self.unsent = 0
         return whole
 
     def send(self, message: m.Message, stream: int = 0) -> None:
@@ -228,7 +218,7 @@ class Session:
             known = self._known(stream)
             size = len(encoded) - HEADER_SIZE if kind is FrameType.FILES else 0
             self._speak(known, kind, stream, size, type(message))
-        self._outbox.append(encoded)
+        self._queue(encoded)
         self._go(self.role, kind)
 
     def open(self, operation: m.Open) -> int:
@@ -258,12 +248,17 @@ class Session:
         flags = COMPRESSED if compressed else 0
         head = header(FrameType.DATA, stream, size, flags=flags, limits=self.limits)
         self._speak(self._known(stream), FrameType.DATA, stream, size)
-        self._outbox.append(head)
+        self._queue(head)
 
     def credit(self, stream: int) -> int:
         """Payload bytes of DATA and FILES that may be sent on `stream` now; 0 where it is closed."""
         known = self._streams.get(stream)
         return min(known.sendable, self._credit.sendable) if known is not None else 0
+
+    def receivable(self, stream: int) -> int:
+        """The same for what the other side may send."""
+        known = self._streams.get(stream)
+        return min(known.receivable, self._credit.receivable) if known is not None else 0
 
     def reset(self, stream: int, message: m.Reset = _CANCELLED) -> None:
         """End `stream` for both sides; does nothing where it is closed."""
@@ -304,8 +299,12 @@ class Session:
             raise LocalProtocolError("the other side has not said HELLO")
         return self.peer.limits
 
+    def _queue(self, data: bytes) -> None:
+        self._outbox.append(data)
+        self.unsent += len(data)
+
     def _put(self, message: m.Message, stream: int = 0) -> None:
-        self._outbox.append(m.encode(message, stream, self.limits))
+        self._queue(m.encode(message, stream, self.limits))
 
     def _check_turn(self, kind: FrameType) -> None:
         if (self.role, kind) not in CONNECTION[self.state]:
