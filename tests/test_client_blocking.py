@@ -11,6 +11,7 @@ from blake3 import blake3
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.client import listings
+from fileexport.client.blocking import Client
 from fileexport.client.names import RemoteEntry, RemoteHash, RemoteJob
 from fileexport.errors import (
     BusyError,
@@ -191,9 +192,43 @@ class ChangingTests(ClientCase):
             self.assertRaises(FileNameError, client.list_files, "/d/../e")
             self.assertRaises(FileNameError, client.create_file, "..", "/")
             self.assertRaises(FileNameError, client.create_file, "a/b", "/")
-            for timeout in (0, -1, float("nan")):
+            for timeout in (0, -1, float("nan"), float("inf"), 2**31):
                 self.assertRaises(ValueError, client.list_files, "/", timeout)
         self.assertEqual(server.connections, 0)
+        for port in (0, -1, 65536):
+            self.assertRaises(ValueError, Client, "127.0.0.1", port)
+
+    def test_move_errors(self) -> None:
+        """What is in the way of a move is named: the directory that is missing, or the name that is taken."""
+        for code, kind, named in (
+            (1, FileNotFoundError, "/a"),
+            (3, DestinationNotFound, "/d"),
+            (4, FileExistsError, "/d/b"),
+        ):
+            with self.server(answering(m.Reset(code))).client() as client:
+                error = self.assertRaises(kind, client.rename, "/a", "/d/b")
+            self.assertEqual(getattr(error, "filename", None), named)
+
+    def test_make_directories_while_stopping(self) -> None:
+        """What a stopping server does not begin is asked of another connection."""
+        made: list[str] = []
+
+        def stopping(peer: Peer) -> None:
+            stream, asked = peer.hear(m.MakeDirectory)
+            made.append(str(asked.path))
+            peer.session.leave()
+            peer.say(m.End(), stream)
+            peer.next()
+
+        def going_on(peer: Peer) -> None:
+            while True:
+                stream, asked = peer.hear(m.MakeDirectory)
+                made.append(str(asked.path))
+                peer.say(m.End(), stream)
+
+        with self.server(stopping, going_on).client() as client:
+            self.assertEqual(client.make_directories(["/a", "/a/b"]), [None, None])
+        self.assertEqual(made, ["/a", "/a/b"])
 
 
 class AfterwardsTests(ClientCase):
@@ -262,6 +297,13 @@ class AfterwardsTests(ClientCase):
 
         with self.server(script).client() as client:
             self.assertRaises(CorruptedResponse, client.list_files, "/")
+
+    def test_large_listing(self) -> None:
+        """Of a listing that is kept, the names are bounded; not of one that is read as it comes."""
+        self.patch(listings, "MAX_KEPT", 2)
+        with self.server(answering(m.Entries(ENTRIES), m.End())).client() as client:
+            self.assertRaises(CorruptedResponse, client.list_files, "/")
+            self.assertEqual(len(list(client.entries("/"))), 3)
 
     def test_wrong_number_of_answers(self) -> None:
         """Where one entry or one job is asked for, none or two break the protocol."""

@@ -37,7 +37,7 @@ class WaitTests(SynchronousTestCase):
 
     def test_no_time(self) -> None:
         """Nothing, less, and what is no number is no time-out."""
-        for milliseconds in (0, -1, float("nan")):
+        for milliseconds in (0, -1, float("nan"), float("inf"), 2**31):
             self.assertRaises(ValueError, Wait, milliseconds)
 
 
@@ -100,6 +100,31 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(len(second.reply(m.Entries).entries), 1)
         second.end()
         self.assertTrue(second.is_over and self.connection.is_sound)
+
+    def test_refused_while_writing(self) -> None:
+        """What the server ended an operation with is raised also where it was read while we wrote."""
+        for use in (
+            lambda operation: operation.say(m.End(0, bytes(32))),
+            lambda operation: operation.room(),
+            lambda operation: operation.has_news(),
+        ):
+            operation = Operation(self.connection, m.Write(RelPath(("a",)), 0, 0), self.wait, "/a")
+            stream, _ = self.peer.hear(m.Write)
+            self.peer.say(m.Reset(4), stream)
+            self.connection.absorb()
+            error = self.assertRaises(FileExistsError, use, operation)
+            self.assertEqual(error.filename, "/a")
+
+    def test_leaving_is_no_news(self) -> None:
+        """A server that is stopping, but goes on with this operation, has not answered it."""
+        operation = Operation(self.connection, m.WriteFiles(RelPath()), self.wait)
+        stream, _ = self.peer.hear(m.WriteFiles)
+        self.peer.session.leave()
+        self.peer.flush()
+        self.assertFalse(operation.has_news())
+        self.assertTrue(self.connection.is_leaving)
+        self.peer.say(m.Outcome([m.Range(0, 1)]), stream)
+        self.assertTrue(operation.has_news())
 
     def test_pieces_while_writing(self) -> None:
         """Content that comes while we write is kept, whole and in order."""

@@ -322,6 +322,16 @@ class PlaceTests(DownloadCase):
                 self.assertRaises(FileNameError, client.download_file, "/a", self.here, name)
             self.assertRaises(PermissionError, client.download_file, "/a", self.here, ".fileexport")
 
+    def test_interrupted(self) -> None:
+        """Ctrl-C while the progress is shown leaves what came for the next call."""
+
+        def progress(done: int, size: int) -> None:
+            raise KeyboardInterrupt
+
+        with self.server(honest(LARGE)).client() as client:
+            self.assertRaises(KeyboardInterrupt, client.download_file, "/a", self.here, progress=progress)
+        self.assertEqual(self.names(), [".fileexport"])
+
     def test_progress(self) -> None:
         """`progress` is told the bytes done about once a MiB, and the end."""
         told: list[tuple[int, int]] = []

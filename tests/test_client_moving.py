@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.client import moving
 from fileexport.client.moving import Planned, Transfer, Wanted, Watcher, Wishes
+from fileexport.client.names import Kind
 from fileexport.client.selection import Conflict
-from fileexport.client.sides import Enter, Item, Kind, Unreadable
+from fileexport.client.sides import Enter, Item, Unreadable
 from fileexport.errors import BusyError, FileNameError
 
 Trouble = dict[str, list[Exception]]
@@ -22,6 +23,8 @@ class From:
 
     def __init__(self, entries: dict[str, int | None]) -> None:
         self._entries = entries
+        #: What the listing of a directory ends with, instead of a place in it.
+        self.trouble: dict[str, Exception] = {}
 
     def find(self, place: str) -> Item:
         return self._item("", place)
@@ -29,6 +32,8 @@ class From:
     def below(self, top: Item, enter: Enter, unreadable: Unreadable) -> Iterator[Item]:
         for place in self._entries:
             if place.startswith(f"{top.place}/"):
+                if place in self.trouble:
+                    raise self.trouble[place]
                 yield self._item(place[len(top.place) + 1 :], place)
 
     def _item(self, path: str, place: str) -> Item:
@@ -42,6 +47,8 @@ class To:
     def __init__(self, trouble: Trouble, entries: dict[str, Kind] | None = None) -> None:
         self.entries: dict[str, Kind] = entries or {}
         self._trouble = trouble
+        #: Small files that are never spoken of.
+        self.silent: set[str] = set()
         self.calls: list[tuple[str, int]] = []
 
     def place(self, path: str) -> str:
@@ -67,6 +74,8 @@ class To:
         files = list(files)
         self.calls.append(("small", len(files)))
         for file in files:
+            if file.target in self.silent:
+                continue
             yield file.target, file.item.size, self._put(file.target, "file")
 
     def one(self, file: Planned, moved: Callable[[int], object]) -> bool:
@@ -90,6 +99,10 @@ class Told(Watcher):
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
         self.out: list[str] = []
+        self.arrived: list[tuple[str, int]] = []
+
+    def done(self, path: str, size: int) -> None:
+        self.arrived.append((path, size))
 
     def left_out(self, path: str, why: str) -> None:
         self.out.append(path)
@@ -142,6 +155,39 @@ class TransferTests(SynchronousTestCase):
         self.assertEqual(self.told.failures, {"/d/b": "BusyError"})
         self.assertEqual(set(to.entries), {"d", "d/a", "d/c"})
         self.assertEqual(self.pauses, [0.25, 0.5, 1.0])
+
+    def test_no_outcome(self) -> None:
+        """A file that nobody says anything of has failed; the others have not."""
+        to = To({})
+        to.silent.add("d/b")
+        self.run_transfer({"d": None, "d/a": 1, "d/b": 1, "d/c": 1}, to, "d")
+        self.assertEqual(self.told.failures, {"/d/b": "UnexpectedError"})
+
+    def test_same_name(self) -> None:
+        """Of two files that replace the same one, both are sent, the later one later."""
+        entries: dict[str, int | None] = {"x": 1, "y": 2, "z": 3}
+        to = To({})
+        wanted = [Wanted(place, target, place, "") for place, target in (("x", "n"), ("y", "n"), ("z", "z"))]
+        Transfer(From(entries), to, to, Wishes(conflict="replace"), self.told).run(wanted)
+        self.assertEqual(self.told.arrived, [("/n", 1), ("/z", 3), ("/n", 2)])
+
+    def test_unreadable_source(self) -> None:
+        """A source that cannot be listed to its end is told; what was found of it goes, and so do others."""
+        entries: dict[str, int | None] = {"d": None, "d/a": 1, "d/b": 1, "e": None, "e/f": 1}
+        for error in (PermissionError(errno.EACCES, "no"), FileNotFoundError(), BusyError()):
+            self.told, source, to = Told(), From(entries), To({})
+            source.trouble["d/b"] = error
+            wanted = [Wanted(name, name, name, "") for name in ("d", "e")]
+            self.assertTrue(Transfer(source, to, to, Wishes(recursive=True), self.told).run(wanted))
+            self.assertEqual(self.told.failures, {"d": type(error).__name__})
+            self.assertEqual(set(to.entries), {"d", "d/a", "e", "e/f"})
+
+    def test_look_alike(self) -> None:
+        """What is known of a directory says nothing of one whose name begins as its own."""
+        entries: dict[str, int | None] = {"d": None, "d/a": 1, "d2": 1}
+        to = To({}, {"d2": "file"})
+        self.run_transfer(entries, to, "d", "d2", conflict="skip")
+        self.assertEqual(self.told.arrived, [("/d/a", 1)])
 
     def test_grown(self) -> None:
         """A small file that is large by now travels alone."""

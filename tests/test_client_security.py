@@ -122,15 +122,16 @@ class SecurityTests(SynchronousTestCase):
             self.assertRaises(ConnectionError, client.list_files, "/")
 
     def test_files(self) -> None:
-        """Certificate files that are missing, or none, are said so before anything is connected."""
+        """A certificate file that is missing, or none, is a ValueError that names it; nobody is asked."""
         none, bad = self.here / "none.pem", self.here / "bad.pem"
         bad.write_text("no certificate")
         server = ScriptedServer(serve)
         self.addCleanup(server.close)
-        with server.client(ca_file=none) as client:
-            self.assertRaises(FileNotFoundError, client.list_files, "/")
-        with server.client(ca_file=bad) as client:
-            self.assertRaises(ValueError, client.list_files, "/")
+        for file in (none, bad, self.here):
+            for options in ({"ca_file": file}, {"client_certificate": file}):
+                with server.client(**options) as client:
+                    error = self.assertRaises(ValueError, client.list_files, "/")
+                self.assertIn(str(file), str(error))
         self.assertEqual(server.connections, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -186,6 +187,23 @@ class UploadTests(SmallCase):
         self.assertEqual(sorted(one.file.path for one in outcomes), ["s/0", "s/1", "s/2", "s/3"])
         self.assertEqual(failures(outcomes), {"s/3": FileExistsError})
 
+    def test_slow_source(self) -> None:
+        """Files that the server did not wait for are sent again, over the same connection."""
+
+        def script(peer: Peer) -> None:
+            stream, _ = peer.hear(m.WriteFiles)
+            self.files(peer, stream)
+            peer.say(m.Outcome([m.Range(0, 1)]), stream)
+            peer.say(m.Reset(14), stream)
+            self.take_all(peer)
+
+        files = [self.local(name, b"x") for name in "abc"]
+        server = ScriptedServer(script)
+        self.addCleanup(server.close)
+        outcomes = list(server.client().upload_small(files, "/d"))
+        self.assertEqual(sorted(one.file.path for one in outcomes), ["s/a", "s/b", "s/c"])
+        self.assertEqual((failures(outcomes), server.connections), ({}, 1))
+
 
 class DownloadTests(SmallCase):
     """Small files from the server."""
@@ -210,6 +228,27 @@ class DownloadTests(SmallCase):
         self.assertEqual((self.here / "77").read_bytes(), b"77" * 5)
         self.assertEqual(os.stat(self.here / "77").st_mtime_ns, 7)
         self.assertEqual(len(os.listdir(self.here)), 1100)
+
+    def test_many_directories(self) -> None:
+        """However many directories the files belong to, few descriptors are held."""
+
+        def script(peer: Peer) -> None:
+            while True:
+                stream, asked = peer.hear(m.ReadFiles)
+                for path in asked.paths:
+                    peer.say(m.Files([small("/".join(path.parts), b"x")]), stream)
+                peer.say(m.End(), stream)
+
+        client = self.client(script)
+        files = [self.local(f"{number}/a") for number in range(300)]
+        for file in files:
+            os.mkdir(os.path.dirname(file.local))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limit)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 150, limit[1]))
+        outcomes = list(client.download_small(files, "/d"))
+        self.assertEqual((len(outcomes), failures(outcomes)), (300, {}))
+        self.assertEqual({tuple(os.listdir(os.path.dirname(file.local))) for file in files}, {("a",)})
 
     def test_taken(self) -> None:
         """A name that is taken is `FileExistsError` unless `replace`."""

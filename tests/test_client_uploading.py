@@ -140,10 +140,13 @@ class WholeTests(UploadCase):
     def test_largest_chunk(self) -> None:
         """A chunk size that this server does not take is a ValueError; without a callback it is no matter."""
         receiver = Receiver()
-        offer = m.Offer(control=65536, data=65536, streams=1, stream_credit=MIB, connection_credit=MIB)
+        offer = m.Offer(control=65536, data=4096, streams=1, stream_credit=MIB, connection_credit=MIB)
         with self.server(receiver, offer=offer).client() as client:
-            self.assertRaises(ValueError, client.upload_file, self.small, "/", None, MIB, lambda *_: True)
+            self.assertRaises(ValueError, client.upload_file, self.small, "/", None, 8192, lambda *_: True)
+            self.assertTrue(client.upload_file(self.small, "/", None, 4096, lambda *_: True))
             self.assertTrue(client.upload_file(self.small, "/", None, MIB))
+            for size in (0, 511, MIB + 1):
+                self.assertRaises(ValueError, client.upload_file, self.small, "/", None, size)
 
 
 class CancelTests(UploadCase):
@@ -202,6 +205,27 @@ class CancelTests(UploadCase):
             with server.client() as client:
                 self.assertRaises(kind, client.upload_file, self.large, "/", process_chunk=process)
                 self.assertEqual(told.get(timeout=20), m.Reset())
+
+    def test_interrupted(self) -> None:
+        """Ctrl-C while the progress is shown leaves what the server has for the next call."""
+        told: SimpleQueue[m.Message] = SimpleQueue()
+
+        def script(peer: Peer) -> None:
+            stream, _ = peer.hear(m.Write)
+            peer.say(m.Ready(0), stream)
+            try:
+                while isinstance(found := peer.next(), Data):
+                    pass
+                told.put(found.message)
+            except ConnectionError:
+                told.put(m.Ping(b"cut"))
+
+        def progress(done: int, size: int) -> None:
+            raise KeyboardInterrupt
+
+        with self.server(script).client() as client:
+            self.assertRaises(KeyboardInterrupt, client.upload_file, self.large, "/", progress=progress)
+            self.assertEqual(told.get(timeout=20), m.Ping(b"cut"))
 
 
 class CutTests(UploadCase):

@@ -36,6 +36,10 @@ class NotBegun(PeerGone):
     """The server went away before it began this; it can be asked of another connection."""
 
 
+class Stalled(TimeoutError):
+    """The server waited too long for us, who sent or took nothing. What was under way can be continued."""
+
+
 def error_of(code: int, words: str, path: str | None = None) -> Exception:
     """The exception for a wire code; built-in ones know `path` as their `filename`.
 
@@ -58,6 +62,8 @@ def error_of_reset(reset: m.Reset, path: str | None = None) -> Exception:
     if reset.code == 0:
         return UnexpectedError("the server cancelled the operation")
     error = error_of(reset.code, reset.message, path)
+    if isinstance(error, TimeoutError):
+        return Stalled(*error.args, *(() if path is None else (path,)))
     if isinstance(error, BusyError):
         error.holder = None if reset.holder is None else plain_text(reset.holder)
         error.since = reset.since

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from fileexport.client import listings
-from fileexport.client.answers import no_directory
-from fileexport.client.chunks import DEFAULT_CHUNK, MAX_CHUNK, ProcessChunk, Progress, check_chunk_size
+from fileexport.client.answers import no_directory, not_found
+from fileexport.client.chunks import DEFAULT_CHUNK, Manner, ProcessChunk, Progress, check_chunk_size
 from fileexport.client.connection import Wait
 from fileexport.client.login import Server
 from fileexport.client.names import LocalFile, Outcome, RemoteEntry, RemoteHash, RemoteJob, remote_path
 from fileexport.client.pool import Pool
 from fileexport.client.security import Security
-from fileexport.errors import CorruptedResponse
+from fileexport.errors import CorruptedResponse, DestinationNotFound
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 
@@ -37,8 +37,9 @@ class Client:
     `compression` True or False decides whether DATA may be compressed; None: where the server is another
     machine.
 
-    Time-outs are in milliseconds for each answer, `timeout` where a call names none, 60 s where neither does;
-    each piece of progress begins a new one, and connecting is an answer too. Remote paths are absolute.
+    Time-outs are in milliseconds for each answer (at most 23 days), `timeout` where a call names none, 60 s
+    where neither does. Each piece of progress begins a new one, and connecting is an answer too; what the
+    caller does between two answers, in a callback or a loop, does not count. Remote paths are absolute.
 
     Raises ValueError for what contradicts itself. Each call may raise, besides what it says itself:
 
@@ -71,6 +72,8 @@ class Client:
         compression: bool | None = None,
         client_certificate: PathText | None = None,
     ) -> None:
+        if not 1 <= port <= 65535:
+            raise ValueError(f"a port is a number from 1 to 65535, not {port}")
         if token is not None:
             from fileexport.tokens import check_token
 
@@ -102,7 +105,7 @@ class Client:
 
         Raises `FileNotFoundError`, `NotADirectoryError`.
         """
-        found = self.entries(directory, timeout=timeout)
+        found = listings.Kept().all(self.entries(directory, timeout=timeout))
         return {one.path: (one.type == "directory", one.size, one.mtime_ns // 10**9) for one in found}
 
     def entries(
@@ -110,8 +113,8 @@ class Client:
     ) -> Iterator[RemoteEntry]:
         """What is in a directory, or with `recursive` below it, as it comes; links are not followed.
 
-        Paths are seen from `directory`, parents come before children. Who takes the entries more slowly
-        than the server waits (60 s for one of its writes) gets `ConnectionError`.
+        Paths are seen from `directory`, parents come before children. Who takes the entries more slowly than
+        the server waits (60 s, when it can send no more) gets `TimeoutError` or `ConnectionError`.
         """
         return listings.entries(self._pool, remote_path(directory), recursive, self._wait(timeout))
 
@@ -130,7 +133,8 @@ class Client:
     def read(self, path: PathText, timeout: float | None = None) -> Iterator[bytes]:
         """The content of a file in pieces of any size, as it comes.
 
-        At the end `ChangedWhileRead` where the pieces together are not one version of the file.
+        At the end `ChangedWhileRead` where the pieces together are not one version of the file. Who takes
+        them more slowly than the server waits gets `TimeoutError` or `ConnectionError`, as in `entries`.
         """
         return listings.content(self._pool, remote_path(path), self._wait(timeout))
 
@@ -177,11 +181,19 @@ class Client:
     def move(
         self, path: PathText, new_path: PathText, replace: bool = False, timeout: float | None = None
     ) -> None:
-        """As `rename`; with `replace`, a file that has the new path is replaced."""
+        """As `rename`; with `replace`, a file that has the new path is replaced.
+
+        `DestinationNotFound` names the directory that is missing, `FileExistsError` the new path.
+        """
         asked, target = remote_path(path), remote_path(new_path)
         operation = m.Rename(asked, target, replace)
-        with self._pool.operation(operation, self._wait(timeout), path=str(asked)) as begun:
-            begun.end()
+        try:
+            with self._pool.operation(operation, self._wait(timeout), path=str(asked)) as begun:
+                begun.end()
+        except DestinationNotFound:
+            raise not_found(DestinationNotFound, str(target.parent)) from None
+        except FileExistsError as error:
+            raise FileExistsError(error.errno, error.strerror, str(target)) from None
 
     def delete_file(self, name: str, directory: PathText, timeout: float | None = None) -> None:
         """Remove a file, or a directory with its contents. Raises `FileNotFoundError`."""
@@ -215,7 +227,7 @@ class Client:
         source: PathText,
         destination: PathText,
         name: str | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
+        chunk_size: int | None = None,
         process_chunk: ProcessChunk | None = None,
         timeout: float | None = None,
         *,
@@ -225,9 +237,12 @@ class Client:
         """Send a file into a remote directory, its modification time too.
 
         `process_chunk(chunk_data, remaining_bytes, file_size, file_name)` sees each chunk, of `chunk_size`
-        (512 bytes to 1 MiB) but the last; what is False, but not None, cancels: then False is returned,
-        otherwise True. `progress(bytes_done, size)` is called about once a MiB. Without `process_chunk`
-        `chunk_size` means nothing.
+        (512 bytes to 1 MiB, and no more than the server takes; 64 KiB where it is not given) but the last;
+        what is False, but not None, cancels: then False is returned, otherwise True. `progress(bytes_done,
+        size)` is called about once a MiB. Without `process_chunk` `chunk_size` means nothing.
+
+        The server waits 60 s for what comes next. Where a callback takes longer, the upload goes on as after
+        a cut: by another operation, which can be refused, and for a small file from its beginning.
 
         When it returns True the file is committed. Cut connections are survived: it goes on where the
         server is. Raises `SourceNotFound`, `IsADirectoryError`, `DestinationNotFound`; `FileExistsError`
@@ -238,26 +253,17 @@ class Client:
         """
         local = os.fspath(source)
         target = remote_path(destination) / (name if name is not None else os.path.basename(local))
-        self._check_chunks(chunk_size, process_chunk, timeout)
+        manner = self._manner(chunk_size, process_chunk, timeout, replace, progress)
         from fileexport.client.uploading import upload
 
-        return upload(
-            self._pool,
-            local,
-            target,
-            wait=lambda: self._wait(timeout),
-            replace=replace,
-            chunk_size=chunk_size,
-            process_chunk=process_chunk,
-            progress=progress,
-        )
+        return upload(self._pool, local, target, manner)
 
     def download_file(
         self,
         source: PathText,
         destination: PathText,
         name: str | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
+        chunk_size: int | None = None,
         process_chunk: ProcessChunk | None = None,
         timeout: float | None = None,
         *,
@@ -274,28 +280,18 @@ class Client:
         """
         asked = remote_path(source)
         path = RelPath((name if name is not None else asked.name,))
-        self._check_chunks(chunk_size, process_chunk, timeout)
+        manner = self._manner(chunk_size, process_chunk, timeout, replace, progress)
         from fileexport.client.downloading import Destination, download
 
         with Destination(os.fspath(destination)) as place:
-            return download(
-                self._pool,
-                asked,
-                place,
-                path,
-                wait=lambda: self._wait(timeout),
-                replace=replace,
-                chunk_size=chunk_size,
-                process_chunk=process_chunk,
-                progress=progress,
-            )
+            return download(self._pool, asked, place, path, manner)
 
     def upload_directory(
         self,
         source: PathText,
         destination: PathText,
         name: str | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
+        chunk_size: int | None = None,
         process_chunk: ProcessChunk | None = None,
         timeout: float | None = None,
     ) -> bool:
@@ -310,19 +306,17 @@ class Client:
         target = remote_path(destination) / (
             name if name is not None else os.path.basename(local.rstrip("/"))
         )
-        self._check_chunks(chunk_size, process_chunk, timeout)
+        manner = self._manner(chunk_size, process_chunk, timeout)
         from fileexport.client.directories import upload_directory
 
-        return upload_directory(
-            self._pool, local, target, lambda: self._wait(timeout), chunk_size, process_chunk
-        )
+        return upload_directory(self._pool, local, target, manner)
 
     def download_directory(
         self,
         source: PathText,
         destination: PathText,
         name: str | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
+        chunk_size: int | None = None,
         process_chunk: ProcessChunk | None = None,
         timeout: float | None = None,
     ) -> bool:
@@ -332,14 +326,12 @@ class Client:
         """
         asked = remote_path(source)
         path = RelPath((name if name is not None else asked.name,))
-        self._check_chunks(chunk_size, process_chunk, timeout)
+        manner = self._manner(chunk_size, process_chunk, timeout)
         from fileexport.client.directories import download_directory
         from fileexport.client.downloading import Destination
 
         with Destination(os.fspath(destination)) as place:
-            return download_directory(
-                self._pool, asked, place, path, lambda: self._wait(timeout), chunk_size, process_chunk
-            )
+            return download_directory(self._pool, asked, place, path, manner)
 
     def upload_small(
         self,
@@ -415,14 +407,23 @@ class Client:
     def _wait(self, timeout: float | None, extra: float = 0) -> Wait:
         return Wait(self._timeout if timeout is None else timeout, extra)
 
-    def _check_chunks(self, size: int, process: ProcessChunk | None, timeout: float | None) -> None:
+    def _manner(
+        self,
+        chunk_size: int | None,
+        process: ProcessChunk | None,
+        timeout: float | None,
+        replace: bool = False,
+        progress: Progress | None = None,
+    ) -> Manner:
         """Refuse a chunk size that is none; with a callback also one that the server does not take."""
+        size = DEFAULT_CHUNK if chunk_size is None else chunk_size
         check_chunk_size(size)
-        Wait(timeout)
-        if process is not None and size > DEFAULT_CHUNK:
-            most = self._pool.largest_data(self._wait(timeout))
-            if size > min(most, MAX_CHUNK):
+        wait = self._wait(timeout)
+        if process is not None and size > (most := self._pool.largest_data(wait)):
+            if chunk_size is not None:
                 raise ValueError(f"this server takes chunks of at most {most} bytes, not of {size}")
+            size = most
+        return Manner(lambda: self._wait(timeout), replace, size, process, progress)
 
 
 @contextmanager

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from fileexport.client.connection import Wait
 
 #: Sizes of chunks that are allowed, in bytes; a server may allow less.
 MIN_CHUNK, MAX_CHUNK = 512, 1 << 20
@@ -98,15 +102,43 @@ class Reports:
         self._told = 0
 
     def at(self, done: int) -> None:
-        """So many bytes have gone over. What the caller raises is `CallerRaised`."""
+        """So many bytes have gone over. What the caller raises is `CallerRaised`.
+
+        Not so Ctrl-C: whoever is shown how far it is did not cancel, and may want to go on later.
+        """
         if self._progress is not None and (
             done - self._told >= _REPORT_EVERY or done >= self._size > self._told
         ):
             self._told = done
             try:
                 self._progress(done, self._size)
-            except BaseException as error:
+            except Exception as error:
                 raise CallerRaised(error) from None
+
+
+class Manner(NamedTuple):
+    """How a file goes over, as its caller wishes.
+
+    `file_name` is what `process_chunk` gets; without it, the file's own name there. `wait` gives the patience
+    for one operation.
+    """
+
+    wait: Callable[[], Wait]
+    replace: bool = False
+    chunk_size: int = DEFAULT_CHUNK
+    process_chunk: ProcessChunk | None = None
+    progress: Progress | None = None
+    file_name: str | None = None
+
+    def chunks(self, size: int, name: str) -> Chunks | None:
+        """What hands a file of `size` bytes to the caller; None where it does not want to see it."""
+        if self.process_chunk is None:
+            return None
+        return Chunks(self.process_chunk, self.chunk_size, size, self.file_name or name)
+
+    def reports(self, size: int) -> Reports:
+        """What tells the caller how far a file of `size` bytes is."""
+        return Reports(self.progress, size)
 
 
 class Retries:

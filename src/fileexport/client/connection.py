@@ -6,6 +6,7 @@ written, what arrives is read too, so that two sides with full buffers do not wa
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Milliseconds that an answer may take where nobody says otherwise.
 DEFAULT_TIMEOUT = 60_000
+#: More is no time-out, but a mistake: 23 days. `poll` takes little more.
+MAX_TIMEOUT = 2_000_000_000
 #: What is read at once, at most: a whole DATA frame.
 _BUFFER = 1 << 20
 #: TLS hands out records of 16 KiB; so much is collected before it is looked at.
@@ -46,20 +49,20 @@ _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
 class Wait:
-    """How long an answer may take. It begins again with each piece of progress.
+    """How long an answer may take. It begins when the answer is asked for, and again with each progress.
 
-    Raises ValueError where the milliseconds are none.
+    Raises ValueError for milliseconds that are none, or more than `MAX_TIMEOUT`.
     """
 
     def __init__(self, milliseconds: float | None = None, extra: float = 0) -> None:
         chosen = DEFAULT_TIMEOUT if milliseconds is None else milliseconds
-        if not chosen > 0:
-            raise ValueError("a time-out is a number of milliseconds above 0")
+        if not 0 < chosen <= MAX_TIMEOUT:
+            raise ValueError(f"a time-out is a number of milliseconds, above 0 and up to {MAX_TIMEOUT}")
         self._seconds = chosen / 1000 + extra
         self.begin()
 
     def begin(self) -> None:
-        """Progress was made: the whole time again."""
+        """Something is asked for, or progress was made: the whole time again."""
         self._end = time.monotonic() + self._seconds
 
     def left(self) -> float:
@@ -88,9 +91,16 @@ def dial(host: str, port: int, check: Callable[[str], None], wait: Wait) -> sock
             return _connect(socket.socket(family, kind, protocol), address, wait, len(found) - tried)
         except OSError as error:
             failed = error
-    if isinstance(failed, ConnectionError | TimeoutError):
-        raise type(failed)(*failed.args[:1], f"{host} port {port}: {failed.strerror or 'no answer in time'}")
-    raise ConnectionError(f"{host} port {port}: {failed.strerror or failed}")
+    raise _not_connected(failed, f"{host} port {port}")
+
+
+def _not_connected(error: OSError, where: str) -> OSError:
+    """Why a server cannot be reached: a `TimeoutError` or a `ConnectionError`, with the system's number."""
+    if isinstance(error, TimeoutError):
+        return TimeoutError(errno.ETIMEDOUT, f"{where}: no answer in time")
+    kind = type(error) if isinstance(error, ConnectionError) else ConnectionError
+    number = () if error.errno is None else (error.errno,)
+    return kind(*number, f"{where}: {error.strerror or error}")
 
 
 def _connect(new: socket.socket, address: tuple[object, ...], wait: Wait, candidates: int) -> socket.socket:
@@ -110,7 +120,8 @@ class Connection:
     """A connected socket and its session, for one operation after the other.
 
     Each method that may wait raises `TimeoutError`, `ConnectionError` and `CorruptedResponse`. After any
-    exception out of them, also `KeyboardInterrupt`, `is_sound` is false: close it.
+    exception out of them, also `KeyboardInterrupt`, `is_sound` is false: close it. It belongs to the process
+    that made it: after a fork, nothing is said or read on it by the child.
     """
 
     def __init__(self, connected: socket.socket, session: Session, *, encrypted: bool) -> None:
@@ -119,6 +130,7 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(connected, 0)
         self._encrypted = encrypted
+        self._process = os.getpid()
         self._buffer = memoryview(bytearray(_BUFFER))
         self._kept: deque[Event] = deque()
         self.session = session
@@ -126,6 +138,8 @@ class Connection:
         self.is_sound = True
         #: Whether the server said that it takes no further operations.
         self.is_leaving = False
+        #: For the pool that lends it.
+        self.generation = 0
         #: Whether the server takes nothing any more.
         self._is_deaf = False
         #: What exceptions of the present operation name.
@@ -135,6 +149,11 @@ class Connection:
     def can_send_file(self) -> bool:
         """Whether bytes may go from a file to the socket inside the kernel."""
         return not self._encrypted
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made it."""
+        return self._process == os.getpid()
 
     @property
     def has_events(self) -> bool:
@@ -190,6 +209,7 @@ class Connection:
 
     def _read(self) -> bool:
         """Feed the session what is there; all its events must have been taken. False where nothing is."""
+        self._check_ours()
         want = _TLS_READ if self._encrypted else 1
         filled = 0
         try:
@@ -269,6 +289,7 @@ class Connection:
 
     def _write(self, data: bytes | memoryview, wait: Wait, more: bool = False, counts: bool = True) -> None:
         """Write all of it. It is progress where it `counts`: what the session says by itself never does."""
+        self._check_ours()
         rest = memoryview(data)
         while rest:
             try:
@@ -316,6 +337,10 @@ class Connection:
 
     # Waiting, and the end.
 
+    def _check_ours(self) -> None:
+        if not self.is_ours:
+            raise PeerGone("this connection belongs to the process that was forked")
+
     def _poll_for(self, mask: int, wait: Wait) -> int:
         self._poll.modify(self._socket, mask)
         # Rounded up: a wait of less than a millisecond is none, and would go round and round.
@@ -324,14 +349,14 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket, saying goodbye where nothing has to be waited for."""
-        if self.is_sound:
+        if self.is_sound and self.is_ours:
             self.session.leave()
             with suppress(OSError):
                 self._socket.send(self.session.take())
         self._socket.close()
 
     def forget(self) -> None:
-        """Close the descriptor and say nothing: the connection belongs to another process (after a fork)."""
+        """Close the descriptor and say nothing."""
         self._socket.close()
 
 

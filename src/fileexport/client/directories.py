@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 
 from fileexport.client.answers import error_of_reset, no_directory, not_found
-from fileexport.client.chunks import ProcessChunk
+from fileexport.client.chunks import Manner
 from fileexport.client.connection import Connection, Wait
 from fileexport.client.downloading import Destination, download
-from fileexport.client.listings import MAX_ENTRIES, entries
+from fileexport.client.listings import Kept, entries
 from fileexport.client.names import LocalFile, Outcome, RemoteEntry, below
 from fileexport.client.pool import Pool
 from fileexport.client.small_files import download_small, upload_small
@@ -18,6 +18,7 @@ from fileexport.errors import CorruptedResponse, PeerGone, SourceNotFound
 from fileexport.paths import RESERVED, RelPath
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
+from fileexport.wire.session import State
 
 #: Directories that are asked for before the first answer.
 _AT_ONCE = 32
@@ -53,6 +54,8 @@ def _make_all(
         # The server may carry out several at once: a child waits for its parent.
         while len(begun) >= most or any(paths[other] == path.parent for other in begun.values()):
             _settle_one(connection, paths, begun, outcomes, wait)
+        if session.state is not State.OPEN:
+            raise PeerGone("the server is stopping")
         begun[session.open(m.MakeDirectory(path, exist_ok=True))] = index
         connection.flush(wait)
     while begun:
@@ -88,10 +91,9 @@ def _settle_one(
         return
 
 
-def upload_directory(
-    pool: Pool, source: str, target: RelPath, wait: Waits, chunk_size: int, process: ProcessChunk | None
-) -> bool:
-    """Send the directory `source` so that it is `target`; False where `process` cancelled it."""
+def upload_directory(pool: Pool, source: str, target: RelPath, manner: Manner) -> bool:
+    """Send the directory `source` so that it is `target`; False where `process_chunk` cancelled it."""
+    wait = manner.wait
     directories, files = _scan(source)
     try:
         with pool.operation(m.MakeDirectory(target), wait(), path=str(target)) as operation:
@@ -100,23 +102,13 @@ def upload_directory(
         raise no_directory(error, str(target.parent)) from None
     _raise_first(make_directories(pool, [target + below(path) for path in directories], wait))
     large = files
-    if process is None:
+    if manner.process_chunk is None:
         large = [file for file in files if file.size > m.MAX_INLINE]
         small = (file for file in files if file.size <= m.MAX_INLINE)
         for file in _not_small(upload_small(pool, small, target, False, wait)):
             large.append(file)
     for file in large:
-        where = target + below(file.path)
-        done = upload(
-            pool,
-            file.local,
-            where,
-            wait=wait,
-            chunk_size=chunk_size,
-            process_chunk=process,
-            file_name=file.path,
-        )
-        if not done:
+        if not upload(pool, file.local, target + below(file.path), manner._replace(file_name=file.path)):
             return False
     return True
 
@@ -168,35 +160,30 @@ def download_directory(
     source: RelPath,
     destination: Destination,
     path: RelPath,
-    wait: Waits,
-    chunk_size: int,
-    process: ProcessChunk | None,
+    manner: Manner,
 ) -> bool:
-    """Fetch the directory `source` so that it is `path` in `destination`; False where `process` cancelled it.
+    """Fetch the directory `source` so that it is `path` in `destination`; False as from `upload_directory`.
 
     One directory after the other: no listing is longer than its directory.
     """
     destination.check_new(path)
-    todo, seen = [RelPath()], 0
+    todo, kept = [RelPath()], Kept()
     while todo:
         here = todo.pop()
-        found = _listed(pool, source, here, wait)
-        seen += len(found)
-        if seen > MAX_ENTRIES:
-            raise CorruptedResponse(f"more than {MAX_ENTRIES} entries below one directory")
+        found = _listed(pool, source + here, manner.wait, kept)
         destination.make_directory(path + here)
         todo += reversed([here / entry.path for entry in found if entry.type == "directory"])
         files = [entry for entry in found if entry.type == "file"]
-        if not _download_all(pool, source, destination, path, here, files, wait, chunk_size, process):
+        if not _download_all(pool, source, destination, path, here, files, manner):
             return False
     return True
 
 
-def _listed(pool: Pool, source: RelPath, here: RelPath, wait: Waits) -> list[RemoteEntry]:
+def _listed(pool: Pool, path: RelPath, wait: Waits, kept: Kept) -> list[RemoteEntry]:
     try:
-        return list(entries(pool, source + here, False, wait()))
+        return list(kept.all(entries(pool, path, False, wait())))
     except FileNotFoundError:
-        raise not_found(SourceNotFound, str(source + here)) from None
+        raise not_found(SourceNotFound, str(path)) from None
 
 
 def _download_all(
@@ -206,33 +193,23 @@ def _download_all(
     path: RelPath,
     here: RelPath,
     files: Sequence[RemoteEntry],
-    wait: Waits,
-    chunk_size: int,
-    process: ProcessChunk | None,
+    manner: Manner,
 ) -> bool:
     """The files of one directory."""
     large = list(files)
-    if process is None:
+    if manner.process_chunk is None:
         where = destination.spelled(path + here)
         small = [
             LocalFile(one.path, os.path.join(where, one.path), one.size, one.mtime_ns)
             for one in files
             if one.size <= m.MAX_INLINE
         ]
-        late = {file.path for file in _not_small(download_small(pool, small, source + here, False, wait))}
+        outcomes = download_small(pool, small, source + here, False, manner.wait)
+        late = {file.path for file in _not_small(outcomes)}
         large = [one for one in files if one.size > m.MAX_INLINE or one.path in late]
     for one in large:
-        below_source = here / one.path
-        done = download(
-            pool,
-            source + below_source,
-            destination,
-            path + below_source,
-            wait=wait,
-            chunk_size=chunk_size,
-            process_chunk=process,
-            file_name="/".join(below_source.parts),
-        )
-        if not done:
+        inside = here / one.path
+        named = manner._replace(file_name="/".join(inside.parts))
+        if not download(pool, source + inside, destination, path + inside, named):
             return False
     return True

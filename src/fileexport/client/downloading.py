@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 
-from fileexport.client.answers import not_found
-from fileexport.client.chunks import (
-    DEFAULT_CHUNK,
-    CallerRaised,
-    Chunks,
-    ProcessChunk,
-    Progress,
-    Reports,
-    Retries,
-)
-from fileexport.client.connection import Wait
+from fileexport.client.answers import Stalled, not_found
+from fileexport.client.chunks import CallerRaised, Chunks, Manner, Retries
 from fileexport.client.listings import grower
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
@@ -101,28 +91,19 @@ def download(
     source: RelPath,
     destination: Destination,
     path: RelPath,
-    *,
-    wait: Callable[[], Wait],
-    replace: bool = False,
-    chunk_size: int = DEFAULT_CHUNK,
-    process_chunk: ProcessChunk | None = None,
-    file_name: str | None = None,
-    progress: Progress | None = None,
+    manner: Manner,
 ) -> bool:
     """Fetch `source` so that it is `path` in `destination`; False where `process_chunk` cancelled it.
 
     Once it returns True, content and modification time are the server's, hash-checked. A file that changes
     meanwhile is fetched once more from its beginning, `process_chunk` being called again; then it is
-    `ChangedWhileRead`. After a cut it goes on by itself. After an error nothing new stands under the name; of
-    a large file, what came is kept for a day where the connection failed, and a further call goes on there.
+    `ChangedWhileRead`. After a cut it goes on by itself, and where the server gave up because the caller took
+    so long. After an error nothing new stands under the name; of a large file, what came is kept for a day
+    where the connection failed, and a further call goes on there.
     """
-    if not replace:
+    if not manner.replace:
         destination.check_new(path)
-    make: Callable[[int], Chunks | None] = lambda size: None  # noqa: E731
-    if process_chunk is not None:
-        process = process_chunk
-        make = lambda size: Chunks(process, chunk_size, size, file_name or path.name)  # noqa: E731
-    one = _Download(pool, source, destination, path, replace, make, progress, wait)
+    one = _Download(pool, source, destination, path, manner)
     try:
         try:
             return one.run()
@@ -144,19 +125,14 @@ class _Download:
         source: RelPath,
         destination: Destination,
         path: RelPath,
-        replace: bool,
-        make_chunks: Callable[[int], Chunks | None],
-        progress: Progress | None,
-        wait: Callable[[], Wait],
+        manner: Manner,
     ) -> None:
         self._pool = pool
         self._source = source
         self._destination = destination
         self._path = path
-        self._replace = replace
-        self._make_chunks = make_chunks
-        self._progress = progress
-        self._wait = wait
+        self._manner = manner
+        self._wait = manner.wait
         server = pool.server
         self._owner = repr((server.hostname, server.port, str(source))).encode("utf-8", "surrogateescape")
         self._partial: Partial | None = None
@@ -171,7 +147,7 @@ class _Download:
             while True:
                 try:
                     return self._attempt(retries)
-                except ConnectionError as error:
+                except (ConnectionError, Stalled) as error:
                     retries.after(error)
         except FileNotFoundError as error:
             if type(error) is not FileNotFoundError or error.filename != str(self._source):
@@ -200,7 +176,7 @@ class _Download:
             retries.begun_at(partial.offset)
             if not self._catch_up(partial) or not self._copy(operation, partial):
                 return False
-        partial.commit(mtime_ns=self._mtime, replace=self._replace)
+        partial.commit(mtime_ns=self._mtime, replace=self._manner.replace)
         return True
 
     def _agree(self, announced: m.Content, offset: int) -> Partial:
@@ -223,8 +199,8 @@ class _Download:
         key = announced.version if announced.size >= _LARGE and announced.version else None
         self._partial = self._destination.partial(self._path, announced.size, key, self._owner)
         self._version = announced.version
-        self._chunks = self._make_chunks(announced.size)
-        self._reports = Reports(self._progress, announced.size)
+        self._chunks = self._manner.chunks(announced.size, self._path.name)
+        self._reports = self._manner.reports(announced.size)
         return self._partial
 
     def _forget(self) -> None:

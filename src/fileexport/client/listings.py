@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from fileexport.client.connection import Wait
 from fileexport.client.names import RemoteEntry, RemoteHash
@@ -14,6 +14,8 @@ from fileexport.wire.frames import Data
 
 #: Entries of one listing, and hashes of one tree: more is no directory, but a server that never ends.
 MAX_ENTRIES = 10_000_000
+#: Characters of the paths of listings that are kept whole: entries may be many, or long, not both.
+MAX_KEPT = 256 << 20
 
 Grow = Callable[[Data], "bytes | memoryview | None"]
 
@@ -28,6 +30,22 @@ def entries(pool: Pool, path: RelPath, recursive: bool, wait: Wait) -> Iterator[
                 if not entry.path or (len(entry.path.parts) > 1 and not recursive):
                     raise CorruptedResponse("an entry of a listing that is none of its names")
                 yield RemoteEntry("/".join(entry.path.parts), entry.type, entry.size, entry.mtime)
+
+
+class Kept:
+    """How much of one or several listings is kept in memory: no server decides that."""
+
+    def __init__(self) -> None:
+        self._count = self._size = 0
+
+    def all(self, found: Iterable[RemoteEntry]) -> Iterator[RemoteEntry]:
+        """One more listing, entry by entry; raises `CorruptedResponse` where that is too much together."""
+        for entry in found:
+            self._count += 1
+            self._size += len(entry.path)
+            if self._count > MAX_ENTRIES or self._size > MAX_KEPT:
+                raise CorruptedResponse("a listing that is too long to be kept")
+            yield entry
 
 
 def hashes(pool: Pool, path: RelPath, wait: Wait) -> Iterator[RemoteHash]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,7 @@ def prove(connection: Connection, proof: ClientProof, binding: bytes, wait: Wait
     session = connection.session
     connection.flush(wait)
     _heard(connection, m.Hello, wait)
-    nonce = secrets.token_bytes(_NONCE)
+    nonce = os.urandom(_NONCE)
     session.send(m.Auth(proof.id, nonce, "tls-server-end-point" if binding else "none"))
     connection.flush(wait)
     challenge = _heard(connection, m.Challenge, wait)

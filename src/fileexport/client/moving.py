@@ -11,16 +11,20 @@ import errno
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
+from fileexport.client.chunks import CallerRaised, ProcessChunk
+from fileexport.client.names import Kind
 from fileexport.client.selection import Conflict, Excludes, joined, numbered
-from fileexport.client.sides import Destination, Item, Kind, Source, check_depth
+from fileexport.client.sides import Destination, Item, Source, check_depth
 from fileexport.errors import (
     FULL_DISK,
     AuthenticationError,
     BusyError,
     CorruptedResponse,
+    FileExportError,
     FileNameError,
+    UnexpectedError,
     row_for,
 )
 from fileexport.wire.messages import MAX_INLINE
@@ -33,9 +37,12 @@ _ASKED = 4
 _PAUSES = (0.25, 0.5, 1.0)
 #: After these nothing more can succeed.
 _FATAL = (ConnectionError, TimeoutError, AuthenticationError, CorruptedResponse)
+#: What a side may raise about one place; unless it `is_fatal`, others are still tried.
+TROUBLE = (OSError, FileExportError)
 
 ProcessFile = Callable[[str, int], bool]
-ProcessChunk = Callable[[bytes, int, int, str], bool]
+Given = ParamSpec("Given")
+Said = TypeVar("Said")
 
 
 class Watcher:
@@ -97,6 +104,26 @@ class Wishes:
         return self.conflict == "replace"
 
 
+def is_fatal(error: Exception) -> bool:
+    """Whether nothing more can succeed after this."""
+    return isinstance(error, _FATAL) or row_for(error) is FULL_DISK
+
+
+def callers_own(function: Callable[Given, Said]) -> Callable[Given, Said]:
+    """A function of the caller's: what it raises is `CallerRaised`, which is none of our own errors.
+
+    Not so Ctrl-C, which nothing here judges anyway.
+    """
+
+    def guarded(*given: Given.args, **named: Given.kwargs) -> Said:
+        try:
+            return function(*given, **named)
+        except Exception as error:
+            raise CallerRaised(error) from None
+
+    return guarded
+
+
 class Mover(Protocol):
     """Carries files over. Targets are paths below the destination."""
 
@@ -130,6 +157,7 @@ class Transfer:
         self._mover = mover
         self._wishes = wishes
         self._watcher = watcher
+        self._process_file = None if wishes.process_file is None else callers_own(wishes.process_file)
         self._known = _Known(destination)
         self._batch: list[Planned] = []
         #: Directories that could not be made: what lies in them is left out without a word more.
@@ -140,24 +168,43 @@ class Transfer:
 
     def run(self, sources: Sequence[Wanted]) -> bool:
         """Send all sources; False when `process_chunk` cancelled. Raises what ends everything."""
+        try:
+            return self._run(sources)
+        except CallerRaised as raised:
+            error = raised.error
+        # Out here, so that it is what it was: with its own cause and context.
+        raise error
+
+    def _run(self, sources: Sequence[Wanted]) -> bool:
         self._several = len(sources) > 1
         found = []
         for number, wanted in enumerate(sources):
             try:
                 found.append((number, wanted, self._source.find(wanted.place)))
-            except OSError as error:
+            except TROUBLE as error:
                 self._fail(wanted.place, error)
         if len(found) > 1 or any(item.kind == "directory" for _, _, item in found):
             self._destination.check()
-        for number, wanted, item in found:
+        return all(self._take(*one) for one in found) and self._flush()
+
+    def _take(self, number: int, wanted: Wanted, item: Item) -> bool:
+        """Plan one source, and send full batches."""
+        plan = self._plan(number, wanted, item)
+        while True:
             try:
-                for planned in self._plan(number, wanted, item):
-                    self._batch.append(planned)
-                    if len(self._batch) >= BATCH and not self._flush():
-                        return False
+                planned = next(plan, None)
             except _Refused:
-                self._batch = [planned for planned in self._batch if planned.number != number]
-        return self._flush()
+                while self._batch and self._batch[-1].number == number:
+                    self._batch.pop()
+                return True
+            except TROUBLE as error:
+                self._fail(wanted.place, error)
+                return True
+            if planned is None:
+                return True
+            self._batch.append(planned)
+            if len(self._batch) >= BATCH and not self._flush():
+                return False
 
     # -- what is sent
 
@@ -166,7 +213,8 @@ class Transfer:
             return
         if top.kind == "file":
             yield from self._above(number, wanted.target)
-            yield from self._plan_file(top, number, wanted.target, wanted.name)
+            if (planned := self._plan_file(top, number, wanted.target, wanted.name)) is not None:
+                yield planned
         elif top.kind != "directory":
             self._watcher.left_out(wanted.place, "it is neither a file nor a directory")
         elif not self._wishes.recursive:
@@ -188,68 +236,73 @@ class Transfer:
         #: Where each directory that is entered goes; others have no place, nor has what lies in them.
         places = {"": wanted.target}
         if wanted.target:
-            places = {}
-            for planned in self._plan_directory(top, number, wanted.target):
-                places[""] = planned.target
-                yield planned
-            if not places:
+            planned = self._plan_directory(top, number, wanted.target)
+            if planned is None:
                 return
+            places[""] = planned.target
+            yield planned
         if not self._wishes.replace:
             self._known.load(places[""])
 
         def unreadable(path: str, error: OSError) -> None:
             self._fail(joined(top.place, path), error)
 
+        excludes = self._wishes.excludes
+        is_any_excluded = bool(excludes)
         for item in self._source.below(top, places.__contains__, unreadable):
             parent, _, name = item.path.rpartition("/")
-            if parent not in places:
+            place = places.get(parent)
+            if place is None:
                 continue
             seen = joined(wanted.anchor, item.path)
-            if self._wishes.excludes.match(seen, item.kind == "directory"):
+            if is_any_excluded and excludes.match(seen, item.kind == "directory"):
                 continue
-            for planned in self._plan_entry(item, number, joined(places[parent], name), seen):
+            planned = self._plan_entry(item, number, joined(place, name), seen)
+            if planned is not None:
                 if item.kind == "directory":
                     places[item.path] = planned.target
                 yield planned
 
-    def _plan_entry(self, item: Item, number: int, target: str, seen: str) -> Iterator[Planned]:
+    def _plan_entry(self, item: Item, number: int, target: str, seen: str) -> Planned | None:
         if (error := check_depth(target)) is not None:
             self._watcher.left_out(item.place, str(error))
         elif item.kind == "file":
-            yield from self._plan_file(item, number, target, seen)
+            return self._plan_file(item, number, target, seen)
         elif item.kind == "directory":
-            yield from self._plan_directory(item, number, target)
+            return self._plan_directory(item, number, target)
         else:
             what = "a link" if item.kind == "link" else "neither a file nor a directory"
             self._watcher.left_out(item.place, f"it is {what}")
+        return None
 
-    def _plan_file(self, item: Item, number: int, target: str, seen: str) -> Iterator[Planned]:
+    def _plan_file(self, item: Item, number: int, target: str, seen: str) -> Planned | None:
         wishes = self._wishes
-        if wishes.process_file is not None and not wishes.process_file(seen, max(item.size, 0)):
-            self._watcher.skipped(self._place(target), max(item.size, 0))
-            return
+        size = max(item.size, 0)
+        if self._process_file is not None and not self._process_file(seen, size):
+            self._watcher.skipped(self._place(target), size)
+            return None
         # Of a single file that must not exist the other side says so by itself.
         asks = not wishes.replace and (wishes.conflict != "abort" or self._several or bool(item.path))
         if asks and (there := self._known.kind(target)) is not None:
             renamed = self._resolve(item, target, there)
             if renamed is None:
-                return
+                return None
             target = renamed
         if self._several or wishes.conflict == "rename":
             self._known.add(target, "file")
-        self._watcher.found(max(item.size, 0))
-        yield Planned(item, target, number)
+        self._watcher.found(size)
+        return Planned(item, target, number)
 
-    def _plan_directory(self, item: Item, number: int, target: str) -> Iterator[Planned]:
+    def _plan_directory(self, item: Item, number: int, target: str) -> Planned | None:
         if not self._wishes.replace:
             there = self._known.kind(target)
             if there not in (None, "directory"):
                 renamed = self._resolve(item, target, there)
                 if renamed is None:
-                    return
+                    return None
                 target = renamed
         self._known.add(target, "directory")
-        yield Planned(item, target, number)
+        return Planned(item, target, number)
 
     def _resolve(self, item: Item, target: str, there: Kind | None) -> str | None:
         """The name to take instead of one that exists, or None to leave the entry out."""
@@ -281,27 +334,34 @@ class Transfer:
         return all(self._send(planned) for planned in files)
 
     def _send_small(self, files: Iterable[Planned]) -> list[Planned]:
-        """Send small files together; returns those that have become large.
+        """Send small files together; returns those that must travel alone.
 
-        A command that was broken off just now may still hold some for a moment: those are tried again.
+        They have become large, or are not the first of their name. A command that was broken off just now may
+        still hold some for a moment: those are tried again. One that nobody says anything of has failed.
         """
-        large = []
+        alone = []
+        waiting: dict[str, Planned] = {}
+        for planned in files:
+            if waiting.setdefault(planned.target, planned) is not planned:
+                alone.append(planned)
         for pause in (*_PAUSES, None):
-            waiting = {planned.target: planned for planned in files}
-            busy = []
-            for target, size, error in self._mover.small(waiting.values()) if waiting else ():
-                planned = waiting[target]
+            busy = {}
+            for target, size, error in self._mover.small(list(waiting.values())) if waiting else ():
+                planned = waiting.pop(target)
                 if isinstance(error, ValueError):
-                    large.append(planned)
+                    alone.append(planned)
                 elif isinstance(error, BusyError) and pause is not None:
-                    busy.append(planned)
+                    busy[target] = planned
                 else:
                     self._ended(target, size, error, inside=bool(planned.item.path))
+            for planned in waiting.values():
+                error = UnexpectedError("nothing was said of what became of it")
+                self._ended(planned.target, planned.item.size, error, inside=False)
             if not busy or pause is None:
                 break
-            files = busy
+            waiting = busy
             time.sleep(pause)
-        return large
+        return alone
 
     def _is_lost(self, planned: Planned) -> bool:
         return bool(self._lost) and planned.target.rpartition("/")[0] in self._lost
@@ -321,10 +381,12 @@ class Transfer:
 
     def _send(self, planned: Planned) -> bool:
         item, target, place = planned.item, planned.target, self._place(planned.target)
-        size = max(item.size, 0)
+        size, moved = max(item.size, 0), callers_own(self._watcher.moved)
         try:
-            if not self._mover.one(planned, lambda count: self._watcher.moved(place, size, count)):
+            if not self._mover.one(planned, lambda count: moved(place, size, count)):
                 return False
+        except CallerRaised:
+            raise
         except Exception as error:
             self._ended(target, item.size, error, inside=bool(item.path))
         else:
@@ -347,7 +409,7 @@ class Transfer:
         return self._destination.place(target)
 
     def _fail(self, path: str, error: Exception) -> None:
-        if isinstance(error, _FATAL) or row_for(error) is FULL_DISK:
+        if is_fatal(error):
             raise error
         self._watcher.failed(path, error)
 
@@ -359,9 +421,9 @@ class _Known:
         self._destination = destination
         self._kinds: dict[str, Kind] = {}
         self._asked: dict[str, int] = {}
-        #: Directories that were listed with all below them, and those listed alone.
-        self._trees: list[str] = []
+        #: Directories whose names are all known; and those of which also all that lies below them is.
         self._listed: set[str] = set()
+        self._trees: set[str] = set()
 
     def add(self, path: str, kind: Kind) -> None:
         """A name that will exist."""
@@ -370,14 +432,14 @@ class _Known:
     def load(self, directory: str) -> None:
         """Ask for all that lies below a directory."""
         self._list(directory, recursive=True)
-        self._trees.append(f"{directory}/" if directory else "")
+        self._trees.add(directory)
 
     def kind(self, path: str) -> Kind | None:
         """What is at a path, or None."""
         if path in self._kinds:
             return self._kinds[path]
         parent = path.rpartition("/")[0]
-        if parent in self._listed or any(path.startswith(tree) for tree in self._trees):
+        if self._is_listed(parent):
             return None
         asked = self._asked[parent] = self._asked.get(parent, 0) + 1
         if asked > _ASKED:
@@ -388,6 +450,17 @@ class _Known:
         if kind is not None:
             self._kinds[path] = kind
         return kind
+
+    def _is_listed(self, directory: str) -> bool:
+        if directory in self._listed:
+            return True
+        above = directory
+        while above not in self._trees:
+            if not above:
+                return False
+            above = above.rpartition("/")[0]
+        self._listed.add(directory)
+        return True
 
     def _list(self, directory: str, *, recursive: bool) -> None:
         try:

@@ -8,6 +8,9 @@ from typing import Literal, NamedTuple
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 
+#: How a local file is opened to be sent: a FIFO does not make us wait, a terminal does not become ours.
+SOURCE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
 Kind = Literal["file", "directory", "link", "other"]
 
 

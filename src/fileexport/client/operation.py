@@ -9,6 +9,7 @@ from fileexport.client.connection import Connection, Wait
 from fileexport.errors import CorruptedResponse
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
+from fileexport.wire.session import Event
 
 Replied = TypeVar("Replied", bound=m.Message)
 
@@ -16,6 +17,7 @@ Replied = TypeVar("Replied", bound=m.Message)
 class Operation:
     """One stream on a connection: what is said on it, and how it ends.
 
+    Its time-out runs from when an answer is asked for: what the caller does between two of them takes none.
     `path` is what exceptions name. `is_over` once the server has ended the stream.
     """
 
@@ -32,36 +34,27 @@ class Operation:
         connection.flush(wait)
 
     def peek(self) -> None:
-        """Wait for the first answer, which `next` gives then. Raises as `next` does."""
-        self._first = self.next()
+        """Wait for the first answer, which `answer` gives then. Raises as `answer` does."""
+        self._first = self.answer()
 
-    def next(self) -> Data | m.Message:
-        """The next piece of content, reply or END; MoreCredit too, where it is for this stream or for all.
+    def answer(self) -> Data | m.Message:
+        """The next piece of content, reply or END.
 
         Raises what the server ended the stream with; `NotBegun` where it went away before.
         """
+        self.wait.begin()
+        while isinstance(found := self._next(), m.MoreCredit):
+            pass
+        return found
+
+    def _next(self) -> Data | m.Message:
+        """As `answer`, MoreCredit too. It does not begin the wait: credit without end is no answer."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
         self.session.consumed(self.stream, self._owed)
         self._owed = 0
-        while True:
-            found = self.connection.event(self.wait)
-            if isinstance(found, Data):
-                if found.stream == self.stream:
-                    self.wait.begin()
-                    return found
-            elif isinstance(found.message, m.MoreCredit):
-                return found.message
-            elif isinstance(found.message, m.GoAway):
-                self._leaving(found.message)
-            elif found.stream == self.stream:
-                self._owed = found.size
-                return self._heard(found.message)
-
-    def answer(self) -> Data | m.Message:
-        """As `next`, without MoreCredit."""
-        while isinstance(found := self.next(), m.MoreCredit):
+        while (found := self._heard(self.connection.event(self.wait))) is None:
             pass
         return found
 
@@ -92,12 +85,23 @@ class Operation:
         """The server's END, with nothing before it."""
         return self.reply(m.End)
 
-    def _heard(self, message: m.Message) -> m.Message:
+    def _heard(self, event: Event) -> Data | m.Message | None:
+        """What an event says to this operation; None where that is nothing."""
+        if isinstance(event, Data):
+            return event if event.stream == self.stream else None
+        message = event.message
+        if isinstance(message, m.MoreCredit):
+            return message
+        if isinstance(message, m.GoAway):
+            self._leaving(message)
+            return None
+        if event.stream != self.stream:
+            return None
         if isinstance(message, m.Reset):
             self.is_over = True
             raise error_of_reset(message, self._path)
         self.is_over = isinstance(message, m.End)
-        self.wait.begin()
+        self._owed = event.size
         return message
 
     def _leaving(self, goodbye: m.GoAway) -> None:
@@ -108,9 +112,12 @@ class Operation:
             raise error_of(goodbye.code, goodbye.message, self._path)
 
     def say(self, message: m.Message) -> None:
-        """Send a message on this stream. Raises as `Session.send` does, and as writing."""
-        self.session.send(message, self.stream)
+        """Send a message on this stream. Raises as writing does, and why the server has ended the stream."""
         self.wait.begin()
+        while not self.session.is_open(self.stream):
+            # That it has was read while something was written, and is to be heard yet.
+            self._next()
+        self.session.send(message, self.stream)
         self.connection.flush(self.wait)
 
     def consumed(self, count: int) -> None:
@@ -118,25 +125,29 @@ class Operation:
         self.session.consumed(self.stream, count)
 
     def room(self, least: int = 1) -> int:
-        """Wait until `least` bytes of content may be sent; returns how many may. Raises as `next` does.
+        """Wait until `least` bytes of content may be sent; returns how many may. Raises as `answer` does.
 
-        0 where an answer has come that is no credit: it is the next that `next` gives.
+        0 where an answer has come: it is the next that `answer` gives.
         """
         self.connection.absorb()
+        self.wait.begin()
         while (credit := self.session.credit(self.stream)) < least:
-            found = self.next()
+            found = self._next()
             if not isinstance(found, m.MoreCredit):
                 self._first = found
                 return 0
         return credit
 
     def has_news(self) -> bool:
-        """Whether an answer is there already."""
+        """Whether an answer is there already. Raises as `answer` does."""
         self.connection.absorb()
-        return self._first is not None or self.connection.has_events
+        while self._first is None and self.connection.has_events:
+            self._first = self._heard(self.connection.event(self.wait))
+        return self._first is not None
 
     def cancel(self) -> None:
         """End the stream by ourselves: the server throws away what it has of it."""
         self.session.reset(self.stream)
+        self.wait.begin()
         self.connection.flush(self.wait)
         self.is_over = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +28,8 @@ class Pool:
         self.server = server
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
-        self._process = os.getpid()
+        #: How often it was closed: what was lent before is not kept.
+        self._generation = 0
 
     @contextmanager
     def operation(
@@ -80,6 +80,7 @@ class Pool:
         """Close the idle connections; those in use close when they are done."""
         with self._lock:
             idle, self._idle = self._idle, []
+            self._generation += 1
         for connection in idle:
             connection.close()
 
@@ -101,23 +102,20 @@ class Pool:
                     raise
 
     def _take(self, wait: Wait) -> tuple[Connection, bool]:
+        wait.begin()
+        generation = self._generation
         while (connection := self._pop()) is not None:
+            # After a fork the child finds those of its parent: for it, they have died.
             if not connection.has_died():
-                wait.begin()
+                connection.generation = generation
                 return connection, True
             connection.forget()
         connection = self.server.enter(wait)
-        wait.begin()
+        connection.generation = generation
         return connection, False
 
     def _pop(self) -> Connection | None:
         with self._lock:
-            if self._process != os.getpid():
-                # A fork: the sockets are the parent's, whatever is said on them is heard by both.
-                self._process = os.getpid()
-                for connection in self._idle:
-                    connection.forget()
-                self._idle.clear()
             return self._idle.pop() if self._idle else None
 
     def _drop(self, connection: Connection, operation: Operation | None, error: BaseException) -> None:
@@ -131,7 +129,12 @@ class Pool:
         connection = operation.connection
         # A signal may come between any two steps of ours, also inside the session.
         is_known = error is None or isinstance(error, Exception | GeneratorExit) or operation.is_over
-        if not connection.is_sound or not is_known or isinstance(error, CorruptedResponse):
+        if (
+            not connection.is_sound
+            or not connection.is_ours
+            or not is_known
+            or isinstance(error, CorruptedResponse)
+        ):
             connection.forget()
             return
         with suppress(Exception):
@@ -144,7 +147,8 @@ class Pool:
 
     def _keep(self, connection: Connection) -> bool:
         with self._lock:
-            if len(self._idle) >= _MAX_IDLE or self._process != os.getpid():
+            is_wanted = connection.is_ours and connection.generation == self._generation
+            if not is_wanted or len(self._idle) >= _MAX_IDLE:
                 return False
             self._idle.append(connection)
             return True

@@ -14,6 +14,7 @@ from fileexport.wire.frames import ALPN
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Callable
 
 _PIN = re.compile(r"sha256/[A-Za-z0-9+/]{43}=")
 
@@ -75,22 +76,19 @@ class Security:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols([ALPN.decode("ascii")])
-        try:
-            if self.public_key is not None:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            elif self.ca_file is not None:
-                context.load_verify_locations(self.ca_file)
-            else:
-                context.load_default_certs()
-            if self.client_certificate is not None:
-                context.load_cert_chain(self.client_certificate)
-        except ssl.SSLError as error:
-            raise ValueError(f"a certificate file cannot be used: {error.reason}") from None
+        if self.public_key is not None:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif self.ca_file is not None:
+            _load(context.load_verify_locations, self.ca_file)
+        else:
+            context.load_default_certs()
+        if self.client_certificate is not None:
+            _load(context.load_cert_chain, self.client_certificate)
         return context
 
     def prepare(self) -> None:
-        """Read the certificate files; raises `OSError` or ValueError where they cannot be used."""
+        """Read the certificate files; raises ValueError with the name of one that cannot be used."""
         if self.is_encrypted:
             _ = self._context
 
@@ -140,6 +138,15 @@ class Security:
             return end_point_binding(certificate)
         except ValueError:
             raise AuthenticationError("the server's certificate cannot be read") from None
+
+
+def _load(load: Callable[[str], None], file: str) -> None:
+    """Read a certificate file. What is wrong with it is no error of the server's, as other `OSError` are."""
+    try:
+        load(file)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror
+        raise ValueError(f"{file}: this certificate file cannot be used: {reason}") from None
 
 
 def is_loopback(address: str) -> bool:

@@ -10,16 +10,20 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from fileexport.client.answers import not_found
+from fileexport.client.names import Kind, RemoteEntry
 from fileexport.client.selection import Child, joined
-from fileexport.errors import DestinationNotFound, FileNameError, SourceNotFound
+from fileexport.errors import DestinationNotFound, FileNameError, SourceNotFound, row_for
 from fileexport.paths import MAX_DEPTH, RESERVED, RelPath
 
 if TYPE_CHECKING:
     from fileexport.client.blocking import Client
 
-Kind = Literal["file", "directory", "link", "other"]
+#: Entries of a server's tree that are listed at once: so many are held in memory, or those of one directory.
+LISTED = 200_000
 #: Whether a directory, by its path below the base, is to be looked into.
 Enter = Callable[[str], bool]
 #: Told of a directory that cannot be read.
@@ -74,6 +78,10 @@ def kind_of(mode: int) -> Kind:
     return "link" if stat.S_ISLNK(mode) else "other"
 
 
+def _no_directory(place: str) -> NotADirectoryError:
+    return NotADirectoryError(errno.ENOTDIR, row_for(NotADirectoryError()).sentence, place)
+
+
 class Here:
     """A local directory tree; as a destination it lies below `base`."""
 
@@ -91,7 +99,7 @@ class Here:
         try:
             found = os.stat(place)
         except (FileNotFoundError, NotADirectoryError):
-            raise SourceNotFound(errno.ENOENT, "there is no such source", place) from None
+            raise not_found(SourceNotFound, place) from None
         return Item("", place, kind_of(found.st_mode), found.st_size, found.st_mtime_ns)
 
     def below(self, top: Item, enter: Enter, unreadable: Unreadable) -> Iterator[Item]:
@@ -115,6 +123,9 @@ class Here:
                     about = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
+                except OSError as error:
+                    unreadable(path, error)
+                    continue
                 item = Item(path, entry.path, kind_of(about.st_mode), about.st_size, about.st_mtime_ns)
                 yield item
                 if item.kind == "directory" and enter(path):
@@ -128,11 +139,9 @@ class Here:
         try:
             found = os.stat(self._base)
         except FileNotFoundError:
-            raise DestinationNotFound(
-                errno.ENOENT, "there is no such destination directory: create it first", self._base
-            ) from None
+            raise not_found(DestinationNotFound, self._base) from None
         if not stat.S_ISDIR(found.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", self._base)
+            raise _no_directory(self._base)
 
     def kind(self, path: str) -> Kind | None:
         """What is there, links not followed, or None."""
@@ -148,7 +157,7 @@ class Here:
             with os.scandir(place) as found:
                 return {entry.name: kind_of(entry.stat(follow_symlinks=False).st_mode) for entry in found}
         if not stat.S_ISDIR(os.lstat(place).st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", place)
+            raise _no_directory(place)
 
         def enter(path: str) -> bool:
             return True
@@ -168,7 +177,7 @@ class Here:
             os.mkdir(self.place(path))
         except FileExistsError:
             if self.kind(path) != "directory":
-                return NotADirectoryError(errno.ENOTDIR, "it is not a directory", self.place(path))
+                return _no_directory(self.place(path))
         except OSError as error:
             return error
         return None
@@ -190,12 +199,13 @@ class There:
 
     def __init__(self, client: Client, base: str = "/", timeout: int | None = None) -> None:
         self.client = client
-        self._base = RelPath.parse(base)
+        self._base = str(RelPath.parse(base))
+        self._prefix = self._base.rstrip("/")
         self.timeout = timeout
 
     def place(self, path: str) -> str:
         """The absolute remote path of a path below the base."""
-        return f"{str(self._base).rstrip('/')}/{path}" if path else str(self._base)
+        return f"{self._prefix}/{path}" if path else self._base
 
     # -- source
 
@@ -207,7 +217,7 @@ class There:
             if kind == "link":
                 kind, size = self._behind(place)
         except (FileNotFoundError, NotADirectoryError):
-            raise SourceNotFound(errno.ENOENT, "there is no such source", place) from None
+            raise not_found(SourceNotFound, place) from None
         return Item("", place, kind, size, found.mtime_ns)
 
     def _behind(self, place: str) -> tuple[Kind, int]:
@@ -220,17 +230,41 @@ class There:
         return "directory", 0
 
     def below(self, top: Item, enter: Enter, unreadable: Unreadable) -> Iterator[Item]:
-        """All that lies below a directory, as the server lists it: one request."""
+        """All that lies below a directory, as the server lists it: one request, unless that is very much.
+
+        Each listing has ended before anything of it is yielded: what is done meanwhile may take its time.
+        """
         base = top.place.rstrip("/")
-        closed: set[str] = set()
-        for entry in self.client.entries(top.place, recursive=True, timeout=self.timeout):
-            if closed and entry.path.rpartition("/")[0] in closed:
-                if entry.type == "directory":
-                    closed.add(entry.path)
+        todo = [""]
+        while todo:
+            directory = todo.pop()
+            try:
+                found, is_deep = self._listing(f"{base}/{directory}")
+            except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+                unreadable(directory, error)
                 continue
-            yield Item(entry.path, f"{base}/{entry.path}", entry.type, entry.size, entry.mtime_ns)
-            if entry.type == "directory" and not enter(entry.path):
-                closed.add(entry.path)
+            inner: list[str] = []
+            closed: set[str] = set()
+            for entry in found:
+                path = joined(directory, entry.path)
+                if closed and path.rpartition("/")[0] in closed:
+                    if entry.type == "directory":
+                        closed.add(path)
+                    continue
+                yield Item(path, f"{base}/{path}", entry.type, entry.size, entry.mtime_ns)
+                if entry.type == "directory":
+                    if not enter(path):
+                        closed.add(path)
+                    elif not is_deep:
+                        inner.append(path)
+            todo.extend(reversed(inner))
+
+    def _listing(self, place: str) -> tuple[list[RemoteEntry], bool]:
+        """What lies below a directory; or only in it, where the former is more than `LISTED`; and which."""
+        found = list(islice(self.client.entries(place, recursive=True, timeout=self.timeout), LISTED + 1))
+        if len(found) <= LISTED:
+            return found, True
+        return list(self._kept(place, recursive=False)), False
 
     # -- destination
 
@@ -241,11 +275,9 @@ class There:
         except PermissionError:
             return
         except FileNotFoundError:
-            raise DestinationNotFound(
-                errno.ENOENT, "there is no such destination directory: create it first", self.place("")
-            ) from None
+            raise not_found(DestinationNotFound, self.place("")) from None
         if found.type not in ("directory", "link"):
-            raise NotADirectoryError(errno.ENOTDIR, "it is not a directory", self.place(""))
+            raise _no_directory(self.place(""))
 
     def kind(self, path: str) -> Kind | None:
         """What is there, or None; also for a token that may not read."""
@@ -257,10 +289,16 @@ class There:
     def kinds(self, directory: str, recursive: bool) -> dict[str, Kind]:
         """What lies in a directory, or also below it: one request."""
         try:
-            found = self.client.entries(self.place(directory), recursive=recursive, timeout=self.timeout)
+            found = self._kept(self.place(directory), recursive=recursive)
             return {entry.path: entry.type for entry in found}
         except PermissionError:
             return {}
+
+    def _kept(self, place: str, *, recursive: bool) -> Iterator[RemoteEntry]:
+        """A listing that is kept whole; raises `CorruptedResponse` where no directory holds so much."""
+        from fileexport.client.listings import Kept
+
+        return Kept().all(self.client.entries(place, recursive=recursive, timeout=self.timeout))
 
     def make_directories(self, paths: Sequence[str]) -> list[Exception | None]:
         """Make directories, all at once on the wire."""

@@ -11,12 +11,12 @@ from itertools import chain, islice
 
 from blake3 import blake3
 
-from fileexport.client.answers import error_of, no_directory, not_found
+from fileexport.client.answers import Stalled, error_of, no_directory, not_found
 from fileexport.client.chunks import Retries
 from fileexport.client.connection import Wait
 from fileexport.client.downloading import Destination
 from fileexport.client.listings import hashes
-from fileexport.client.names import LocalFile, Outcome, below
+from fileexport.client.names import SOURCE_FLAGS, LocalFile, Outcome, below
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
 from fileexport.disk.batches import Batch
@@ -37,8 +37,9 @@ _OVERHEAD = 64
 _FRAME_OVERHEAD = 32
 #: Bytes of paths that one request of files names.
 _PATHS = 128 << 10
+#: Directories here that are open at once: each takes half a dozen descriptors.
+_PLACES = 32
 _TOO_LARGE = "the file is too large to travel among small ones"
-_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def upload_small(
@@ -58,7 +59,7 @@ def upload_small(
                 settled += 1
                 yield outcome
             return
-        except ConnectionError as error:
+        except (ConnectionError, Stalled) as error:
             again.extendleft(reversed(one.unsettled))
             doubtful.update(file.path for file in one.unsettled)
             if one.has_begun:
@@ -184,7 +185,7 @@ def _read(file: LocalFile) -> tuple[m.SmallFile, int]:
     """A file for FILES, and what it takes there. Raises `OSError`, ValueError, `ChangedWhileRead`."""
     path = below(file.path)
     try:
-        descriptor = os.open(file.local, _OPEN)
+        descriptor = os.open(file.local, SOURCE_FLAGS)
     except FileNotFoundError:
         raise not_found(SourceNotFound, file.local) from None
     try:
@@ -197,7 +198,8 @@ def _read(file: LocalFile) -> tuple[m.SmallFile, int]:
     finally:
         os.close(descriptor)
     digest = blake3(content).digest()
-    size = len(content) + len(os.fsencode(file.path)) + _OVERHEAD
+    spelled = len(file.path) if file.path.isascii() else len(os.fsencode(file.path))
+    size = len(content) + spelled + _OVERHEAD
     return m.SmallFile(path, status.st_mtime_ns, digest, content), size
 
 
@@ -226,7 +228,8 @@ def download_small(
         wanted: dict[RelPath, LocalFile] = {}
         for file in some:
             try:
-                wanted[directory + below(file.path)] = file
+                # As `directory + below(path)`, checked once.
+                wanted[RelPath((*directory.parts, *file.path.split("/")))] = file
             except FileNameError as error:
                 yield Outcome(file, error)
         while wanted:
@@ -280,7 +283,7 @@ class _Download:
             except ConnectionError as error:
                 self.cut = error
             finally:
-                arrived = list(self._commit())
+                arrived = self._commit(held)
             yield from arrived
 
     def _fetch(self, held: ExitStack) -> Iterator[Outcome]:
@@ -305,7 +308,9 @@ class _Download:
                 if blake3(one.content).digest() != one.digest:
                     raise ChangedWhileRead
                 where, name = os.path.split(file.local)
-                batch, added = self._place(held, where or ".")
+                if where not in self._places and len(self._places) >= _PLACES:
+                    yield from self._commit(held)
+                batch, added = self._place(held, where)
                 batch.add(RelPath((name,)), one.content, one.mtime)
                 added.append(file)
             except (OSError, FileNameError, ChangedWhileRead) as error:
@@ -313,7 +318,7 @@ class _Download:
 
     def _place(self, held: ExitStack, directory: str) -> tuple[Batch, list[LocalFile]]:
         if directory not in self._places:
-            batch = held.enter_context(Destination(directory)).batch(replace=self._replace)
+            batch = held.enter_context(Destination(directory or ".")).batch(replace=self._replace)
             held.callback(batch.discard)
             self._places[directory] = batch, []
         return self._places[directory]
@@ -331,7 +336,12 @@ class _Download:
                 file, not_found(SourceNotFound, str(path)) if isinstance(error, FileNotFoundError) else error
             )
 
-    def _commit(self) -> Iterator[Outcome]:
-        for batch, added in self._places.values():
-            for file, error in zip(added, batch.commit(), strict=True):
-                yield Outcome(file, error)
+    def _commit(self, held: ExitStack) -> list[Outcome]:
+        """Give what came its names, and leave its directories."""
+        places, self._places = self._places, {}
+        with held.pop_all():
+            return [
+                Outcome(file, error)
+                for batch, added in places.values()
+                for file, error in zip(added, batch.commit(), strict=True)
+            ]

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fileexport.client.moving import Planned, ProcessChunk, ProcessFile, Transfer, Wanted, Watcher, Wishes
+from fileexport.client.chunks import ProcessChunk
+from fileexport.client.moving import Planned, ProcessFile, Transfer, Wanted, Watcher, Wishes, callers_own
 from fileexport.client.names import LocalFile, remote_path
 from fileexport.client.selection import CONFLICTS, Conflict, Excludes, expand, is_glob
 from fileexport.client.sides import Here, Source, There
@@ -133,9 +134,9 @@ class _OneByOne:
         if wishes.process_chunk is None:
             options["progress"] = _steps(moved)
         else:
-            process = wishes.process_chunk
+            process = callers_own(wishes.process_chunk)
 
-            def named(data: bytes, remaining: int, size: int, name: str) -> bool:
+            def named(data: bytes, remaining: int, size: int, name: str) -> object:
                 return process(data, remaining, size, target)
 
             options["process_chunk"] = named

@@ -6,22 +6,13 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
 
 from blake3 import blake3
 
-from fileexport.client.answers import no_directory, not_found
-from fileexport.client.chunks import (
-    DEFAULT_CHUNK,
-    CallerRaised,
-    Chunks,
-    ProcessChunk,
-    Progress,
-    Reports,
-    Retries,
-)
-from fileexport.client.connection import Wait
+from fileexport.client.answers import Stalled, no_directory, not_found
+from fileexport.client.chunks import CallerRaised, Chunks, Manner, Reports, Retries
 from fileexport.client.listings import hashes
+from fileexport.client.names import SOURCE_FLAGS
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
 from fileexport.errors import (
@@ -42,7 +33,6 @@ _COPIED = 256 << 10
 _LEAST = 64 << 10
 #: The hash runs before the sending at most so far, so that a file is read from its disk once.
 _AHEAD = 64 << 20
-_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Source:
@@ -50,7 +40,7 @@ class Source:
 
     def __init__(self, path: str) -> None:
         try:
-            self.descriptor = os.open(path, _OPEN)
+            self.descriptor = os.open(path, SOURCE_FLAGS)
         except FileNotFoundError:
             raise not_found(SourceNotFound, path) from None
         self.status = os.fstat(self.descriptor)
@@ -154,34 +144,19 @@ class _Hash:
                     self._turn.wait()
 
 
-def upload(
-    pool: Pool,
-    source: str,
-    target: RelPath,
-    *,
-    wait: Callable[[], Wait],
-    replace: bool = False,
-    chunk_size: int = DEFAULT_CHUNK,
-    process_chunk: ProcessChunk | None = None,
-    file_name: str | None = None,
-    progress: Progress | None = None,
-) -> bool:
+def upload(pool: Pool, source: str, target: RelPath, manner: Manner) -> bool:
     """Send the file `source` so that it is `target`; False where `process_chunk` cancelled it.
 
     Once it returns True the server has committed content, name and modification time. A source that changes
     meanwhile is sent once more from its beginning, `process_chunk` being called again; then it is
-    `ChangedWhileRead`. After a cut it goes on by itself. After an error nothing stands under the name that
-    was not there before; of a large file the server keeps for a day what it got, and a further call goes on
-    there.
+    `ChangedWhileRead`. After a cut it goes on by itself, and where the server gave up because the caller took
+    so long. After an error nothing stands under the name that was not there before; of a large file the
+    server keeps for a day what it got, and a further call goes on there.
     """
     for is_last_try in (False, True):
         with Source(source) as opened:
-            chunks = None
-            if process_chunk is not None:
-                chunks = Chunks(process_chunk, chunk_size, opened.size, file_name or target.name)
-            one = _Upload(pool, opened, target, replace, chunks, Reports(progress, opened.size), wait)
             try:
-                return one.run()
+                return _Upload(pool, opened, target, manner).run()
             except ChangedWhileRead:
                 if is_last_try:
                     raise
@@ -196,24 +171,15 @@ def upload(
 class _Upload:
     """One file on its way, over as many connections as it takes."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        source: Source,
-        target: RelPath,
-        replace: bool,
-        chunks: Chunks | None,
-        reports: Reports,
-        wait: Callable[[], Wait],
-    ) -> None:
+    def __init__(self, pool: Pool, source: Source, target: RelPath, manner: Manner) -> None:
         self._pool = pool
         self._source = source
         self._target = target
-        self._chunks = chunks
-        self._reports = reports
-        self._wait = wait
+        self._chunks = manner.chunks(source.size, target.name)
+        self._reports = manner.reports(source.size)
+        self._wait = manner.wait
         mark = source.identity if source.size >= _LARGE else None
-        self._asked = m.Write(target, source.size, source.status.st_mtime_ns, replace, mark)
+        self._asked = m.Write(target, source.size, source.status.st_mtime_ns, manner.replace, mark)
         self._hash = _Hash(source)
         self._retries = Retries()
         self._has_ended = self._is_doubtful = False
@@ -225,7 +191,7 @@ class _Upload:
             while True:
                 try:
                     return self._attempt()
-                except ConnectionError as error:
+                except (ConnectionError, Stalled) as error:
                     self._retries.after(error)
                     was_cut = True
                     self._is_doubtful |= self._has_ended
