@@ -16,11 +16,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.cli import main
 from fileexport.client.blocking import Client
+from fileexport.errors import SourceNotFound, sentence_of
 from fileexport.tokens import generate_token
 from tests.proof.daemon import Daemon
 
 TOKEN = generate_token()
 READER = generate_token()
+NO_SOURCE = sentence_of(SourceNotFound)
 
 
 class _Shared:

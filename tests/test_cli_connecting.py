@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -15,7 +17,9 @@ from pathlib import Path
 import click
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from fileexport.cli import connecting
 from fileexport.cli.connecting import absolute, read_token, settings_of, single_name
+from fileexport.client import connection
 from fileexport.tokens import generate_token
 from tests.cli_case import TOKEN, CliCase, fill
 
@@ -185,22 +189,39 @@ class ServerTests(CliCase):
         """A usage that is wrong is an event too."""
         error, summary = self.events("list", "relative", status=2)
         self.assertEqual((error["event"], error["name"], summary["exit"]), ("error", "UsageError", 2))
+        self.assertIsNone(error["path"])
+
+    def test_timeout(self) -> None:
+        """A time-out is a number of milliseconds that a clock can wait."""
+        self.assertEqual(connecting.MAX_TIMEOUT, connection.MAX_TIMEOUT)
+        self.done("list", "-t", str(connection.MAX_TIMEOUT))
+        for wrong in ("0", "-1", "1.5", str(connection.MAX_TIMEOUT + 1), "9" * 400, "x"):
+            result = self.run_command("list", "-t", wrong)
+            self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (2, 1), result.stderr)
 
 
 class ProcessTests(CliCase):
     """Commands as processes of their own."""
 
-    def begin(self, *words: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-        """Start `fileexport WORDS` in the local directory."""
-        program = "from fileexport.cli import main; main(prog_name='fileexport')"
+    def begin(
+        self,
+        *words: str,
+        stdout: int = subprocess.PIPE,
+        closed: str = "",
+        program: str = "from fileexport.cli import main; main(prog_name='fileexport')",
+    ) -> subprocess.Popen[bytes]:
+        """Start `fileexport WORDS` in the local directory; `closed` are streams that the shell closes."""
         search = [str(Path(entry).absolute()) for entry in sys.path if entry]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("FILEEXPORT_")
         }
         environment |= {name: value for name, value in self.environment.items() if value is not None}
         environment["PYTHONPATH"] = os.pathsep.join(search)
+        # It would hide what is not flushed.
+        environment.pop("PYTHONUNBUFFERED", None)
         return subprocess.Popen(
-            [sys.executable, "-c", program, *words],
+            ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program, *words],
+            stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,
             cwd=self.here,
@@ -237,18 +258,66 @@ class ProcessTests(CliCase):
             self.assertIn(b"no space left", stderr)
 
     def test_interrupt(self) -> None:
-        """Ctrl-C is 130 and one line."""
-        fill(self.here, {"x": "1"})
+        """Ctrl-C is 130 and one line, which says how to go on."""
+        fill(self.here, {"x": "1", "d/x": "1"})
         silent = socket.create_server(("127.0.0.1", 0))
         silent.settimeout(PATIENCE)
-        with silent, self.begin("upload", "x", "--port", str(silent.getsockname()[1])) as process:
-            connected, _ = silent.accept()
-            with connected:
-                connected.recv(1)
-                process.send_signal(signal.SIGINT)
-                _, stderr = process.communicate(timeout=PATIENCE)
-        line = b"Interrupted: the same command goes on where this one stopped\n"
-        self.assertEqual((process.returncode, stderr), (130, line))
+        with silent:
+            for words, hint in (
+                (("x",), "the same command goes on where this one stopped"),
+                (("-r", "d"), "the same command with --conflict skip goes on where this one stopped"),
+                (("-r", "d", "--conflict", "skip"), "the same command goes on where this one stopped"),
+                (("x", "d", "/", "--conflict", "rename"), "what has arrived stays"),
+            ):
+                with self.begin("upload", *words, "--port", str(silent.getsockname()[1])) as process:
+                    connected, _ = silent.accept()
+                    with connected:
+                        connected.recv(1)
+                        wait_until_asleep(process.pid)
+                        process.send_signal(signal.SIGINT)
+                        _, stderr = process.communicate(timeout=PATIENCE)
+                line = f"Interrupted: {hint}\n".encode()
+                self.assertEqual((process.returncode, stderr), (130, line))
+
+    def test_no_streams(self) -> None:
+        """A stream that the shell closed is no traceback: results that cannot be written are an error."""
+        fill(self.there, {"f": "1"})
+        fill(self.here, {"x": "1"})
+        line = b"Error: standard output: bad file descriptor\n"
+        file = f"{self.remote}/f"
+        for closed, words, status, stderr in (
+            (">&-", ("list", self.remote), 1, line),
+            (">&-", ("list", "--json", self.remote), 1, line),
+            (">&-", ("cat", file), 1, line),
+            (">&-", ("upload", "-p", "x", self.remote, "--quiet"), 0, b""),
+            (">&-", ("remove", file), 0, b""),
+            ("2>&-", ("cat", file), 4, b""),
+            ("2>&-", ("upload", "-p", "x", self.remote, "--conflict", "skip"), 0, b""),
+            (">&- 2>&-", ("list", self.remote), 1, b""),
+        ):
+            with self.begin(*words, closed=closed) as process:
+                _, told = process.communicate(timeout=PATIENCE)
+            self.assertEqual((process.returncode, told), (status, stderr), (closed, words))
+
+    def test_progress_in_a_pipe(self) -> None:
+        """A program that reads from a pipe sees each event of progress when it happens."""
+        program = (
+            "import sys\n"
+            "from fileexport.cli import progress\n"
+            "from fileexport.cli.output import Output\n"
+            "progress.EVENT_TIME = 0\n"
+            "events = progress.Events(Output(as_json=True))\n"
+            "for _ in range(3):\n"
+            "    events.done('/a', 1, 0)\n"
+            "    sys.stdin.readline()\n"
+        )
+        with self.begin(program=program) as process:
+            assert process.stdin is not None and process.stdout is not None
+            for number in (1, 2, 3):
+                self.assertTrue(select.select([process.stdout], [], [], PATIENCE)[0], number)
+                self.assertEqual(json.loads(process.stdout.readline())["files"], number)
+                process.stdin.write(b"\n")
+                process.stdin.flush()
 
     def test_imports(self) -> None:
         """A command loads neither Twisted nor what only others need."""
@@ -322,6 +391,12 @@ class CompletionTests(CliCase):
                 check=True,
             )
             self.assertEqual(done.stdout.split(), found, done.stderr)
+
+
+def wait_until_asleep(pid: int) -> None:
+    """Until a process waits for its server: Python hears of a signal just before `poll` only after it."""
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        os.sched_yield()
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.cli import COMMANDS, INTERRUPTED, SECTIONS, main, output
+from fileexport.cli.connecting import MAX_TIMEOUT
 from fileexport.client.selection import CONFLICTS
+from fileexport.client.sides import LISTED
 from fileexport.errors import ERRORS
-from tests.test_docs import page, table
+from tests.test_docs import commands, page, table, typed
 
 CLIENT = SECTIONS["Files on a server"]
 PAGE = page("docs/commands.md")
@@ -36,6 +38,26 @@ class CommandPageTests(SynchronousTestCase):
         known -= {"-h", "--recursive", "--exist-ok"}
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE)) | set(re.findall(r"`(-[a-z])\b", PAGE))
         self.assertEqual(named - {"-h", "--recursive"}, known)
+
+    def test_examples(self) -> None:
+        """What is typed in its examples are commands with options that they have."""
+        lines = list(typed(PAGE))
+        self.assertTrue(lines)
+        for line in lines:
+            for program, name, *words in commands(line):
+                self.assertEqual(program, "fileexport", line)
+                command = main.get_command(click.Context(main), name)
+                assert command is not None, line
+                known = {spelling for parameter in command.params for spelling in parameter.opts}
+                self.assertEqual({word for word in words if word.startswith("-")} - known, set(), line)
+
+    def test_timeout(self) -> None:
+        """The largest time-out is the client's."""
+        self.assertIn(f" {MAX_TIMEOUT:,} at most", PAGE)
+
+    def test_large_tree(self) -> None:
+        """So many entries are listed at once."""
+        self.assertIn(f" {LISTED:,}\n", PAGE)
 
     def test_variables(self) -> None:
         """The table of variables is the one of the options that have one."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import os
 
+from fileexport.client.blocking import Client
+from fileexport.client.names import RemoteJob
 from fileexport.paths import quote_name
-from tests.cli_case import READER, CliCase, fill, tree
+from tests.cli_case import NO_SOURCE, READER, CliCase, fill, tree
 
 #: A name that no terminal and no UTF-8 reader should meet, as Python and as the disk spell it.
 ODD = "n\x1b[31m\udcff"
@@ -243,9 +245,12 @@ class MoveTests(CliCase):
         """A missing source is 4, a missing directory 3, a relative path 2."""
         fill(self.there, {"a": "1"})
         a, none = f"{self.remote}/a", f"{self.remote}/none"
-        for status, words in ((4, (none, a + "2")), (3, (a, f"{none}/b")), (2, ("a", a)), (2, (a, "b"))):
+        self.refused(4, f"{none}: there is no such file or directory: check its path", "move", none, a + "2")
+        missing = "there is no such destination directory: create it first"
+        self.refused(3, f"{none}: {missing}", "move", a, f"{none}/b")
+        for words in (("a", a), (a, "b")):
             result = self.run_command("move", *words)
-            self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (status, 1), result.stderr)
+            self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (2, 1), result.stderr)
 
 
 class VerifyTests(CliCase):
@@ -301,9 +306,9 @@ class VerifyTests(CliCase):
 
     def test_missing(self) -> None:
         """What is not there is 4."""
-        self.refused(4, "none: there is no such source", "verify", "none", self.remote)
+        self.refused(4, f"none: {NO_SOURCE}", "verify", "none", self.remote)
         path = f"{self.remote}/none"
-        self.refused(4, f"{path}: there is no such source", "verify", "tree", path)
+        self.refused(4, f"{path}: {NO_SOURCE}", "verify", "tree", path)
 
 
 class JobTests(CliCase):
@@ -316,6 +321,20 @@ class JobTests(CliCase):
         self.assertEqual(result.stdout, f"{self.remote}/dump.tgz\n")
         self.assertTrue((self.there / "dump.tgz").exists())
         self.assertIn(f"{self.remote}/dump.sql -> {self.remote}/dump.tgz\n", self.done("jobs").stdout)
+
+    def test_patience(self) -> None:
+        """--wait asks seldom, however short the time-out for an answer is."""
+        waits: list[int] = []
+        ask = Client.job
+
+        def job(client: Client, id: str, wait: int = 0, timeout: float | None = None) -> RemoteJob:
+            waits.append(wait)
+            return ask(client, id, wait, timeout)
+
+        self.patch(Client, "job", job)
+        fill(self.there, {"a": "1" * 1000})
+        self.done("compress", f"{self.remote}/a", "--wait", "-t", "1500")
+        self.assertEqual(set(waits), {20})
 
     def test_formats(self) -> None:
         """Each format makes the file that it is named after."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from typing import Any
 
 from twisted.trial.unittest import SkipTest
 
-from tests.cli_case import READER, CliCase, fill, tree
+from fileexport.client.blocking import Client
+from fileexport.client.names import RemoteEntry
+from tests.cli_case import NO_SOURCE, READER, CliCase, fill, tree
 
 BIG = os.urandom(300_000)
 TREE: dict[str, bytes | str | None] = {"d/a": "1", "d/e/big": BIG, "d/e/b": "2", "d/empty": None}
@@ -38,7 +43,7 @@ class UploadTests(CliCase):
         """Each source is tried; the first failure decides the status."""
         fill(self.here, {"a": "1", "b": "2", "big": BIG})
         result = self.run_command("upload", "a", "none", "b", "big", self.remote)
-        self.assertEqual((result.exit_code, result.stderr), (4, "Error: none: there is no such source\n"))
+        self.assertEqual((result.exit_code, result.stderr), (4, f"Error: none: {NO_SOURCE}\n"))
         self.assertEqual(tree(self.there), tree(self.here))
 
     def test_tree(self) -> None:
@@ -357,7 +362,7 @@ class DownloadTests(CliCase):
         """A missing source is 4, so is a glob that finds nothing; a missing directory here is 3."""
         fill(self.there, {"a": "1"})
         none = f"{self.remote}/none"
-        self.refused(4, f"{none}: there is no such source", "download", none)
+        self.refused(4, f"{none}: {NO_SOURCE}", "download", none)
         self.refused(4, f"{none}*: nothing matches", "download", f"{none}*")
         line = "none: there is no such destination directory: create it first"
         self.refused(3, line, "download", f"{self.remote}/a", "none")
@@ -369,8 +374,25 @@ class DownloadTests(CliCase):
         fill(self.there, {"a": "1", "b": "2"})
         none = f"{self.remote}/none"
         result = self.run_command("download", f"{self.remote}/a", none, f"{self.remote}/b", ".")
-        self.assertEqual((result.exit_code, result.stderr), (4, f"Error: {none}: there is no such source\n"))
+        self.assertEqual((result.exit_code, result.stderr), (4, f"Error: {none}: {NO_SOURCE}\n"))
         self.assertEqual(tree(self.here), tree(self.there))
+
+    def test_globs_each(self) -> None:
+        """A glob in a directory that may not be listed is an error of its own; other sources go."""
+        fill(self.there, {"a": "1", "closed/f": "2"})
+        ask = Client.entries
+
+        def entries(client: Client, directory: str, *words: Any, **how: Any) -> Iterator[RemoteEntry]:
+            if directory == f"{self.remote}/closed":
+                raise PermissionError(errno.EACCES, "permission denied", directory)
+            return ask(client, directory, *words, **how)
+
+        self.patch(Client, "entries", entries)
+        glob = f"{self.remote}/closed/*"
+        result = self.run_command("download", glob, f"{self.remote}/a", ".")
+        self.assertEqual((result.exit_code, len(result.stderr.splitlines())), (6, 1), result.stderr)
+        self.assertTrue(result.stderr.startswith(f"Error: {glob}: permission denied: "), result.stderr)
+        self.assertEqual(tree(self.here), {"a": "1"})
 
     def test_programs(self) -> None:
         """With --progress there are events of it too, never more than a few; the summary is last."""

@@ -11,7 +11,7 @@ import pty
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -141,7 +141,7 @@ class Case(SynchronousTestCase):
         self.patch(sys, "stdout", io.TextIOWrapper(self.stdout, "utf-8", write_through=True))
         self.patch(sys, "stderr", self.stderr)
 
-    def objects(self) -> list[object]:
+    def objects(self) -> list[dict[str, Any]]:
         """The JSON that was written."""
         return [json.loads(line) for line in self.stdout.getvalue().splitlines()]
 
@@ -188,6 +188,15 @@ class OutputTests(Case):
             ],
         )
         self.assertEqual(self.stderr.getvalue(), f"Error: /b: {message}\n")
+
+    def test_no_path(self) -> None:
+        """An error that is about no path says so."""
+        output = Output(as_json=True)
+        output.fail(TimeoutError("late"))
+        output.interrupted()
+        self.assertEqual(output.finish(), 130)
+        paths = [event["path"] for event in self.objects() if event["event"] == "error"]
+        self.assertEqual(paths, [None, None])
 
     def test_first_failure(self) -> None:
         """The first failure decides the status, whatever is left out or comes later."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
+from fileexport.client import sides
+from fileexport.client.blocking import Client
+from fileexport.client.names import RemoteEntry
 from fileexport.client.transfers import download_files, upload_files
 from fileexport.errors import DestinationNotFound, FileNameError
 from tests import transfers_case
-from tests.cli_case import fill, tree
+from tests.cli_case import TOKEN, fill, tree
 from tests.transfers_case import files_of
 
 
@@ -82,3 +86,48 @@ class DownloadTests(transfers_case.BothWays):
         fill(self.there, {"a": "1"})
         path = f"{self.remote}/a"
         self.assertRaises(DestinationNotFound, download_files, self.library, path, self.here / "none")
+
+    def test_listings_end(self) -> None:
+        """No listing is open while anything else is done: it would run into a time-out there."""
+        fill(self.there, transfers_case.TREE)
+        with Counting("127.0.0.1", self.port, TOKEN) as client:
+
+            def process(path: str, size: int) -> bool:
+                self.assertEqual(client.open, 0)
+                return True
+
+            for source in (".", "*", "**/*.txt"):
+                download_files(
+                    client,
+                    source,
+                    self.here,
+                    self.remote,
+                    recursive=True,
+                    process_file=process,
+                    process_conflict="replace",
+                )
+            self.assertEqual((client.open, client.listed > 0), (0, True))
+
+    def test_large_tree(self) -> None:
+        """A tree that is too large for one listing is listed by directories, and comes whole."""
+        fill(self.there, transfers_case.TREE)
+        for limit in (0, 1, 4):
+            self.patch(sides, "LISTED", limit)
+            self.move(".", recursive=True, exclude_files=["b.csv"], process_conflict="replace")
+            expected = {name: content for name, content in tree(self.there).items() if name != "b.csv"}
+            self.assertEqual(tree(self.here), expected)
+
+
+class Counting(Client):
+    """Counts the listings that are open."""
+
+    open = 0
+    listed = 0
+
+    def entries(self, *words: Any, **how: Any) -> Iterator[RemoteEntry]:
+        self.open += 1
+        self.listed += 1
+        try:
+            yield from super().entries(*words, **how)
+        finally:
+            self.open -= 1

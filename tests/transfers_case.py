@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fileexport.errors import SourceNotFound
+from fileexport.client.selection import CONFLICTS
+from fileexport.errors import BusyError, FileNameError, SourceNotFound
 from tests.cli_case import CliCase, fill, tree
 
 TREE: dict[str, bytes | str | None] = {
@@ -121,6 +122,21 @@ class BothWays(CliCase):
             self.assertRaises(kind, self.move, "*", process_file=process)
             self.assertEqual(files_of(self.target), set())
         self.assertTrue(self.move("*"))
+
+    def test_exception_of_our_kinds(self) -> None:
+        """What a callback raises is never judged: not as a conflict, nor as a name that is left out."""
+        fill(self.source, {"d/a": "1", "d/b": "2"})
+        for kind in (FileExistsError, FileNameError, BusyError, PermissionError, IsADirectoryError):
+
+            def process(*words: object, kind: type[Exception] = kind) -> bool:
+                raise kind("mine")
+
+            for conflict in CONFLICTS:
+                how: dict[str, Any] = {"recursive": True, "process_conflict": conflict}
+                for callback in ("process_chunk", "process_file"):
+                    error = self.assertRaises(kind, self.move, "d", **how, **{callback: process})
+                    self.assertEqual(error.args, ("mine",))
+        self.assertEqual(files_of(self.target), set())
 
     def test_conflicts(self) -> None:
         """abort raises before anything is sent, skip leaves, replace replaces, rename finds another name."""

@@ -2,53 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 from fileexport.cli.connecting import Session, absolute, client_command, in_directory, single_name
 from fileexport.cli.output import count
-from fileexport.errors import DestinationNotFound
 
-_EXIST_OK = click.option(
-    "-u", "--exist-ok", is_flag=True, help="An existing one is as good, and stays as it is."
-)
+
+def _naming(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The parameters of what makes something new."""
+    exist_ok = click.option(
+        "-u", "--exist-ok", is_flag=True, help="An existing one is as good, and stays as it is."
+    )
+    for parameter in (exist_ok, click.argument("directory", default="/"), click.argument("name")):
+        command = parameter(command)
+    return command
 
 
 @click.command()
-@click.argument("name")
-@click.argument("directory", default="/")
-@_EXIST_OK
+@_naming
 @client_command
-def file(session: Session, name: str, directory: str, exist_ok: bool) -> None:
+def file(session: Session, **given: Any) -> None:
     """Create an empty remote file.
 
     It is called NAME, in a remote DIRECTORY (default: /).
     """
-    directory, name = absolute(directory), single_name(name, "fileexport file NAME DIRECTORY")
-    path = _new(session, directory, name, exist_ok)
-    session.client.create_file(name, directory, timeout=session.timeout, exist_ok=exist_ok)
-    session.output.action("create", path)
+    _create(session, session.client.create_file, "create", **given)
 
 
-def _make_directory(session: Session, name: str, directory: str, exist_ok: bool) -> None:
+def _make_directory(session: Session, **given: Any) -> None:
     """Create a remote directory.
 
     It is called NAME, in a remote DIRECTORY (default: /).
     """
-    directory, name = absolute(directory), single_name(name, "fileexport directory NAME DIRECTORY")
-    path = _new(session, directory, name, exist_ok)
-    session.client.make_directory(name, directory, timeout=session.timeout, exist_ok=exist_ok)
-    session.output.action("make_directory", path)
+    _create(session, session.client.make_directory, "make_directory", **given)
 
 
-def _command(name: str) -> click.Command:
-    function = client_command(_make_directory)
-    for decorator in (_EXIST_OK, click.argument("directory", default="/"), click.argument("name")):
-        function = decorator(function)
-    return click.command(name)(function)
+directory, folder = (
+    click.command(name)(_naming(client_command(_make_directory))) for name in ("directory", "folder")
+)
 
 
-directory = _command("directory")
-folder = _command("folder")
+def _create(
+    session: Session, create: Callable[..., None], action: str, *, name: str, directory: str, exist_ok: bool
+) -> None:
+    directory, name = absolute(directory), single_name(name, "fileexport COMMAND NAME DIRECTORY")
+    output = session.output
+    output.subject = path = in_directory(directory, name)
+    if not exist_ok:
+        output.hints = {FileExistsError: "-u accepts it, or choose another name"}
+    create(name, directory, timeout=session.timeout, exist_ok=exist_ok)
+    output.action(action, path)
 
 
 @click.command()
@@ -91,18 +97,5 @@ def move(session: Session, source: str, target: str) -> None:
     source, target = absolute(source), absolute(target)
     output = session.output
     output.subject = source
-    try:
-        session.client.move(source, target, timeout=session.timeout)
-    except (FileExistsError, DestinationNotFound) as error:
-        output.fail(error, target)
-    else:
-        output.action("move", source, target=target)
-
-
-def _new(session: Session, directory: str, name: str, exist_ok: bool) -> str:
-    """The path of what will be created; errors are about it."""
-    path = in_directory(directory, name)
-    session.output.subject = path
-    if not exist_ok:
-        session.output.hints = {FileExistsError: "-u accepts it, or choose another name"}
-    return path
+    session.client.move(source, target, timeout=session.timeout)
+    output.action("move", source, target=target)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PORT = 6768
 #: Bytes of a token file that are read.
 _MAX_TOKEN_FILE = 64 << 10
+#: Milliseconds that a client can wait for an answer: `client.connection.MAX_TIMEOUT`, without its imports.
+MAX_TIMEOUT = 2_000_000_000
 _YES, _NO = frozenset(("1", "true", "yes", "on")), frozenset(("0", "false", "no", "off", ""))
 
 
@@ -75,7 +77,7 @@ _OPTIONS = (
     click.option("--tls/--no-tls", default=None, help="With TLS, or surely without [FILEEXPORT_TLS]."),
     click.option(
         *("-t", "--timeout"),
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_TIMEOUT),
         metavar="MS",
         help="Milliseconds to wait for each answer [60000].",
     ),
@@ -92,7 +94,7 @@ def _carry_out(session: Session, work: Callable[[], None]) -> int:
             work()
         except click.UsageError as error:
             # The line itself is written further up, as that of any wrong usage.
-            output.event("error", name="UsageError", message=error.format_message())
+            output.error_event("UsageError", error.format_message())
             output.event("summary", errors=1, left_out=0, exit=error.exit_code)
             output.flush()
             raise
@@ -116,9 +118,10 @@ def _carry_out(session: Session, work: Callable[[], None]) -> int:
 
 def _forget_output() -> None:
     """Nobody reads: the interpreter must not complain about it when it flushes at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+    if sys.stdout is not None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _in_our_words(error: ValueError) -> str:

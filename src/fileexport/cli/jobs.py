@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fileexport.client.names import RemoteJob
 
 FORMATS = ("tar.gz", "tar.zst", "zip", "gz", "zst")
-#: Seconds that a question about a job may wait for its end; less than any time-out.
+#: Seconds that a question about a job may wait for its end; the time-out begins behind them.
 _WAIT = 20
 
 
@@ -56,9 +56,8 @@ def compress(session: Session, path: str, format: Format, wait: bool) -> None:
     output.resume = ": the job goes on, see fileexport jobs"
     job = session.client.compress(path, format, timeout=session.timeout)
     if wait:
-        seconds = _WAIT if session.timeout is None else min(_WAIT, session.timeout // 2000)
         while job.state in ("queued", "running"):
-            job = session.client.job(job.id, wait=seconds, timeout=session.timeout)
+            job = session.client.job(job.id, wait=_WAIT, timeout=session.timeout)
     _tell(output, job)
     if job.state == "failed":
         output.problem("JobFailed", 1, job.error or "the job failed", path)

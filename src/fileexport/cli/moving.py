@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fileexport.cli.connecting import Session, absolute, client_command
 from fileexport.cli.output import REFUSED, Output, amount, count
 from fileexport.cli.progress import Progress, progress_for
+from fileexport.client.moving import TROUBLE, Wanted, Watcher, Wishes, is_fatal
+from fileexport.client.selection import CONFLICTS, Excludes, is_glob
+from fileexport.client.sides import There
+from fileexport.client.transfers import chosen, exists
+from fileexport.client.transfers import download as move_here
+from fileexport.client.transfers import upload as move_there
 
-if TYPE_CHECKING:
-    from fileexport.client.moving import Wanted, Wishes
-
-_CONFLICTS = ("abort", "skip", "replace", "rename")
 _HINTS: dict[type[BaseException], str] = {
     FileExistsError: "choose --conflict skip, replace or rename",
     IsADirectoryError: "a directory is never replaced by a file",
@@ -28,7 +30,7 @@ def _moving(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--conflict",
-            type=click.Choice(_CONFLICTS),
+            type=click.Choice(CONFLICTS),
             default="abort",
             help="What to do about an existing file [abort: this source ends].",
         ),
@@ -60,11 +62,8 @@ def upload(session: Session, paths: tuple[str, ...], **how: Any) -> None:
     """
     sources, destination = (paths, "/") if len(paths) == 1 else (paths[:-1], paths[-1])
     destination = absolute(destination)
-    from fileexport.client import transfers
-    from fileexport.client.moving import Wanted
-
     wanted = [Wanted(source, name, name, "") for source in sources for name in [_name_of(source)]]
-    _move(session, transfers.upload, wanted, destination, how)
+    _move(session, move_there, wanted, destination, how)
 
 
 @click.command()
@@ -81,10 +80,8 @@ def download(session: Session, paths: tuple[str, ...], **how: Any) -> None:
     """
     sources, destination = (paths, ".") if len(paths) == 1 else (paths[:-1], paths[-1])
     sources = tuple(absolute(path if path.startswith("/") else f"/{path}") for path in sources)
-    from fileexport.client import transfers
-
     wanted = list(_found(session, sources, how["recursive"]))
-    _move(session, transfers.download, wanted, destination, how)
+    _move(session, move_here, wanted, destination, how)
 
 
 def _name_of(source: str) -> str:
@@ -95,22 +92,18 @@ def _name_of(source: str) -> str:
 
 def _found(session: Session, sources: Sequence[str], recursive: bool) -> Iterator[Wanted]:
     """The remote sources, globs expanded; one that is not there is an error of its own."""
-    from fileexport.client.moving import Wanted
-    from fileexport.client.selection import is_glob
-    from fileexport.client.sides import There
-    from fileexport.client.transfers import chosen, exists
-    from fileexport.errors import SourceNotFound
-
     there = There(session.client, "/", session.timeout)
     for source in sources:
         places = [source]
-        if is_glob(source) and not exists(there, source):
-            try:
+        try:
+            if is_glob(source) and not exists(there, source):
                 found = chosen(there, source[1:], recursive, literal=False)
                 places = [there.place(path) for path, _ in found]
-            except SourceNotFound as error:
-                session.output.fail(error, source)
-                continue
+        except TROUBLE as error:
+            if is_fatal(error):
+                raise
+            session.output.fail(error, source)
+            continue
         for place in places:
             name = place.rpartition("/")[2]
             yield Wanted(place, name, name, "")
@@ -126,20 +119,26 @@ def _move(
     """Carry out a transfer, and say in the end what it was."""
     output = session.output
     output.hints = _HINTS
-    output.resume = ": the same command goes on where this one stopped"
+    output.resume = _resume(how["conflict"], is_one_file=len(wanted) == 1 and not how["recursive"])
     wishes = _wishes(session, how)
     begun = time.monotonic()
     if not wanted:
         return
     with progress_for(output, how["progress"]) as progress:
-        move(session.client, wanted, destination, wishes, _watcher(output, progress, move.__name__))
+        move(session.client, wanted, destination, wishes, _Teller(output, progress, move.__name__))
     _summarize(output, move.__name__, time.monotonic() - begun)
 
 
-def _wishes(session: Session, how: dict[str, Any]) -> Wishes:
-    from fileexport.client.moving import Wishes
-    from fileexport.client.selection import Excludes
+def _resume(conflict: str, *, is_one_file: bool) -> str:
+    """What to do after Ctrl-C: of several files some are there by now, and have the names that they want."""
+    if is_one_file or conflict == "skip":
+        return ": the same command goes on where this one stopped"
+    if conflict == "abort":
+        return ": the same command with --conflict skip goes on where this one stopped"
+    return ": what has arrived stays"
 
+
+def _wishes(session: Session, how: dict[str, Any]) -> Wishes:
     try:
         excludes = Excludes(how["exclude"])
     except ValueError as error:
@@ -147,45 +146,45 @@ def _wishes(session: Session, how: dict[str, Any]) -> Wishes:
     return Wishes(how["recursive"], excludes, how["conflict"], timeout=session.timeout)
 
 
-def _watcher(output: Output, progress: Progress, action: str) -> Any:
-    from fileexport.client.moving import Watcher
+class _Teller(Watcher):
+    """Says what happens, and goes on after failures."""
 
-    class Teller(Watcher):
-        """Says what happens, and goes on after failures."""
+    def __init__(self, output: Output, progress: Progress, action: str) -> None:
+        self._output = output
+        self._progress = progress
+        self._action = action
+        #: Bytes of large files that were told.
+        self._told: dict[str, int] = {}
 
-        def __init__(self) -> None:
-            self._told: dict[str, int] = {}
+    def found(self, size: int) -> None:
+        self._progress.expect(size)
 
-        def found(self, size: int) -> None:
-            progress.expect(size)
+    def moved(self, path: str, size: int, count: int) -> None:
+        self._told[path] = self._told.get(path, 0) + count
+        self._progress.moved(path, size, count)
 
-        def moved(self, path: str, size: int, count: int) -> None:
-            self._told[path] = self._told.get(path, 0) + count
-            progress.moved(path, size, count)
+    def directory(self, path: str) -> None:
+        self._output.totals["directories"] += 1
+        self._output.action("make_directory", path)
 
-        def directory(self, path: str) -> None:
-            output.totals["directories"] += 1
-            output.action("make_directory", path)
+    def done(self, path: str, size: int) -> None:
+        output = self._output
+        output.totals["files"] += 1
+        output.totals["bytes"] += size
+        output.action(self._action, path, size)
+        self._progress.done(path, size, self._told.pop(path, 0))
 
-        def done(self, path: str, size: int) -> None:
-            output.totals["files"] += 1
-            output.totals["bytes"] += size
-            output.action(action, path, size)
-            progress.done(path, size, self._told.pop(path, 0))
+    def skipped(self, path: str, size: int) -> None:
+        self._output.totals["skipped"] += 1
+        self._output.action("skip", path, size)
 
-        def skipped(self, path: str, size: int) -> None:
-            output.totals["skipped"] += 1
-            output.action("skip", path, size)
+    def left_out(self, path: str, why: str) -> None:
+        self._output.left_out(path, why)
 
-        def left_out(self, path: str, why: str) -> None:
-            output.left_out(path, why)
-
-        def failed(self, path: str, error: Exception) -> None:
-            # A value that the server does not take is a file over its limit: it refuses, the usage was right.
-            refused = isinstance(error, ValueError)
-            output.fail(error, path, status=REFUSED if refused else None)
-
-    return Teller()
+    def failed(self, path: str, error: Exception) -> None:
+        # A value that the server does not take is a file over its limit: it refuses, the usage was right.
+        refused = isinstance(error, ValueError)
+        self._output.fail(error, path, status=REFUSED if refused else None)
 
 
 def _summarize(output: Output, verb: str, seconds: float) -> None:

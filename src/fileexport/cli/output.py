@@ -7,6 +7,7 @@ pipe gets their bytes; JSON is ASCII, and gives a name that is not UTF-8 with U+
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -96,8 +97,9 @@ class Output:
         self.status = 0
         #: What the summary says beside the totals.
         self.summary: dict[str, Any] = {}
-        self._stdout: IO[bytes] = sys.stdout.buffer
-        self._escapes = sys.stdout.isatty()
+        #: None where there is none: the shell's `>&-`.
+        self._stdout: IO[bytes] | None = sys.stdout.buffer if sys.stdout is not None else None
+        self._escapes = sys.stdout is not None and sys.stdout.isatty()
         self._begun = False
         #: Called before a line of text, so that a progress display makes room.
         self.above: Any = None
@@ -111,6 +113,10 @@ class Output:
 
     def write(self, content: bytes) -> None:
         """Bytes to standard output. Raises `Closed`."""
+        if self._stdout is None:
+            if content:
+                raise Closed(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+            return
         try:
             self._stdout.write(content)
             if not content or not self._begun:
@@ -138,6 +144,11 @@ class Output:
             place = {} if path is None else spelled(path)
             self.write(json.dumps({"event": event, **place, **fields}).encode("ascii") + b"\n")
 
+    def error_event(self, name: str, message: str, path: str | None = None) -> None:
+        """What went wrong, for programs; the path is null where it is about none."""
+        place = {"path": None} if path is None else spelled(path)
+        self.event("error", **place, name=name, message=message)
+
     def entry(self, path: str, kind: str, size: int, mtime_ns: int) -> None:
         """An entry of a listing, for programs."""
         self.event("entry", path, type=kind, size=size, mtime=mtime_ns / 1e9)
@@ -157,7 +168,7 @@ class Output:
         """A line on standard error; it is shown with --quiet too."""
         if self.above is not None:
             self.above(text)
-        else:
+        elif sys.stderr is not None:
             if not self.as_json:
                 self.flush()
             sys.stderr.write(shown(text) + "\n")
@@ -188,14 +199,14 @@ class Output:
         """One line about what went wrong, with a status of its own."""
         self.totals["errors"] += 1
         self.status = self.status or status
-        self.event("error", place, name=name, message=message)
+        self.error_event(name, message, place)
         prefix = f"{place}: " if place and not message.startswith(f"{place}: ") else ""
         self.warn(f"Error: {prefix}{message}")
 
     def interrupted(self) -> None:
         """Ctrl-C: one line; `resume` is what its command says of what it leaves behind."""
         self.status = 130
-        self.event("error", name="KeyboardInterrupt", message="interrupted")
+        self.error_event("KeyboardInterrupt", "interrupted")
         self.warn(f"Interrupted{self.resume}")
 
     def finish(self) -> int:

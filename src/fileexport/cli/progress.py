@@ -72,6 +72,8 @@ class Events(Progress):
             total_bytes=self.total_bytes,
             rate=round(self.bytes / (now - self._begun)),
         )
+        # In a pipe too, while it is news.
+        self._output.flush()
 
 
 class Display(Progress):
@@ -150,6 +152,6 @@ def progress_for(output: Output, wanted: bool) -> Progress:
     """What shows the progress of a command: only a terminal or a program is shown any, if it asked."""
     if wanted and output.as_json:
         return Events(output)
-    if wanted and not output.quiet and sys.stderr.isatty():
+    if wanted and not output.quiet and sys.stderr is not None and sys.stderr.isatty():
         return Display(output)
     return Progress()

@@ -23,7 +23,9 @@ def generate_token() -> None:
 @click.command()
 def hash_token() -> None:
     """Read a token from standard input, print the form that a token file may hold instead."""
-    token = sys.stdin.buffer.readline(MAX_TOKEN + 2).decode("ascii", "replace").strip()
+    # There is none behind the shell's `<&-`.
+    line = sys.stdin.buffer.readline(MAX_TOKEN + 2) if sys.stdin is not None else b""
+    token = line.decode("ascii", "replace").strip()
     try:
         check_token(token)
     except ValueError as error:
