@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import fileexport
 from fileexport import assembly, callback_calls, callbacks, gate, http_bodies, http_jobs, jobs, paths
-from fileexport.cli import COMMANDS, main
+from fileexport.cli import COMMANDS, SECTIONS, main
 from fileexport.config import Anonymous, Settings
 from fileexport.disk import resolve, sender, state
 from fileexport.disk.jail import Jail
@@ -34,9 +34,16 @@ from tests.rooms import Rooms
 CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(fileexport.__file__).resolve().parent
 #: Pages whose examples are meant to be typed.
-EXAMPLES = ("README.md", "docs/tutorial.md", "docs/http.md", "docs/operating.md")
+EXAMPLES = ("README.md", "docs/tutorial.md", "docs/http.md", "docs/operating.md", "docs/library.md")
+#: Those among them that are followed from their first line to the last.
+FOLLOWED = ("README.md", "docs/tutorial.md")
 #: What a reader's machine has, beside our own commands.
-TOOLS = frozenset("curl echo export make mkdir openssl seq umask wget".split())
+TOOLS = frozenset("cd curl echo export head make mkdir openssl python3 seq umask wget".split())
+#: What the lines before have put there.
+MADE = frozenset((".venv/bin/twistd", "~/fileexport-client/bin/pip"))
+#: What changes whether a daemon runs.
+STARTS = re.compile(r"make run|fileexport (run|start)")
+STOPS = re.compile(r"fileexport stop|.*/stop")
 #: What may stand before a command on its line.
 OPERATORS = frozenset(("|", "||", "&&", ";", "(", "$("))
 
@@ -182,7 +189,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_port(self) -> None:
         """The examples use the port that the daemon listens on by default."""
-        for name in EXAMPLES:
+        for name in set(EXAMPLES) - {"docs/library.md"}:
             self.assertIn(f"127.0.0.1:{assembly.DEFAULT_PORT}/", page(name))
 
 
@@ -237,7 +244,7 @@ class ExampleTests(SynchronousTestCase):
                         self.check_options(words, line)
                     elif command == "make":
                         self.assertIn(words[0], targets, line)
-                    elif command != ".venv/bin/twistd":
+                    elif command not in MADE:
                         self.assertIn(command, TOOLS, line)
 
     def check_options(self, words: list[str], line: str) -> None:
@@ -248,6 +255,20 @@ class ExampleTests(SynchronousTestCase):
         known = {spelling for parameter in found.params for spelling in parameter.opts}
         options = {word for word in words if word.startswith("-")}
         self.assertEqual(options - known, set(), line)
+
+    def test_can_be_followed(self) -> None:
+        """What is to be typed from top to bottom asks a daemon while one runs, and finds our commands."""
+        for name in FOLLOWED:
+            runs = is_found = False
+            for line in typed(page(name)):
+                self.assertNotRegex(line, r"…|\b[A-Z]+-[A-Z-]+\b", name)
+                is_found = is_found or line.startswith("export PATH=")
+                asks = re.search(r"https?://|fileexport (\w+)", line)
+                if asks is not None and not STARTS.match(line):
+                    self.assertTrue(is_found or asks[1] is None, line)
+                    asked = asks[1] is None or asks[1] in SECTIONS["Files on a server"]
+                    self.assertTrue(runs or not asked, line)
+                runs = not STOPS.match(line) and (runs or STARTS.match(line) is not None)
 
     def test_commands_are_read(self) -> None:
         """A pipe, an assignment and a substitution do not hide a command from these tests."""

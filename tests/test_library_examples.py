@@ -1,0 +1,212 @@
+"""docs/library.md: its tables are what the code has, its examples do what they say, on a loopback server."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import io
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import fileexport
+from fileexport import BusyError, Client, FileExportError, download_files, upload_files
+from tests.loopback import Loopback
+from tests.test_docs import CHECKOUT, page, table
+
+PAGE = "docs/library.md"
+EXAMPLES = CHECKOUT / "docs" / "examples"
+TOKEN = "fex1_examples-" + "x1Y2z3W4" * 5
+HEADS = ("looking", "changing", "transfers", "jobs, and the end")
+MTIME = 1_700_000_000
+
+
+def example(name: str, function: str) -> Callable[..., Any]:
+    """A function of an example, as a reader would import it."""
+    found: Callable[..., Any] = runpy.run_path(str(EXAMPLES / name))[function]
+    return found
+
+
+def spelled(function: Callable[..., object]) -> str:
+    """Name and parameters as the tables spell them: without `self`, `timeout` and annotations."""
+    found = inspect.signature(function)
+    kept = [
+        one.replace(annotation=inspect.Parameter.empty)
+        for one in found.parameters.values()
+        if one.name not in ("self", "timeout")
+    ]
+    bare = found.replace(parameters=kept, return_annotation=inspect.Signature.empty)
+    return f"`{function.__name__}{bare}`"
+
+
+class PageTests(SynchronousTestCase):
+    """What the page says is what the code is."""
+
+    def test_methods(self) -> None:
+        """The tables name every method of a client with its parameters and defaults, and no other."""
+        public = {
+            spelled(method)
+            for name, method in inspect.getmembers(Client, inspect.isfunction)
+            if not name.startswith("_")
+        }
+        rows = [row[0] for head in HEADS for row in table(page(PAGE), f"| {head} | |")]
+        self.assertEqual(len(rows), len(set(rows)))
+        self.assertEqual(set(rows), public)
+
+    def test_timeouts(self) -> None:
+        """Every method but `close` takes a time-out."""
+        for name, method in inspect.getmembers(Client, inspect.isfunction):
+            if not name.startswith("_") and name != "close":
+                self.assertIn("timeout", inspect.signature(method).parameters, name)
+
+    def test_signatures(self) -> None:
+        """The parameters of `Client`, `upload_files` and `download_files` are those that the page gives."""
+        text = " ".join(page(PAGE).split())
+        for function in (Client, upload_files):
+            parameters = [
+                one.replace(annotation=inspect.Parameter.empty)
+                for one in inspect.signature(function).parameters.values()
+            ]
+            whole = f"{function.__name__}{inspect.Signature(parameters)}".replace("'", '"')
+            self.assertIn(f"`{whole}`", text)
+        both = [[*inspect.signature(one).parameters.values()] for one in (upload_files, download_files)]
+        self.assertEqual(both[0], both[1])
+
+    def test_exceptions(self) -> None:
+        """The table has every exception of the library, and otherwise only built-in ones."""
+        rows = table(page(PAGE), "| exception | means | what holds then |")
+        named = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+        ours = {
+            name
+            for name in fileexport.__all__
+            if isinstance(one := getattr(fileexport, name), type) and issubclass(one, Exception)
+        }
+        self.assertEqual(ours - named, {FileExportError.__name__})
+        self.assertEqual({name for name in named - ours if not hasattr(builtins, name)}, set())
+
+    def test_public_names(self) -> None:
+        """The page names everything that the package offers."""
+        text = page(PAGE)
+        for name in fileexport.__all__:
+            self.assertRegex(text, rf"`{name}\b", name)
+
+
+class ExampleTests(SynchronousTestCase):
+    """The examples run."""
+
+    def setUp(self) -> None:
+        self.root = self.directory("root")
+        self.here = self.directory("here")
+        server = Loopback(self.root, f"{TOKEN}\n")
+        server.__enter__()
+        self.addCleanup(server.__exit__, None, None, None)
+        self.port = server.port
+        self.client = Client("127.0.0.1", server.port, TOKEN)
+        self.addCleanup(self.client.close)
+
+    def directory(self, name: str) -> Path:
+        """A new directory."""
+        made = Path(self.mktemp()).absolute() / name
+        made.mkdir(parents=True)
+        return made
+
+    def write(self, top: Path, *paths: str) -> None:
+        """Files below `top` that hold their own names."""
+        for path in paths:
+            (top / path).parent.mkdir(parents=True, exist_ok=True)
+            (top / path).write_text(path, encoding="utf-8")
+            os.utime(top / path, (MTIME, MTIME))
+
+    def below(self, top: Path) -> list[str]:
+        """The files below `top`."""
+        return sorted(str(path.relative_to(top)) for path in top.rglob("*") if path.is_file())
+
+    def test_first(self) -> None:
+        """The first example sends, lists and fetches a file, and imports no Twisted."""
+        self.write(self.here, "a.txt", "token")
+        (self.here / "token").write_text(f"{TOKEN} name=generated\n", encoding="ascii")
+        code = "import runpy, sys; runpy.run_path(sys.argv.pop(1)); sys.exit('twisted' in sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", code, EXAMPLES / "first.py", "a.txt", "copy.txt"],
+            cwd=self.here,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(CHECKOUT / "src"),
+                "FILEEXPORT_HOSTNAME": "127.0.0.1",
+                "FILEEXPORT_PORT": str(self.port),
+                "FILEEXPORT_TOKEN_FILE": "token",
+            },
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, f"a.txt 5 {MTIME}\n", ""))
+        copy = self.here / "copy.txt"
+        self.assertEqual((copy.read_text(), copy.stat().st_mtime), ("a.txt", MTIME))
+
+    def test_watched(self) -> None:
+        """An upload within its time is there; one that takes too long is cancelled and leaves nothing."""
+        upload_within = example("watched.py", "upload_within")
+        self.write(self.here, "in-time", "late")
+        self.patch(sys, "stderr", shown := io.StringIO())
+        self.assertTrue(upload_within(self.client, 60, str(self.here / "in-time"), "/"))
+        self.assertFalse(upload_within(self.client, -1, str(self.here / "late"), "/"))
+        self.assertTrue((self.root / "in-time").exists())
+        self.assertFalse((self.root / "late").exists())
+        self.assertEqual(shown.getvalue(), "\rin-time: 7 of 7 bytes\rlate: 4 of 4 bytes")
+
+    def test_publish(self) -> None:
+        """Files go to their places below the directory, without what is excluded, in place of older ones."""
+        self.write(
+            self.here, "index.html", "draft.html", "notes.txt", "img/a/b.png", "img/c.png", "img/d.gif"
+        )
+        self.write(self.root, "www/index.html")
+        (self.here / "index.html").write_text("new", encoding="utf-8")
+        example("trees.py", "publish")(self.client, str(self.here))
+        self.assertEqual(self.below(self.root), ["www/img/a/b.png", "www/img/c.png", "www/index.html"])
+        self.assertEqual((self.root / "www" / "index.html").read_text(encoding="utf-8"), "new")
+
+    def test_collect(self) -> None:
+        """Files come to their places, without those that are there or are too large."""
+        self.write(self.root, "logs/web/monday.log", "logs/web/large-file.log", "logs/web/x", "logs/y.log")
+        self.write(self.root, "logs/db/monday.log")
+        (self.here / "db").mkdir()
+        (self.here / "db" / "monday.log").write_text("older", encoding="utf-8")
+        example("trees.py", "collect")(self.client, str(self.here), len("logs/web/monday.log"))
+        self.assertEqual(self.below(self.here), ["db/monday.log", "web/monday.log"])
+        self.assertEqual((self.here / "db" / "monday.log").read_text(encoding="utf-8"), "older")
+
+    def test_places(self) -> None:
+        """As the page says of `relative_directory`: the path below it is kept, which is the current one."""
+        self.write(self.here, "a/b.txt")
+        (self.root / "d").mkdir()
+        upload_files(self.client, "a/b.txt", "/d", self.here)
+        upload_files(self.client, self.here / "a" / "b.txt", "/", self.directory("elsewhere"))
+        self.assertEqual(self.below(self.root), ["b.txt", "d/a/b.txt"])
+
+    def test_patient(self) -> None:
+        """While somebody else writes a path the last try says so; once they are done, it succeeds."""
+        patiently = example("patient.py", "patiently")
+        self.write(self.here, "a.txt", "b.txt")
+        tries: list[int] = []
+        holders: list[str | None] = []
+
+        def second() -> bool:
+            tries.append(1)
+            return self.client.upload_file(self.here / "b.txt", "/", "x", replace=True)
+
+        def meanwhile(*_: object) -> bool:
+            holders.append(self.assertRaises(BusyError, patiently, second, (0, 0)).holder)
+            return True
+
+        self.client.upload_file(self.here / "a.txt", "/", "x", process_chunk=meanwhile)
+        self.assertEqual(len(tries), 3)
+        self.assertTrue(holders[0])
+        self.assertTrue(patiently(second))
+        self.assertEqual((self.root / "x").read_text(encoding="utf-8"), "b.txt")
