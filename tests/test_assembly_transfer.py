@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from blake3 import blake3
 from OpenSSL import SSL, crypto
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
@@ -129,12 +130,19 @@ class TransferTests(ServiceCase):
         self.assertEqual(self.stops, 1)
 
     def test_reload(self) -> None:
-        """Tokens that are read again hold for those who come from then on."""
+        """Tokens that are read again hold at once: who came by another one begins nothing more."""
         service = self.started(http=["none"], token_file=self.tokens())
         agent = self.agent()
+        service.reload()
+        stream = agent.begin(m.Write(path("a"), 1000, 0))
         self.tokens(generate_token())
         service.reload()
-        self.assertIsInstance(agent.wait(agent.begin(m.Stat(path(""))))[-1], m.End)
+        agent.turn()
+        self.assertEqual(agent.got[-1][1], m.GoAway(stream, 0, "the token does not count any more"))
+        agent.data(stream, b"x" * 1000)
+        agent.end(stream, 1000, blake3(b"x" * 1000).digest())
+        self.assertIsInstance(agent.wait(stream)[-1], m.End)
+        self.assertTrue(agent.is_closed)
         self.assertIsInstance(self.agent().got[-1][1], m.Challenge)
 
     def test_stop(self) -> None:

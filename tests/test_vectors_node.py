@@ -73,6 +73,7 @@ CHANGES = (
     change("conversations.json", 2, "steps", to=lambda steps: steps[:3] + steps[4:]),
     change("conversations.json", 3, "binding", to=lambda _: "00"),
     change("conversations.json", 4, "broken", to=lambda _: False),
+    change("conversations.json", 5, "steps", to=lambda steps: steps[:-1]),
     change("proofs.json", 0, "server_proof", to=lambda digits: flipped(digits, 63)),
     change("proofs.json", 3, "binding", to=lambda digits: flipped(digits, 0)),
 )
