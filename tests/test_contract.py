@@ -186,11 +186,22 @@ class ClientContract(WritingContract, SynchronousTestCase):
         server = Loopback(self.root, f"{TOKEN} {options}\n")
         server.__enter__()
         self.addCleanup(server.__exit__, None, None, None)
-        client = Client("127.0.0.1", server.port, TOKEN)
+        self.client = client = Client("127.0.0.1", server.port, TOKEN)
         self.addCleanup(client.close)
         here = self.root.parent / "here"
         here.mkdir(exist_ok=True)
         return ClientDoor(client, here)
+
+    def test_cancelled(self) -> None:
+        """What was cancelled leaves nothing, and its name is free for the very next call."""
+        self.door()
+        client, source = self.client, self.root.parent / "source"
+        source.write_bytes(b"1" * 1052)
+        for _ in range(40):
+            self.assertFalse(client.upload_file(str(source), "/", None, 512, lambda *_: False))
+            self.assertEqual(client.list_files("/"), {})
+            self.assertTrue(client.upload_file(str(source), "/"))
+            client.delete_file("source", "/")
 
 
 def _path(text: str) -> RelPath:

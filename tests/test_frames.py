@@ -17,6 +17,7 @@ from fileexport.wire.frames import (
     COMPRESSED,
     HEADER_SIZE,
     LARGEST,
+    MAX_SKIPPED,
     MAX_STREAM,
     PREFACE,
     RULES,
@@ -92,6 +93,17 @@ def sent(one: Seen) -> bytes:
 
 class FragmentTests(SynchronousTestCase):
     """The same frames, however they arrive."""
+
+    def test_skipped_without_end(self) -> None:
+        """Frames that nobody knows are skipped, but not without end."""
+        unknown = raw(0, 0x80)
+        reader = FrameReader(LARGEST)
+        reader.feed(PREFACE + (unknown * MAX_SKIPPED + raw(0, FrameType.PING)) * 3)
+        for _ in range(3):
+            self.assertIsInstance(reader.next_event(), Frame)
+        self.assertIsNone(reader.next_event())
+        reader.feed(unknown * (MAX_SKIPPED + 1))
+        self.assertRaisesRegex(CorruptedResponse, "in a row", reader.next_event)
 
     @quick
     @given(st.lists(some_frames(), max_size=6), st.lists(st.integers(0, 400)), st.binary(max_size=20))

@@ -15,7 +15,9 @@ from fileexport.wire.session import (
     DEFAULT_OFFER,
     MAX_CANCELLED,
     MAX_PONGS,
+    MAX_QUIET,
     MAX_REFUSALS,
+    PAUSE,
     Event,
     LocalProtocolError,
     Received,
@@ -51,7 +53,7 @@ class BoundTests(SynchronousTestCase):
         pair.client.send(m.Ping(b"here?"))
         self.assertEqual(pair.run(), ([Received(0, m.Pong(b"here?"))], []))
         pair.server.receive(raw(FrameType.PING) * 5000)
-        self.assertEqual(events(pair.server), [])
+        self.assertEqual(events(pair.server), [PAUSE] * (5000 // MAX_QUIET))
         self.assertEqual(pair.server.take(), raw(FrameType.PONG) * MAX_PONGS)
         pair.server.receive(raw(FrameType.PING))
         self.assertEqual((events(pair.server), pair.server.take()), ([], raw(FrameType.PONG)))
@@ -62,7 +64,7 @@ class BoundTests(SynchronousTestCase):
         bad = msgspec.msgpack.encode({})
         data = b"".join(frame(FrameType.OPEN, number, bad) for number in range(1, MAX_REFUSALS + 2))
         pair.server.receive(data[: -12 - len(bad)])
-        self.assertEqual(events(pair.server), [])
+        self.assertEqual(events(pair.server), [PAUSE] * (MAX_REFUSALS // MAX_QUIET))
         self.assertIn("without reading", breaks(self, opened().server, data))
 
     def test_cancelled(self) -> None:
@@ -80,6 +82,18 @@ class BoundTests(SynchronousTestCase):
         pair.server.receive(raw(FrameType.OPEN, last + 1) + raw(FrameType.RESET, last + 1))
         self.assertEqual(len(events(pair.server)), 2)
         breaks(self, pair.server, raw(FrameType.OPEN, last + 2) + raw(FrameType.RESET, last + 2))
+
+    def test_refused_and_cancelled(self) -> None:
+        """A refusal of the server's own makes up for nothing that was cancelled."""
+        pair = opened()
+        for number in range(1, MAX_CANCELLED + 1):
+            pair.server.receive(raw(FrameType.OPEN, 2 * number - 1) + raw(FrameType.RESET, 2 * number - 1))
+            pair.server.receive(raw(FrameType.OPEN, 2 * number))
+            events(pair.server)
+            pair.server.reset(2 * number, m.Reset(12))
+            pair.server.take()
+        last = 2 * MAX_CANCELLED + 1
+        breaks(self, pair.server, raw(FrameType.OPEN, last) + raw(FrameType.RESET, last))
 
     def test_cancelled_after_an_answer(self) -> None:
         """Who cancels what was answered in part, a long listing for instance, may do so without end."""

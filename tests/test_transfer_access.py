@@ -16,6 +16,7 @@ from fileexport.transfer_access import (
     WRONG_TIME,
     Authentication,
     Lobby,
+    Shares,
     binding_of,
 )
 from fileexport.wire import messages as m
@@ -247,3 +248,15 @@ class LetInTests(TransferCase):
         for peer in peers:
             peer.lose()
         self.assertEqual(self.factory.lobby.taken, 0)
+
+
+class ShareTests(SynchronousTestCase):
+    """Operations of one token that are under way."""
+
+    def test_share(self) -> None:
+        """A token has so many and no more; what ends gives its place back, and others are not concerned."""
+        shares = Shares(2)
+        self.assertEqual([shares.take("a") for _ in range(3)], [True, True, False])
+        self.assertTrue(shares.take("b"))
+        shares.give_back("a")
+        self.assertEqual([shares.take("a"), shares.take("a")], [True, False])

@@ -6,6 +6,7 @@ Knows neither sockets nor frames: it is asked with what a client said, and says 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -24,6 +25,9 @@ WRONG_TIME = 1.0
 #: Sessions that have not given a proof: of all, and of one address.
 MAX_STRANGERS = 256
 STRANGERS_PER_ADDRESS = 32
+
+#: Operations of one token that are under way, on all its connections: each may hold a file open.
+MAX_OPERATIONS = 1024
 
 _RIGHTS = (Right.READ, Right.WRITE, Right.DELETE, Right.ADMIN)
 
@@ -146,3 +150,24 @@ class Lobby:
         oldest = next(iter(self._by_address[address]))
         self.leave(address, oldest)
         oldest.abort()
+
+
+class Shares:
+    """How many operations of each token are under way."""
+
+    def __init__(self, most: int = MAX_OPERATIONS) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()
+
+    def take(self, owner: str) -> bool:
+        """Count one more; False, and nothing is counted, where its owner has as many as they may have."""
+        if self._taken[owner] >= self._most:
+            return False
+        self._taken[owner] += 1
+        return True
+
+    def give_back(self, owner: str) -> None:
+        """One has ended."""
+        self._taken[owner] -= 1
+        if not self._taken[owner]:
+            del self._taken[owner]

@@ -33,14 +33,14 @@ from fileexport.errors import (
     row_for,
 )
 from fileexport.tokens import Principal, TokenTable
-from fileexport.transfer_access import ACCESS_TIME, WRONG_TIME, Authentication, Lobby, binding_of
+from fileexport.transfer_access import ACCESS_TIME, WRONG_TIME, Authentication, Lobby, Shares, binding_of
 from fileexport.transfer_desk import Desk
 from fileexport.transfer_operations import carry_out, words_for
 from fileexport.transfer_output import Output
 from fileexport.transfer_streams import Cancelled, Stream
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
-from fileexport.wire.session import Received, Session, State
+from fileexport.wire.session import PAUSE, Received, Session, State
 from fileexport.wire.streams import Role
 
 #: Seconds without a word from the client after which it is asked whether it is there, and given up.
@@ -80,6 +80,7 @@ class House(Protocol):
     #: Random bytes of the daemon's, for ids of tokens that there are not.
     decoy: bytes
     lobby: Lobby
+    shares: Shares
 
     def desk(self, who: Principal, peer: str, on_full: Callable[[bool], object]) -> Desk:
         """What the operations of a connection need that was let in."""
@@ -170,7 +171,7 @@ class TransferConnection(protocol.Protocol):
                     self.content(event.stream, event, len(event.piece))
                     continue
                 take(event.message, self, event)
-                told += 1
+                told = TURN if event is PAUSE else told + 1
                 if told == TURN and not is_last:
                     self._hold("turn", True)
                     self._clock.callLater(0, self._go_on)
@@ -262,9 +263,13 @@ class TransferConnection(protocol.Protocol):
 
     def open(self, number: int, operation: m.Open) -> None:
         """An operation begins."""
+        assert self._desk is not None
         if len(self.working) >= self._house.offer.streams:
             # Those that were cancelled count until their work has ended.
             self._reset(number, OverloadedError("too many operations at once on this connection"))
+            return
+        if not self._house.shares.take(self._desk.who.owner):
+            self._reset(number, OverloadedError("too many operations at once by this token"))
             return
         now = self._clock.seconds()
         stream = Stream(number, operation, self._session, self._output, now)
@@ -285,6 +290,8 @@ class TransferConnection(protocol.Protocol):
 
     def _over(self, stream: Stream, error: Exception | None) -> None:
         del self.working[stream.number]
+        assert self._desk is not None
+        self._house.shares.give_back(self._desk.who.owner)
         try:
             self._house.finished(self._finished(stream, error))
         finally:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from blake3 import blake3
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from fileexport.disk.jail import Opened
 from fileexport.disk.schema import JobRow
@@ -180,6 +181,13 @@ async def _write(operation: m.Write, stream: Stream, desk: Desk) -> None:
         revoked=revoked,
     )
     incoming = Incoming(stream, begin, desk.limits.min_chunk, is_kept=operation.source is not None)
+
+    def leave(error: BaseException) -> Deferred[None]:
+        # Only these two say that what came is of no use.
+        is_useless = isinstance(error, Cancelled | ChangedWhileRead)
+        return _leave(desk.lane, incoming.discard if is_useless else incoming.suspend)
+
+    stream.on_gone(leave)
     begun = stream.working(desk.lane.put(incoming.begin))
     stream.receive(lambda came, kept: desk.lane.put(partial(incoming.take, came), kept))
     try:
@@ -190,9 +198,7 @@ async def _write(operation: m.Write, stream: Stream, desk: Desk) -> None:
         await desk.lane.put(partial(incoming.finish, end))
         stream.say(m.End(end.size, end.digest))
     except BaseException as error:
-        # Only these two say that what came is of no use.
-        is_useless = isinstance(error, Cancelled | ChangedWhileRead)
-        await _leave(desk.lane, incoming.discard if is_useless else incoming.suspend)
+        await leave(error)
         raise
 
 
@@ -206,6 +212,7 @@ async def _write_files(operation: m.WriteFiles, stream: Stream, desk: Desk) -> N
         max_size=desk.limits.file_size,
     )
     incoming = IncomingFiles(stream, begin, desk.reactor.seconds)
+    stream.on_gone(lambda error: _leave(desk.lane, incoming.discard))
     begun = stream.working(desk.lane.put(incoming.begin))
 
     def take(came: list[m.Files], kept: int) -> Deferred[None]:
@@ -226,14 +233,18 @@ async def _write_files(operation: m.WriteFiles, stream: Stream, desk: Desk) -> N
         await _leave(desk.lane, incoming.discard)
 
 
-async def _leave(lane: Lane, function: Callable[[], None]) -> None:
+def _leave(lane: Lane, function: Callable[[], None]) -> Deferred[None]:
     """Clean up behind all that is queued; here, where there is no thread any more."""
-    try:
-        with suppress(OSError):
-            await lane.put(function)
-    except OverloadedError:
+
+    def leave() -> None:
         with suppress(OSError):
             function()
+
+    def leave_here(failure: Failure) -> None:
+        failure.trap(OverloadedError)
+        leave()
+
+    return lane.put(leave).addErrback(leave_here)
 
 
 def _outcomes(committed: Committed, most: int) -> Iterator[m.Outcome]:

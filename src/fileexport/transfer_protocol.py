@@ -16,7 +16,7 @@ from fileexport.exports import Exports
 from fileexport.lanes import Budget, Lane
 from fileexport.pools import Worker
 from fileexport.tokens import Principal, TokenTable
-from fileexport.transfer_access import Lobby
+from fileexport.transfer_access import Lobby, Shares
 from fileexport.transfer_connection import Finished, TransferConnection
 from fileexport.transfer_desk import READS, Beside, Desk, Limits, Rooms
 from fileexport.wire.frames import ALPN
@@ -61,6 +61,7 @@ class TransferFactory(Factory):
         self.offer = msgspec.structs.replace(DEFAULT_OFFER, data=min(max_chunk, DEFAULT_OFFER.data))
         self.decoy = secrets.token_bytes(32)
         self.lobby = Lobby()
+        self.shares = Shares()
         self.stopping = False
         self._exports = exports
         self._lanes = lanes

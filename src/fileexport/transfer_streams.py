@@ -50,6 +50,7 @@ class Stream:
         self._session = session
         self._output = output
         self._consumer: Consumer | None = None
+        self._on_gone: Callable[[Exception], object] | None = None
         #: What came since it was last handed over, its bytes of credit, and the bytes that it keeps.
         self._came: list[Any] = []
         self._size = self._kept = 0
@@ -78,6 +79,13 @@ class Stream:
     def receive(self, consumer: Consumer) -> None:
         """Have `consumer` called with the `Data` or `Files` that come; it fires when those are dealt with."""
         self._consumer = consumer
+
+    def on_gone(self, function: Callable[[Exception], object]) -> None:
+        """Have the function called with the reason, once, when nobody wants the result any more.
+
+        What it puts into the lane stands before all that the client says after that.
+        """
+        self._on_gone = function
 
     def working(self, work: Deferred[T]) -> Deferred[T]:
         """Work of ours, which the client's content waits for: the client is not late meanwhile."""
@@ -205,6 +213,8 @@ class Stream:
         if self.gone is not None:
             return
         self.gone = error
+        if self._on_gone is not None:
+            self._on_gone(error)
         self._output.drop(self.number, error)
         awaited, self._awaited = self._awaited, None
         if awaited is not None:

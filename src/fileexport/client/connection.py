@@ -19,7 +19,7 @@ from fileexport.client.answers import error_of, error_of_reset
 from fileexport.errors import CorruptedResponse, PeerGone
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
-from fileexport.wire.session import Event, Received, Session, State
+from fileexport.wire.session import PAUSE, Event, Received, Session, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,13 +165,16 @@ class Connection:
     def event(self, wait: Wait) -> Event:
         """The next event, pieces of DATA included; a piece is only valid until the next call."""
         self.is_sound = False
-        while (found := self._next()) is None:
+        while (found := self._next()) is None or found is PAUSE:
             try:
                 self._flush(wait)
             except PeerGone:
                 # What the server said before it went may still be read: content that need not come again.
                 self.is_leaving = self._is_deaf = True
-            self._receive(wait)
+            # Ends where the time is over, also where the server says without end what concerns nobody.
+            wait.left()
+            if found is None:
+                self._receive(wait)
         self.is_sound = True
         return found
 
@@ -320,6 +323,8 @@ class Connection:
 
     def _keep(self) -> None:
         while (found := self.session.next_event()) is not None:
+            if found is PAUSE:
+                continue
             if isinstance(found, Data):
                 found = found._replace(piece=memoryview(bytes(found.piece)))
             if not (isinstance(found, Received) and isinstance(found.message, m.MoreCredit | m.Pong)):

@@ -24,6 +24,8 @@ HEADER_SIZE = _HEADER.size
 MAX_STREAM = 2**32 - 1
 #: Frame types from here on may be skipped by those who do not know them.
 FIRST_OPTIONAL = 0x80
+#: Frames that are skipped, in a row: nobody sends more of what the other side does not know.
+MAX_SKIPPED = 16
 #: The flag of DATA: the content of this frame is a zstd frame of its own (RFC 8878).
 COMPRESSED = 0x01
 
@@ -170,6 +172,7 @@ class FrameReader:
         self._preface_left = PREFACE
         self._head: _Head | None = None
         self._left = 0
+        self._skipped = 0
         self._error: str | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -207,6 +210,8 @@ class FrameReader:
         if not self._read_preface():
             return None
         while (head := self._head or self._read_header()) is not None:
+            if head.type is not None:
+                self._skipped = 0
             if head.type is FrameType.DATA:
                 return self._read_piece(head)
             if head.type is not None:
@@ -253,6 +258,9 @@ class FrameReader:
         if self._left:
             return False
         self._head = None
+        self._skipped += 1
+        if self._skipped > MAX_SKIPPED:
+            raise CorruptedResponse(f"more than {MAX_SKIPPED} frames in a row that nobody knows")
         return True
 
     def _take(self, most: int) -> memoryview:

@@ -44,6 +44,8 @@ MAX_PONGS = 8
 MAX_REFUSALS = 1024
 #: Operations that a client cancels unanswered beyond those that it lets end; one more is fatal.
 MAX_CANCELLED = 1024
+#: Frames in a row that concern nobody, until others may have their turn.
+MAX_QUIET = 256
 #: Characters of the sentence in GOAWAY: they fit into what is taken before authentication.
 _MAX_SENTENCE = 200
 _CANCELLED = m.Reset()
@@ -108,6 +110,12 @@ class Received(NamedTuple):
     size: int = 0
 
 
+class Quiet(m.Message, frozen=True):
+    """Many frames came that concern nobody: others may have their turn before the next event is asked for."""
+
+
+#: The one event without a frame of its own.
+PAUSE = Received(0, Quiet())
 Event = Received | Data
 
 
@@ -166,14 +174,16 @@ class Session:
         if self._error is not None:
             raise CorruptedResponse(self._error)
         try:
-            while self.state is not State.CLOSED and (found := self._reader.next_event()) is not None:
+            for _ in range(MAX_QUIET):
+                if self.state is State.CLOSED or (found := self._reader.next_event()) is None:
+                    return None
                 event = self._piece(found) if isinstance(found, Data) else self._message(found)
                 if event is not None:
                     return event
         except CorruptedResponse as error:
             self._break(str(error))
             raise
-        return None
+        return PAUSE
 
     def consumed(self, stream: int, count: int) -> None:
         """`count` payload bytes that came on `stream` were dealt with: others may come for them.
@@ -339,6 +349,8 @@ class Session:
         self._credit.sendable -= size
         if known.state is StreamState.CLOSED:
             self._close(stream)
+            # Only an answer makes up for what was cancelled: a refusal of ours costs the client nothing.
+            self._cancelled = max(self._cancelled - 1, 0)
 
     def _begin(self, number: int, operation: m.Open) -> None:
         self.last_stream = self._highest = number
@@ -347,8 +359,6 @@ class Session:
     def _close(self, stream: int) -> None:
         known = self._streams.pop(stream)
         self._refund(known.held)
-        if self._cancelled:
-            self._cancelled -= 1
 
     def _refund(self, count: int) -> None:
         """Content has left the connection."""
@@ -465,10 +475,9 @@ class Session:
         return Received(stream, message, len(payload) if kind is FrameType.FILES else 0)
 
     def _closed_by_peer(self, stream: int, known: Stream, kind: FrameType) -> None:
-        cancelled = self._cancelled
         self._close(stream)
         if kind is FrameType.RESET and self.role is Role.SERVER and not known.replies:
-            self._cancelled = cancelled + 1
+            self._cancelled += 1
             if self._cancelled > MAX_CANCELLED:
                 raise CorruptedResponse("it begins and cancels operations without end")
 
