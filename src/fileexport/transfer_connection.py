@@ -203,6 +203,9 @@ class TransferConnection(protocol.Protocol):
         self._lost = True
         self._house.lobby.leave(self.peer, self)
         try:
+            for stream in tuple(self.working.values()):
+                if not stream.outlives:
+                    stream.give_up(PeerGone())
             # What has come of an upload need not come again.
             self._feed_gathered()
             self._go_on(is_last=True)

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from fileexport.errors import JobCancelled, PeerGone
 from fileexport.transfer_output import LEAST, Output, Pace
 from fileexport.wire.frames import Data
-from fileexport.wire.messages import End, Files, Message, Offer, Open
+from fileexport.wire.messages import End, Files, Message, Offer, Open, Write
 from fileexport.wire.session import Received, Session
 from fileexport.wire.zstd import MAX_CONTENT
 
@@ -56,6 +56,7 @@ class Stream:
         self._size = self._kept = 0
         #: Calls of the operation that have not ended, each for content or for what must come before it.
         self._working = 0
+        self._is_packed = False
         self._end: End | None = None
         self._awaited: Deferred[End] | None = None
         self._waits: set[Deferred[Any]] = set()
@@ -173,6 +174,15 @@ class Stream:
             self.pace.begin(now)
         return self._consumer is not None and self._end is None and self.pace.is_over(now)
 
+    @property
+    def outlives(self) -> bool:
+        """Whether what the client has sent is still of use where its connection breaks.
+
+        Nobody works for one that is gone on what nobody can continue, nor on megabytes packed into nothing.
+        """
+        operation = self.operation
+        return isinstance(operation, Write) and operation.source is not None and not self._is_packed
+
     def content(self, found: Data | Received, size: int, now: float) -> None:
         """Content came, which takes `size` bytes of credit; `hand_over` brings it to the operation."""
         if self.gone is not None or self._consumer is None:
@@ -183,6 +193,7 @@ class Stream:
             self.pace.moved(size, now)
             # What is compressed keeps little, and is much work.
             self._kept += KEPT + (MAX_CONTENT if found.compressed and found.first else size)
+            self._is_packed |= found.compressed
             self._came.append(found)
         elif isinstance(found.message, Files):
             # However small: they are committed, and hold nothing then.
