@@ -6,6 +6,7 @@ speak, until when, and what becomes of operations when a connection ends.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, NamedTuple, Protocol
@@ -203,9 +204,8 @@ class TransferConnection(protocol.Protocol):
         self._lost = True
         self._house.lobby.leave(self.peer, self)
         try:
-            for stream in tuple(self.working.values()):
-                if not stream.outlives:
-                    stream.give_up(PeerGone())
+            for stream in [stream for stream in self.working.values() if not stream.outlives]:
+                stream.give_up(PeerGone())
             # What has come of an upload need not come again.
             self._feed_gathered()
             self._go_on(is_last=True)
@@ -370,6 +370,10 @@ class TransferConnection(protocol.Protocol):
         self._give_all_up()
         transport.loseConnection()
 
+    @property
+    def _outlives(self) -> bool:
+        return any(stream.outlives for stream in self.working.values())
+
     def _give_all_up(self) -> None:
         # What has just come counts too.
         self._hand_over()
@@ -390,6 +394,10 @@ class TransferConnection(protocol.Protocol):
                 self.abort()
             return
         self.check_token()
+        if self._held and not self._outlives and hung_up(self.transport):
+            # Who is not read from is not heard to leave.
+            self.abort()
+            return
         if self._output.expire(now):
             self._log.info("{peer} took next to nothing for too long", peer=self.peer)
             self.abort()
@@ -471,3 +479,13 @@ def _(message: m.GoAway, connection: TransferConnection, event: Received) -> Non
 def _host_of(address: IAddress) -> str:
     """The address for limits and logs; those of UNIX sockets have none."""
     return str(getattr(address, "host", "unix"))
+
+
+def hung_up(transport: Any) -> bool:
+    """Whether the other end has closed, also while what it sent before is not read (Linux)."""
+    fileno = getattr(transport, "fileno", None)
+    if fileno is None or (descriptor := fileno()) < 0:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return bool(poll.poll(0))
