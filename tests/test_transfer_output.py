@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from fileexport.pools import Pool
 from fileexport.proofs import ClientProof, auth_message
 from fileexport.tokens import TokenTable
 from fileexport.transfer_desk import Limits
-from fileexport.transfer_output import Output
+from fileexport.transfer_output import Output, hung_up
 from fileexport.transfer_protocol import TransferFactory
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
@@ -335,3 +336,17 @@ class FrameTests(SynchronousTestCase):
         self.patch(os, "sendfile", lambda *args: 1)
         self.send()
         self.assertFalse(self.output.expire(self.clock.seconds()))
+
+
+class HungUpTests(SynchronousTestCase):
+    """Whether the other end has closed."""
+
+    def test_unread(self) -> None:
+        """It is known while what came before has not been read; what is no socket is never gone."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        theirs.sendall(b"unread")
+        self.assertFalse(hung_up(ours))
+        theirs.close()
+        self.assertTrue(hung_up(ours))
+        self.assertFalse(hung_up(object()))

@@ -6,7 +6,6 @@ speak, until when, and what becomes of operations when a connection ends.
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable
 from functools import singledispatch
 from typing import Any, NamedTuple, Protocol
@@ -37,7 +36,7 @@ from fileexport.tokens import Principal, TokenTable
 from fileexport.transfer_access import ACCESS_TIME, WRONG_TIME, Authentication, Lobby, Shares, binding_of
 from fileexport.transfer_desk import Desk
 from fileexport.transfer_operations import carry_out, words_for
-from fileexport.transfer_output import Output
+from fileexport.transfer_output import Output, hung_up
 from fileexport.transfer_streams import Cancelled, Stream
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
@@ -479,13 +478,3 @@ def _(message: m.GoAway, connection: TransferConnection, event: Received) -> Non
 def _host_of(address: IAddress) -> str:
     """The address for limits and logs; those of UNIX sockets have none."""
     return str(getattr(address, "host", "unix"))
-
-
-def hung_up(transport: Any) -> bool:
-    """Whether the other end has closed, also while what it sent before is not read (Linux)."""
-    fileno = getattr(transport, "fileno", None)
-    if fileno is None or (descriptor := fileno()) < 0:
-        return False
-    poll = select.poll()
-    poll.register(descriptor, select.POLLRDHUP)
-    return bool(poll.poll(0))

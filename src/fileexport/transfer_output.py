@@ -8,6 +8,7 @@ a header and the end of its content nothing else may be written: `Output` sees t
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -406,3 +407,13 @@ class Output:
 
 def _changed() -> ChangedWhileRead:
     return ChangedWhileRead("the file became shorter while it was sent")
+
+
+def hung_up(transport: Any) -> bool:
+    """Whether the other end has closed, also while what it sent before is not read (Linux)."""
+    fileno = getattr(transport, "fileno", None)
+    if fileno is None or (descriptor := fileno()) < 0:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return bool(poll.poll(0))
