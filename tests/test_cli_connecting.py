@@ -358,6 +358,13 @@ class CompletionTests(CliCase):
             self.assertIn("_FILEEXPORT_COMPLETE", self.done("completion", shell).stdout)
         self.assertEqual(self.run_command("completion", "csh").exit_code, 2)
 
+    def test_local_names(self) -> None:
+        """Where a local path goes, the shell is told to complete names of files."""
+        for typed in ("upload hu", "download a hu", "verify hu", "list --ca-file hu", "run hu"):
+            words = {"COMP_WORDS": f"fileexport {typed}", "COMP_CWORD": str(len(typed.split()))}
+            done = self.run_command(_FILEEXPORT_COMPLETE="bash_complete", **words)
+            self.assertEqual(done.stdout, "file,hu\n", typed)
+
     def test_bash(self) -> None:
         """bash reads its script, and completes commands and options with it."""
         bash = shutil.which("bash")

@@ -303,6 +303,10 @@ class VerifyTests(CliCase):
             (base / "l").symlink_to("a")
         result = self.run_command("verify", "tree", self.remote)
         self.assertEqual((result.exit_code, result.stderr), (9, "Left out: tree/l: it is a link\n"))
+        # On one side only, as an upload leaves them.
+        (self.there / "l").unlink()
+        again = self.run_command("verify", "tree", self.remote)
+        self.assertEqual((again.exit_code, again.stderr), (result.exit_code, result.stderr))
 
     def test_missing(self) -> None:
         """What is not there is 4."""

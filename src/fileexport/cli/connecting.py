@@ -73,7 +73,12 @@ _OPTIONS = (
     click.option("--hostname", metavar="HOST", help="The server [FILEEXPORT_HOSTNAME]."),
     click.option("--port", metavar="PORT", help=f"Its port [FILEEXPORT_PORT; {PORT}]."),
     click.option("--public-key", metavar="PIN", help="Its key's sha256/…; TLS [FILEEXPORT_PUBLIC_KEY]."),
-    click.option("--ca-file", metavar="FILE", help="Its authority's certificate; TLS [FILEEXPORT_CA_FILE]."),
+    click.option(
+        "--ca-file",
+        type=click.Path(),
+        metavar="FILE",
+        help="Its authority's certificate; TLS [FILEEXPORT_CA_FILE].",
+    ),
     click.option("--tls/--no-tls", default=None, help="With TLS, or surely without [FILEEXPORT_TLS]."),
     click.option(
         *("-t", "--timeout"),

@@ -28,7 +28,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             command = _option(option)(command)
     command = click.argument("token", metavar="[TOKEN]", required=False, callback=_check_token)(command)
     command = click.argument("transfer_port", metavar="[PORT]", required=False, callback=_check_port)(command)
-    return click.argument("directory", metavar="DIR")(command)
+    return click.argument("directory", type=click.Path(), metavar="DIR")(command)
 
 
 def _check_port(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -43,7 +43,9 @@ def _moving(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("-p", "--progress", is_flag=True, help="Show bytes, rate and time that is left."),
         click.option("-r", "--recursive", is_flag=True, help="Directories with all that lies in them."),
-        click.argument("paths", nargs=-1, required=True, metavar="SOURCE... [DESTINATION]"),
+        click.argument(
+            "paths", type=click.Path(), nargs=-1, required=True, metavar="SOURCE... [DESTINATION]"
+        ),
     ):
         command = option(command)
     return command

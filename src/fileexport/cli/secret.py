@@ -38,7 +38,13 @@ def hash_token() -> None:
 
 
 @click.command()
-@click.option("--out", default="fileexport.pem", metavar="FILE", help="The file, never an existing one.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    default="fileexport.pem",
+    metavar="FILE",
+    help="The file, never an existing one.",
+)
 def generate_keys(out: str) -> None:
     """Write a private key with its certificate to a new file of mode 0600; print the key's pin."""
     public_key, private_key = make_keys()

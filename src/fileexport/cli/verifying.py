@@ -17,7 +17,7 @@ _PIECE = 1 << 20
 
 
 @click.command()
-@click.argument("local")
+@click.argument("local", type=click.Path())
 @click.argument("remote")
 @client_command
 def verify(session: Session, local: str, remote: str) -> None:
@@ -40,7 +40,7 @@ def verify(session: Session, local: str, remote: str) -> None:
         for item in there.below(theirs, _everywhere, comparison.unreadable):
             comparison.pair(local_items.pop(item.path, None), item)
         for item in local_items.values():
-            comparison.differs("only here", item.path)
+            comparison.alone("only here", item)
     else:
         comparison.pair(ours, theirs)
     for found in session.client.hashes(remote, timeout=session.timeout):
@@ -63,13 +63,23 @@ class _Comparison:
     def pair(self, ours: Item | None, theirs: Item) -> None:
         """An entry of the server, and what is here under its path."""
         if ours is None:
-            self.differs("only there", theirs.path)
+            self.alone("only there", theirs)
         elif ours.kind != theirs.kind:
             self.differs(f"a {ours.kind} here, a {theirs.kind} there", theirs.path)
         elif ours.kind == "file":
             self._expected[theirs.path] = ours.place
         elif ours.kind != "directory":
-            self._output.left_out(ours.place, f"it is {'a link' if ours.kind == 'link' else 'no file'}")
+            self._left_out(ours)
+
+    def alone(self, where: str, item: Item) -> None:
+        """An entry of one side only. A transfer leaves links out: one of those is no difference."""
+        if item.kind in ("file", "directory"):
+            self.differs(where, item.path)
+        else:
+            self._left_out(item)
+
+    def _left_out(self, item: Item) -> None:
+        self._output.left_out(item.place, f"it is {'a link' if item.kind == 'link' else 'no file'}")
 
     def contents(self, path: str, size: int, digest: bytes) -> None:
         """The server's hash of a file."""
@@ -90,7 +100,7 @@ class _Comparison:
         """Name a difference."""
         self._output.totals["different"] += 1
         self._output.action("differ", path, message=how)
-        self._output.line(f"{how}: {path or 'the contents'}")
+        self._output.line(f"{how}: {path or self._output.subject}")
 
     def unreadable(self, path: str, error: OSError) -> None:
         """A directory here cannot be read."""
