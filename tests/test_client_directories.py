@@ -84,7 +84,7 @@ class DirectoryCase(SynchronousTestCase):
     """A directory here."""
 
     def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * 5)
+        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
         self.here = Path(self.mktemp())
         self.here.mkdir()
 

@@ -52,7 +52,7 @@ class DownloadCase(SynchronousTestCase):
     """A directory here, and a server that is closed at the end."""
 
     def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * 5)
+        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
         self.here = Path(self.mktemp())
         self.here.mkdir()
 
@@ -189,7 +189,7 @@ class CutTests(DownloadCase):
             seen.extend(data)
             return True
 
-        with self.server(cut_after(LARGE, 2 * MIB), *[gone] * 5, rest).client() as client:
+        with self.server(cut_after(LARGE, 2 * MIB), *[gone] * len(chunks.BACKOFF), rest).client() as client:
             self.assertRaises(ConnectionError, client.download_file, "/a", self.here)
             self.assertEqual(self.names(), [".fileexport"])
             self.assertTrue(client.download_file("/a", self.here, process_chunk=process))
@@ -215,7 +215,7 @@ class CutTests(DownloadCase):
         server = self.server(cut_after(SMALL, 0))
         with server.client() as client:
             self.assertRaises(ConnectionError, client.download_file, "/a", self.here)
-        self.assertEqual(server.connections, 6)
+        self.assertEqual(server.connections, 1 + len(chunks.BACKOFF))
         self.assertEqual(self.names(), [])
 
 

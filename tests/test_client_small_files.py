@@ -34,7 +34,7 @@ class SmallCase(SynchronousTestCase):
     """A directory of files here, and a server that is closed at the end."""
 
     def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * 5)
+        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
         self.here = Path(self.mktemp())
         self.here.mkdir()
         self.got: dict[str, bytes] = {}

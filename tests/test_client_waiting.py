@@ -40,7 +40,7 @@ class WaitingCase(SynchronousTestCase):
     """A clock, a directory, and servers that are closed at the end."""
 
     def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * 5)
+        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
         self.clock = Clock()
         self.patch(connection, "time", self.clock)
         self.here = Path(self.mktemp())
