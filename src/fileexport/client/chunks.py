@@ -14,8 +14,8 @@ MIN_CHUNK, MAX_CHUNK = 512, 1 << 20
 DEFAULT_CHUNK = 64 << 10
 #: Bytes between two reports of progress.
 _REPORT_EVERY = 1 << 20
-#: Seconds before the next try after a cut; one more cut without progress is the end. Together half a minute: a
-#: daemon restarts, and a laptop changes its network, in less.
+#: Seconds before the next try after a cut; one more cut without progress is the end. Together half a minute:
+#: a daemon restarts, and a laptop changes its network, in less.
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 #: `process_chunk(chunk_data, remaining_bytes, file_size, file_name)`; False cancels.
