@@ -195,13 +195,6 @@ class FrameReader:
             self._kept = bytearray()
             raise
 
-    def finish(self) -> None:
-        """Say that nothing more will come. Raises `CorruptedResponse` in the midst of preface or frame."""
-        self._check_usable()
-        if self._preface_left or self._head is not None or self._kept or self._fed:
-            self._error = "the connection ended in the midst of a frame"
-            self._check_usable()
-
     def _check_usable(self) -> None:
         if self._error is not None:
             raise CorruptedResponse(self._error)
