@@ -15,7 +15,7 @@ from fileexport.errors import AuthenticationError, CorruptedResponse
 from fileexport.keys import generate_keys
 from fileexport.wire import messages as m
 from fileexport.wire.frames import ALPN, PREFACE
-from tests.client_server import TOKEN, Peer, ScriptedServer
+from tests.client_server import TOKEN, ClientOptions, Peer, Script, ScriptedServer
 
 
 def serve(peer: Peer) -> None:
@@ -128,7 +128,8 @@ class SecurityTests(SynchronousTestCase):
         server = ScriptedServer(serve)
         self.addCleanup(server.close)
         for file in (none, bad, self.here):
-            for options in ({"ca_file": file}, {"client_certificate": file}):
+            both: tuple[ClientOptions, ...] = ({"ca_file": file}, {"client_certificate": file})
+            for options in both:
                 with server.client(**options) as client:
                     error = self.assertRaises(ValueError, client.list_files, "/")
                 self.assertIn(str(file), str(error))
@@ -138,9 +139,9 @@ class SecurityTests(SynchronousTestCase):
 class ProofTests(SynchronousTestCase):
     """The token is proved by both sides."""
 
-    def server(self, script: object, raw: bool = True) -> ScriptedServer:
+    def server(self, script: Script, raw: bool = True) -> ScriptedServer:
         """A server with one script."""
-        server = ScriptedServer(script, raw=raw)  # type: ignore[arg-type]
+        server = ScriptedServer(script, raw=raw)
         self.addCleanup(server.close)
         return server
 
@@ -187,7 +188,7 @@ class ProofTests(SynchronousTestCase):
                 said.extend(data)
                 receive(data)
 
-            session.receive = noted  # type: ignore[method-assign, assignment]
+            self.patch(session, "receive", noted)
             peer.let_in()
             serve(peer)
 
@@ -250,6 +251,6 @@ class PlainTests(SynchronousTestCase):
         self.assertRaises(ValueError, Security, public_key=pin, tls=False)
         self.assertRaises(ValueError, Security, public_key=pin, ca_file="x")
         self.assertRaises(ValueError, Security, ca_file="x", tls=False)
-        for bad in ("", "sha256/", pin[:-1], pin.removeprefix("sha256/")):
+        for bad in ("", "sha256/", pin[:-1], pin.removeprefix("sha256/"), pin[:-2] + "B="):
             self.assertRaises(ValueError, Security, public_key=bad)
         self.assertTrue(Security(public_key=pin).is_encrypted)

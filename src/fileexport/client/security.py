@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Callable
-
-_PIN = re.compile(r"sha256/[A-Za-z0-9+/]{43}=")
 
 
 class Secured(NamedTuple):
@@ -46,8 +43,10 @@ class Security:
     client_certificate: str | None = None
 
     def __post_init__(self) -> None:
-        if self.public_key is not None and not _PIN.fullmatch(self.public_key):
-            raise ValueError("a public key is 'sha256/' and 44 characters of base64")
+        if self.public_key is not None:
+            from fileexport.keys import read_pin
+
+            read_pin(self.public_key)
         if self.public_key is not None and self.ca_file is not None:
             raise ValueError("either public_key or ca_file: with a pin no authority is asked")
         if self.tls is False and self._wants_tls:
@@ -121,19 +120,14 @@ class Security:
             raise
 
     def _binding(self, secured: ssl.SSLSocket) -> bytes:
-        import ssl
-
-        from fileexport.keys import pin_of
+        from fileexport.keys import pin_of_certificate
         from fileexport.proofs import end_point_binding
 
         certificate = secured.getpeercert(binary_form=True)
         if certificate is None:
             raise AuthenticationError("the server shows no certificate")
         try:
-            if (
-                self.public_key is not None
-                and pin_of(ssl.DER_cert_to_PEM_cert(certificate)) != self.public_key
-            ):
+            if self.public_key is not None and pin_of_certificate(certificate) != self.public_key:
                 raise AuthenticationError("the server's key is not the one that public_key names")
             return end_point_binding(certificate)
         except ValueError:
