@@ -7,11 +7,15 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from pathlib import Path
+from typing import NoReturn, TypedDict, TypeVar, Unpack
 
 from blake3 import blake3
+from twisted.trial.unittest import SynchronousTestCase
 
+from fileexport.client import chunks
 from fileexport.client.blocking import Client
+from fileexport.errors import ChangedWhileRead
 from fileexport.proofs import ServerProof, auth_message, end_point_binding
 from fileexport.token_file import parse_token_file
 from fileexport.wire import messages as m
@@ -21,6 +25,17 @@ from fileexport.wire.streams import Role
 
 TOKEN = "fex1_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA000000"
 Told = TypeVar("Told", bound=m.Message)
+#: What a callback raises, kinds that the client raises itself among them.
+RAISED = (ZeroDivisionError, KeyboardInterrupt, ConnectionError, FileNotFoundError, ChangedWhileRead)
+
+
+def raising(kind: type[BaseException]) -> Callable[..., NoReturn]:
+    """A callback that raises this."""
+
+    def process(*_: object) -> NoReturn:
+        raise kind
+
+    return process
 
 
 class Peer:
@@ -122,6 +137,28 @@ class Peer:
 Script = Callable[[Peer], None]
 
 
+class ServerOptions(TypedDict, total=False):
+    """How a server differs from others."""
+
+    raw: bool
+    offer: m.Offer
+    features: Sequence[str]
+    tls: ssl.SSLContext
+    certificate: bytes
+
+
+class ClientOptions(TypedDict, total=False):
+    """How a client differs from others."""
+
+    token: str | None
+    timeout: float
+    public_key: str
+    ca_file: Path
+    tls: bool
+    compression: bool
+    client_certificate: Path
+
+
 class ScriptedServer:
     """Carries out one script for each connection, the last one for all further ones; in threads of its own.
 
@@ -153,9 +190,10 @@ class ScriptedServer:
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._acceptor.start()
 
-    def client(self, **options: object) -> Client:
+    def client(self, **options: Unpack[ClientOptions]) -> Client:
         """A client for it."""
-        return Client("127.0.0.1", self.port, **{"token": TOKEN, "timeout": 20_000, **options})  # type: ignore[arg-type]
+        wanted: ClientOptions = {"token": TOKEN, "timeout": 20_000, **options}
+        return Client("127.0.0.1", self.port, **wanted)
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -198,3 +236,18 @@ class ScriptedServer:
             thread.join()
         if self._errors:
             raise self._errors[0]
+
+
+class ServerCase(SynchronousTestCase):
+    """A directory, and servers that are closed at the end; nobody waits before trying again."""
+
+    def setUp(self) -> None:
+        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
+        self.here = Path(self.mktemp())
+        self.here.mkdir()
+
+    def server(self, *scripts: Script, **options: Unpack[ServerOptions]) -> ScriptedServer:
+        """A server with these scripts."""
+        server = ScriptedServer(*scripts, **options)
+        self.addCleanup(server.close)
+        return server

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 
 from blake3 import blake3
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,7 +26,7 @@ from fileexport.errors import (
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 from fileexport.wire.frames import FrameType, header
-from tests.client_server import Peer, Script, ScriptedServer
+from tests.client_server import Peer, Script, ServerCase
 
 ENTRIES = [
     m.Entry(RelPath(("a",)), "file", 5, 1_999_999_999),
@@ -48,17 +50,7 @@ def answering(*answers: m.Message) -> Script:
     return script
 
 
-class ClientCase(SynchronousTestCase):
-    """Servers that are closed at the end."""
-
-    def server(self, *scripts: Script) -> ScriptedServer:
-        """A server with these scripts."""
-        server = ScriptedServer(*scripts)
-        self.addCleanup(server.close)
-        return server
-
-
-class LookingTests(ClientCase):
+class LookingTests(ServerCase):
     """What the server has."""
 
     def test_list_files(self) -> None:
@@ -83,7 +75,8 @@ class LookingTests(ClientCase):
             self.assertEqual(next(entries).path, "a")
             self.assertEqual(len(client.list_files("/")), 3)
             self.assertEqual(next(entries).path, "d")
-            entries.close()  # type: ignore[attr-defined]
+            assert isinstance(entries, Generator)
+            entries.close()
             self.assertEqual(len(client.list_files("/")), 3)
 
     def test_stat(self) -> None:
@@ -127,7 +120,7 @@ class LookingTests(ClientCase):
             self.assertRaises(ValueError, client.job, "j", 61)
 
 
-class ChangingTests(ClientCase):
+class ChangingTests(ServerCase):
     """What the client asks for."""
 
     def test_operations(self) -> None:
@@ -231,7 +224,7 @@ class ChangingTests(ClientCase):
         self.assertEqual(made, ["/a", "/a/b"])
 
 
-class AfterwardsTests(ClientCase):
+class AfterwardsTests(ServerCase):
     """After each error the same client carries out the next call."""
 
     def test_refusals(self) -> None:
@@ -273,7 +266,7 @@ class AfterwardsTests(ClientCase):
             self.assertEqual(client.list_files("/"), {})
 
     def test_no_answer(self) -> None:
-        """No answer within the time-out is a `TimeoutError`, pings or not; the next call is carried out."""
+        """No answer in time is a `TimeoutError` that names the path, pings or not; the next call is made."""
 
         def silent(peer: Peer) -> None:
             peer.hear(m.List)
@@ -283,7 +276,8 @@ class AfterwardsTests(ClientCase):
 
         server = self.server(silent, answering(m.End()))
         with server.client() as client:
-            self.assertRaises(TimeoutError, client.list_files, "/", 50)
+            error = self.assertRaises(TimeoutError, client.list_files, "/d", 50)
+            self.assertEqual(str(error), f"[Errno {errno.ETIMEDOUT}] no answer within 0.05 s: '/d'")
             self.assertEqual(client.list_files("/"), {})
 
     def test_endless_listing(self) -> None:
@@ -315,7 +309,7 @@ class AfterwardsTests(ClientCase):
             self.assertRaises(CorruptedResponse, client.jobs, 1)
 
 
-class ConnectionTests(ClientCase):
+class ConnectionTests(ServerCase):
     """Connections that go, and when something is asked again."""
 
     def test_idle_connection_died(self) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from blake3 import blake3
-from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.client import chunks
 from fileexport.client.blocking import Client
+from fileexport.disk.batches import Batch
 from fileexport.errors import CorruptedResponse, DestinationNotFound, SourceNotFound
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
-from tests.client_server import Peer, Script, ScriptedServer
+from tests.client_server import Peer, Script, ServerCase
 
 LARGE = bytes(70_000)
 
@@ -70,34 +70,45 @@ class Tree:
 
     def entries(self, above: str) -> list[m.Entry]:
         """A listing."""
-        children = {path: "directory" for path in self.directories - {"/"}} | dict.fromkeys(
-            self.files, "file"
-        )
         return [
-            m.Entry(RelPath((os.path.basename(path),)), kind, len(self.files.get(path, b"")), 7)  # type: ignore[arg-type]
-            for path, kind in sorted(children.items())
+            m.Entry(
+                RelPath((os.path.basename(path),)),
+                "file" if path in self.files else "directory",
+                len(self.files.get(path, b"")),
+                7,
+            )
+            for path in sorted(self.directories - {"/"} | self.files.keys())
             if os.path.dirname(path) == above
         ]
 
 
-class DirectoryCase(SynchronousTestCase):
+class DirectoryCase(ServerCase):
     """A directory here."""
-
-    def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
-        self.here = Path(self.mktemp())
-        self.here.mkdir()
 
     def client(self, script: Script) -> Client:
         """A client of a server with this script."""
-        server = ScriptedServer(script)
-        self.addCleanup(server.close)
-        return server.client()
+        return self.server(script).client()
 
     def content(self) -> dict[str, bytes]:
         """All files here."""
         found = (path for path in self.here.rglob("*") if path.is_file())
         return {"/" + str(path.relative_to(self.here)): path.read_bytes() for path in found}
+
+
+class DiskTests(DirectoryCase):
+    """What the system says of open files."""
+
+    def test_full_disk(self) -> None:
+        """A full disk here is said of the small file that was to come."""
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(Batch, "add", full)
+        error = self.assertRaises(
+            OSError, self.client(Tree({"/d/a": b"a"})).download_directory, "/d", self.here
+        )
+        self.assertEqual((error.errno, error.filename), (errno.ENOSPC, str(self.here / "d" / "a")))
 
 
 class UploadTests(DirectoryCase):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from pathlib import Path
 
 from blake3 import blake3
-from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.client import chunks
+from fileexport.disk.partials import Partial
 from fileexport.errors import ChangedWhileRead, CorruptedResponse, DestinationNotFound, SourceNotFound
 from fileexport.wire import messages as m
 from fileexport.wire.frames import COMPRESSED, FrameType, header
-from tests.client_server import Peer, Script, ScriptedServer
+from tests.client_server import RAISED, Peer, Script, ServerCase, raising
 
 MIB = 1 << 20
 SMALL = bytes(range(256)) * 4 + b"and 28 bytes more than that."
@@ -48,19 +48,8 @@ def honest(content: bytes) -> Script:
     return script
 
 
-class DownloadCase(SynchronousTestCase):
-    """A directory here, and a server that is closed at the end."""
-
-    def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
-        self.here = Path(self.mktemp())
-        self.here.mkdir()
-
-    def server(self, *scripts: Script, raw: bool = False) -> ScriptedServer:
-        """A server with these scripts."""
-        server = ScriptedServer(*scripts, raw=raw)
-        self.addCleanup(server.close)
-        return server
+class DownloadCase(ServerCase):
+    """A directory here."""
 
     def names(self) -> list[str]:
         """What is in the directory."""
@@ -74,8 +63,8 @@ class ChunkTests(DownloadCase):
         """1,052 bytes with chunks of 512 are three calls, whose remaining bytes include the chunk in hand."""
         calls: list[tuple[bytes, int, int, str]] = []
 
-        def process(*call: object) -> bool:
-            calls.append(call)  # type: ignore[arg-type]
+        def process(*call: *tuple[bytes, int, int, str]) -> bool:
+            calls.append(call)
             return True
 
         with self.server(honest(SMALL)).client() as client:
@@ -107,22 +96,24 @@ class ChunkTests(DownloadCase):
 
     def test_exceptions(self) -> None:
         """What the callback raises comes out, nothing is left, and the client goes on."""
-        for kind in (
-            ZeroDivisionError,
-            KeyboardInterrupt,
-            ConnectionError,
-            FileNotFoundError,
-            ChangedWhileRead,
-        ):
-
-            def process(*_: object, kind: type[BaseException] = kind) -> bool:
-                raise kind
-
+        for kind in RAISED:
             with self.server(honest(LARGE)).client() as client:
-                self.assertRaises(kind, client.download_file, "/a", self.here, process_chunk=process)
+                self.assertRaises(kind, client.download_file, "/a", self.here, process_chunk=raising(kind))
                 self.assertEqual(self.names(), [])
                 self.assertTrue(client.download_file("/a", self.here))
             os.unlink(self.here / "a")
+
+    def test_full_disk(self) -> None:
+        """A full disk here is said of the file that was to come, and nothing of it is left."""
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        self.patch(Partial, "write", full)
+        with self.server(honest(SMALL)).client() as client:
+            error = self.assertRaises(OSError, client.download_file, "/a", self.here)
+        self.assertEqual((error.errno, error.filename), (errno.ENOSPC, str(self.here / "a")))
+        self.assertEqual(self.names(), [])
 
     def test_chunk_sizes(self) -> None:
         """A chunk size outside 512 bytes to 1 MiB is refused before anything is asked."""

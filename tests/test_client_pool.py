@@ -7,23 +7,11 @@ import os
 import threading
 from collections.abc import Callable
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
-from tests.client_server import Peer, Script, ScriptedServer
+from tests.client_server import Peer, ServerCase
 
 ENTRIES = [m.Entry(RelPath((name,)), "file", 5, 9) for name in "ab"]
-
-
-class PoolCase(SynchronousTestCase):
-    """Servers that are closed at the end."""
-
-    def server(self, *scripts: Script) -> ScriptedServer:
-        """A server with these scripts."""
-        server = ScriptedServer(*scripts)
-        self.addCleanup(server.close)
-        return server
 
 
 def listing(peer: Peer) -> None:
@@ -34,7 +22,7 @@ def listing(peer: Peer) -> None:
         peer.say(m.End(), stream)
 
 
-class CloseTests(PoolCase):
+class CloseTests(ServerCase):
     """`close`."""
 
     def test_in_use(self) -> None:
@@ -52,10 +40,11 @@ class CloseTests(PoolCase):
         client.close()
 
 
-class ForkTests(PoolCase):
+class ForkTests(ServerCase):
     """Processes that share a client by a fork."""
 
     def setUp(self) -> None:
+        super().setUp()
         self.go_on = threading.Event()
         self.told: list[object] = []
 

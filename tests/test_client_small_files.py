@@ -6,11 +6,10 @@ import os
 import resource
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Unpack
 
 from blake3 import blake3
-from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.client import chunks
 from fileexport.client.blocking import Client
 from fileexport.client.names import LocalFile, Outcome
 from fileexport.errors import (
@@ -22,7 +21,7 @@ from fileexport.errors import (
 )
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
-from tests.client_server import Peer, Script, ScriptedServer
+from tests.client_server import Peer, Script, ServerCase, ServerOptions
 
 
 def small(path: str, content: bytes, digest: bytes | None = None) -> m.SmallFile:
@@ -30,20 +29,16 @@ def small(path: str, content: bytes, digest: bytes | None = None) -> m.SmallFile
     return m.SmallFile(RelPath(path.split("/")), 7, digest or blake3(content).digest(), content)
 
 
-class SmallCase(SynchronousTestCase):
-    """A directory of files here, and a server that is closed at the end."""
+class SmallCase(ServerCase):
+    """A directory of files here."""
 
     def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
-        self.here = Path(self.mktemp())
-        self.here.mkdir()
+        super().setUp()
         self.got: dict[str, bytes] = {}
 
-    def client(self, *scripts: Script, **options: object) -> Client:
+    def client(self, *scripts: Script, **options: Unpack[ServerOptions]) -> Client:
         """A client of a server with these scripts."""
-        server = ScriptedServer(*scripts, **options)  # type: ignore[arg-type]
-        self.addCleanup(server.close)
-        return server.client()
+        return self.server(*scripts, **options).client()
 
     def local(self, name: str, content: bytes | None = None, size: int | None = None) -> LocalFile:
         """A file here, written where content is given; it belongs to ``s/NAME`` there."""
@@ -198,8 +193,7 @@ class UploadTests(SmallCase):
             self.take_all(peer)
 
         files = [self.local(name, b"x") for name in "abc"]
-        server = ScriptedServer(script)
-        self.addCleanup(server.close)
+        server = self.server(script)
         outcomes = list(server.client().upload_small(files, "/d"))
         self.assertEqual(sorted(one.file.path for one in outcomes), ["s/a", "s/b", "s/c"])
         self.assertEqual((failures(outcomes), server.connections), ({}, 1))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from queue import SimpleQueue
 
 import msgspec
 from blake3 import blake3
-from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.client import chunks
 from fileexport.errors import (
@@ -23,7 +21,7 @@ from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
 from fileexport.wire.session import DEFAULT_OFFER
-from tests.client_server import Peer, Script, ScriptedServer
+from tests.client_server import RAISED, Peer, ServerCase, raising
 
 MIB = 1 << 20
 SMALL = bytes(range(256)) * 4 + b"and 28 bytes more than that."
@@ -61,22 +59,14 @@ class Receiver:
         peer.say(end, stream)
 
 
-class UploadCase(SynchronousTestCase):
-    """Files here, and a server that is closed at the end."""
+class UploadCase(ServerCase):
+    """Files here."""
 
     def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
-        self.here = Path(self.mktemp())
-        self.here.mkdir()
+        super().setUp()
         self.small, self.large = self.here / "small", self.here / "large"
         self.small.write_bytes(SMALL)
         self.large.write_bytes(LARGE)
-
-    def server(self, *scripts: Script, **options: object) -> ScriptedServer:
-        """A server with these scripts."""
-        server = ScriptedServer(*scripts, **options)  # type: ignore[arg-type]
-        self.addCleanup(server.close)
-        return server
 
 
 class WholeTests(UploadCase):
@@ -190,20 +180,10 @@ class CancelTests(UploadCase):
             told.put(found.message)
             peer.next()
 
-        for kind in (
-            ZeroDivisionError,
-            KeyboardInterrupt,
-            ConnectionError,
-            FileNotFoundError,
-            ChangedWhileRead,
-        ):
-
-            def process(*_: object, kind: type[BaseException] = kind) -> bool:
-                raise kind
-
+        for kind in RAISED:
             server = self.server(script)
             with server.client() as client:
-                self.assertRaises(kind, client.upload_file, self.large, "/", process_chunk=process)
+                self.assertRaises(kind, client.upload_file, self.large, "/", process_chunk=raising(kind))
                 self.assertEqual(told.get(timeout=20), m.Reset())
 
     def test_interrupted(self) -> None:

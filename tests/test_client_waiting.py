@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import errno
 import time
-from pathlib import Path
 
 from blake3 import blake3
-from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.client import chunks, connection
+from fileexport.client import connection
 from fileexport.client.connection import Wait, dial
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
-from tests.client_server import Peer, Script, ScriptedServer
+from tests.client_server import Peer, ServerCase
 
 MIB = 1 << 20
 CONTENT = blake3(b"seed").digest(length=4 * MIB + 5)
@@ -36,21 +34,13 @@ class Clock:
         self._ahead += TIMEOUT
 
 
-class WaitingCase(SynchronousTestCase):
-    """A clock, a directory, and servers that are closed at the end."""
+class WaitingCase(ServerCase):
+    """A clock that the client goes by."""
 
     def setUp(self) -> None:
-        self.patch(chunks, "BACKOFF", (0.0,) * len(chunks.BACKOFF))
+        super().setUp()
         self.clock = Clock()
         self.patch(connection, "time", self.clock)
-        self.here = Path(self.mktemp())
-        self.here.mkdir()
-
-    def server(self, *scripts: Script) -> ScriptedServer:
-        """A server with these scripts."""
-        server = ScriptedServer(*scripts)
-        self.addCleanup(server.close)
-        return server
 
 
 class SlowCallerTests(WaitingCase):

@@ -122,7 +122,7 @@ def sentence_of(kind: type[BaseException]) -> str:
 class ErrorRow(NamedTuple):
     """One kind of error in every language that the project speaks."""
 
-    kind: type[BaseException]
+    kind: type[Exception]
     wire: int
     http: HTTPStatus
     exit: int
@@ -134,9 +134,7 @@ class ErrorRow(NamedTuple):
         return self.kind.__name__
 
 
-def _row(
-    kind: type[BaseException], wire: int, http: HTTPStatus, exit_code: int, sentence: str = ""
-) -> ErrorRow:
+def _row(kind: type[Exception], wire: int, http: HTTPStatus, exit_code: int, sentence: str = "") -> ErrorRow:
     return ErrorRow(kind, wire, http, exit_code, sentence or sentence_of(kind))
 
 

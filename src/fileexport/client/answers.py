@@ -50,11 +50,9 @@ def error_of(code: int, words: str, path: str | None = None) -> Exception:
     if row is None or code == 0:
         return UnexpectedError(message)
     number = _NUMBERS.get(row.kind)
-    if number is not None:
-        return row.kind(number, message, *((path,) if path is not None else ()))  # type: ignore[return-value]
-    error = row.kind(message)
-    assert isinstance(error, Exception)
-    return error
+    if number is None:
+        return row.kind(message)
+    return row.kind(number, message, *((path,) if path is not None else ()))
 
 
 def error_of_reset(reset: m.Reset, path: str | None = None) -> Exception:
@@ -68,6 +66,12 @@ def error_of_reset(reset: m.Reset, path: str | None = None) -> Exception:
         error.holder = None if reset.holder is None else plain_text(reset.holder)
         error.since = reset.since
     return error
+
+
+def name_file(error: OSError, path: str) -> None:
+    """Have an error name the file `path`: the system names none where it speaks of one that is open."""
+    if error.errno is not None and error.filename is None:
+        error.filename = path
 
 
 def not_found(kind: type[FileNotFoundError], path: str) -> FileNotFoundError:

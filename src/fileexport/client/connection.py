@@ -51,7 +51,8 @@ _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 class Wait:
     """How long an answer may take. It begins when the answer is asked for, and again with each progress.
 
-    Raises ValueError for milliseconds that are none, or more than `MAX_TIMEOUT`.
+    `path` is what its `TimeoutError` names. Raises ValueError for milliseconds that are none, or more than
+    `MAX_TIMEOUT`.
     """
 
     def __init__(self, milliseconds: float | None = None, extra: float = 0) -> None:
@@ -59,6 +60,7 @@ class Wait:
         if not 0 < chosen <= MAX_TIMEOUT:
             raise ValueError(f"a time-out is a number of milliseconds, above 0 and up to {MAX_TIMEOUT}")
         self._seconds = chosen / 1000 + extra
+        self.path: str | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -69,7 +71,8 @@ class Wait:
         """Seconds that are left; raises `TimeoutError` where none are."""
         left = self._end - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"no answer within {self._seconds:g} s")
+            words = f"no answer within {self._seconds:g} s"
+            raise TimeoutError(errno.ETIMEDOUT, words, *(() if self.path is None else (self.path,)))
         return left
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from fileexport.client.answers import error_of_reset, no_directory, not_found
+from fileexport.client.answers import error_of_reset, name_file, no_directory, not_found
 from fileexport.client.chunks import Manner
 from fileexport.client.connection import Connection, Wait
 from fileexport.client.downloading import Destination, download
@@ -146,6 +146,8 @@ def _not_small(outcomes: Iterator[Outcome]) -> Iterator[LocalFile]:
         if isinstance(outcome.error, ValueError):
             yield outcome.file
         elif outcome.error is not None:
+            if isinstance(outcome.error, OSError):
+                name_file(outcome.error, outcome.file.local)
             raise outcome.error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from fileexport.client.answers import Stalled, not_found
+from fileexport.client.answers import Stalled, name_file, not_found
 from fileexport.client.chunks import CallerRaised, Chunks, Manner, Retries
 from fileexport.client.listings import grower
 from fileexport.client.operation import Operation
@@ -156,6 +156,9 @@ class _Download:
         except (ConnectionError, TimeoutError, KeyboardInterrupt):
             if self._partial is not None and not (self._chunks is not None and self._chunks.stopped):
                 self._partial.suspend()
+            raise
+        except OSError as error:
+            name_file(error, self._destination.spelled(self._path))
             raise
         finally:
             self._forget()

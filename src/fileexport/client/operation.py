@@ -26,7 +26,7 @@ class Operation:
         self.session = connection.session
         self.wait = wait
         self.is_over = False
-        self._path = connection.path = path
+        self._path = connection.path = wait.path = path
         self._first: Data | m.Message | None = None
         #: Bytes of FILES that the caller has in hand.
         self._owed = 0

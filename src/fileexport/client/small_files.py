@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -207,7 +208,7 @@ def _read_again(descriptor: int) -> tuple[bytes, os.stat_result]:
     """A file that is not what it was when it was listed: as it is now, if it holds still."""
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode):
-        raise PermissionError("not a regular file")
+        raise PermissionError(errno.EACCES, "not a regular file")
     if before.st_size > m.MAX_INLINE:
         raise ValueError(_TOO_LARGE)
     content = os.pread(descriptor, m.MAX_INLINE + 1, 0)

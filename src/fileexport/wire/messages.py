@@ -401,6 +401,7 @@ def _spell(value: Any) -> bytes:
     """A path for the wire: its names as bytes with slashes between them; the root is empty."""
     if isinstance(value, RelPath):
         return os.fsencode("/".join(value.parts))
+    # By which msgspec is told that this is no value of ours either.
     raise NotImplementedError(type(value).__name__)
 
 
