@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def left(root: Path) -> list[Path]:
     return [path for staging in root.rglob(RESERVED) for path in staging.iterdir()]
 
 
-class Scenario:
+class Scenario(ABC):
     """One operation. `before` and `after` are the trees it leads from and to, `between` what it passes.
 
     `held` files stay in staging after a recovery: a living writer has them. `flushes`: what was unlinked is
@@ -141,19 +142,19 @@ class Scenario:
             calls.armed = True
         return jail
 
+    @abstractmethod
     def run(self, jail: Jail) -> str:
         """Do it, and return what its caller would be told."""
-        raise NotImplementedError
 
+    @abstractmethod
     def told(self) -> str:
         """What the caller must be told if it is done now and nothing goes wrong."""
-        raise NotImplementedError
 
     def truth(self, told: str) -> str:
         """What the caller had to be told, when a part of it may have been left out."""
         return told
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027  # Few scenarios have others.
         """End what others did meanwhile."""
 
     def recover(self) -> int:

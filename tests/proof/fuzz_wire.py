@@ -58,7 +58,6 @@ def frames(data: bytes) -> None:
                 else:
                     assert len(event.payload) <= limits.control
                     assert RULES[event.type].place.admits(event.stream)
-        reader.finish()
 
 
 def messages(data: bytes) -> None:

@@ -72,6 +72,7 @@ def _without_end(make: Callable[[Liar, int], object]) -> Answer:
 def _trickle(liar: Liar, stream: int, asked: m.Open) -> None:
     for byte in frame(FrameType.END, stream, msgspec.msgpack.encode({"later": "x" * 500})):
         liar.raw(bytes([byte]))
+        # The lie itself: less than a time-out allows between two bytes, and never a whole frame.
         time.sleep(PAUSE)
 
 

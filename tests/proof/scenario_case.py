@@ -5,6 +5,7 @@ Import the module, not its class: trial runs the tests of every class that a tes
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,16 +36,16 @@ from tests.proof.transfer_scenarios import (
 )
 
 
-class ScenarioCase(SynchronousTestCase):
+class ScenarioCase(SynchronousTestCase, ABC):
     """Lets `check` loose on every scenario, each with its files below `root`, which is not there yet."""
 
     def setUp(self) -> None:
         self.root = Path(self.mktemp()) / "root"
         self.root.parent.mkdir(parents=True)
 
+    @abstractmethod
     def check(self, kind: type[Scenario]) -> None:
         """Let it go wrong in every way and look; raises `failureException` that names scenario and call."""
-        raise NotImplementedError
 
     def test_create(self) -> None:
         """A new file is there whole, or not at all."""

@@ -12,11 +12,12 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.proof.asking import Answer, Incomplete, ask, everything, parse, request
-from tests.proof.bad_proxy import BadProxy, Fault, Kind, Way
+from tests.proof.bad_proxy import BadProxy, Fault, Kind
 from tests.proof.broken_peers import DOWNLOADS, LARGE, PeerCase
 from tests.proof.counts import SOAK, Tally
 from tests.proof.daemon import PATIENCE
 from tests.proof.hasty import LONGEST
+from tests.proof.proxy import Way
 
 #: Places at which each download is cut, for each way of cutting it.
 CUTS = 60 if SOAK else 5

@@ -14,12 +14,13 @@ from contextlib import ExitStack
 from threading import Event
 
 from tests.proof.asking import ask, request
-from tests.proof.bad_proxy import BadProxy, Fault, Kind, Way
+from tests.proof.bad_proxy import BadProxy, Fault, Kind
 from tests.proof.broken_peers import PeerCase
 from tests.proof.counts import SOAK
 from tests.proof.daemon import PATIENCE
 from tests.proof.hasty import LONGEST
 from tests.proof.process import descriptors, say
+from tests.proof.proxy import Way
 
 #: Slow peers of each kind.
 EACH = 60 if SOAK else 6

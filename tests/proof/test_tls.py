@@ -15,11 +15,12 @@ from twisted.trial.unittest import SkipTest
 from fileexport.keys import generate_keys, pin_of
 from tests.proof import daemon as proof_daemon
 from tests.proof.asking import Kept, any_certificate, ask
-from tests.proof.bad_proxy import BadProxy, Way
+from tests.proof.bad_proxy import BadProxy
 from tests.proof.commands import DaemonCase, eventually
 from tests.proof.counts import SOAK
 from tests.proof.daemon import PATIENCE, Daemon
 from tests.proof.process import MIB, say
+from tests.proof.proxy import Way
 
 #: What the large file is full of, and its length.
 MARKER = b"<this must never be seen on the wire>"

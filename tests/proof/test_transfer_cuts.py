@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from fileexport.client import uploading
 from fileexport.client.names import LocalFile, Outcome
-from tests.proof.bad_proxy import Way
 from tests.proof.commands import eventually
 from tests.proof.counts import SOAK, Tally
 from tests.proof.cut_proxy import Cut, CutProxy, How
 from tests.proof.process import KIB, MIB, say
+from tests.proof.proxy import Way
 from tests.proof.transfer_case import TransferCase, content
 
 #: Bytes of each file, places at which each direction is cut, and programs that are killed each way.

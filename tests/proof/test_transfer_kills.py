@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import count, cycle, islice
 from pathlib import Path
@@ -27,7 +28,7 @@ WITHIN = 0.5
 _tally = Tally("daemons killed during uploads")
 
 
-class Uploader:
+class Uploader(ABC):
     """Uploads files of new names until `over`, whatever happens; remembers what was acknowledged."""
 
     def __init__(self, case: TransferCase, port: int, over: threading.Event) -> None:
@@ -53,9 +54,9 @@ class Uploader:
                 self.died = error
                 return
 
+    @abstractmethod
     def upload(self, client: Client) -> None:
         """Upload until something fails, or it is over."""
-        raise NotImplementedError
 
 
 class BigUploader(Uploader):

@@ -23,6 +23,7 @@ from fileexport.wire import messages as m
 from fileexport.wire.frames import PREFACE, FrameType, frame
 from fileexport.wire.session import DEFAULT_OFFER
 from tests.proof.asking import any_certificate
+from tests.proof.commands import eventually
 from tests.proof.counts import SOAK
 from tests.proof.daemon import PATIENCE
 from tests.proof.process import MIB, descriptors, forget_peak, peak, resting, say
@@ -167,9 +168,7 @@ class StrangersTests(TransferCase):
         for address, kind in islice(wanted, STRANGERS):
             self.stranger(address, kind)
         begun = time.monotonic()
-        while descriptors(self.guarded.pid) > most:
-            self.assertLess(time.monotonic() - begun, PATIENCE, "they stay")
-            time.sleep(0.05)
+        eventually("the strangers are gone", lambda: descriptors(self.guarded.pid) <= most)
         took = time.monotonic() - begun
         self.stack.pop_all().close()
         return took

@@ -21,18 +21,7 @@ class TerminalCase(TransferCase):
 
     def setUp(self) -> None:
         super().setUp()
-        words = (
-            FILEEXPORT,
-            "run",
-            str(self.root),
-            "0",
-            self.token,
-            "--state",
-            str(self.base / "state"),
-            "-p",
-            "0",
-        )
-        self.first = Command(self.root, *words)
+        self.first = self.terminal_daemon()
         self.first.__enter__()
         self.addCleanup(self.first.kill)
         self.terminal = self.environ(self.first.transfer_port)

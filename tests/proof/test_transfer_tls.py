@@ -10,9 +10,9 @@ import trustme
 from fileexport.errors import AuthenticationError
 from fileexport.keys import generate_keys, pin_of
 from fileexport.wire.frames import HEADER_SIZE, LARGEST, PREFACE, Frame, FrameReader, FrameType
-from tests.proof.bad_proxy import Way
 from tests.proof.cut_proxy import CutProxy
 from tests.proof.process import MIB
+from tests.proof.proxy import Way
 from tests.proof.tls_ends import TlsEnd
 from tests.proof.transfer_case import TransferCase, content
 

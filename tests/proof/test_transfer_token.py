@@ -18,11 +18,11 @@ from fileexport.tokens import MIN_TOKEN, generate_token, hash_token
 from fileexport.wire import messages as m
 from fileexport.wire.session import Received, Session
 from fileexport.wire.streams import Role
-from tests.proof.bad_proxy import Way
-from tests.proof.commands import FILEEXPORT, Command, eventually
+from tests.proof.commands import eventually
 from tests.proof.cut_proxy import Cut, CutProxy, How
 from tests.proof.daemon import PATIENCE
 from tests.proof.process import KIB, MIB
+from tests.proof.proxy import Way
 from tests.proof.transfer_case import TransferCase
 
 #: Makes a proof of the message.
@@ -232,18 +232,7 @@ class ArgumentTests(TransferCase):
 
     def test_warning(self) -> None:
         """The daemon says that the process list shows it, and does not say it itself."""
-        words = (
-            FILEEXPORT,
-            "run",
-            str(self.root),
-            "0",
-            self.token,
-            "--state",
-            f"{self.root}.state",
-            "-p",
-            "0",
-        )
-        with Command(self.root, *words) as daemon:
+        with self.terminal_daemon() as daemon:
             with self.client(daemon.transfer_port) as client:
                 self.assertEqual(client.list_files("/"), {})
             daemon.expect("process list")

@@ -14,7 +14,7 @@ from blake3 import blake3
 from fileexport import Client
 from fileexport.tokens import generate_token
 from tests.proof import daemon as proof_daemon
-from tests.proof.commands import FILEEXPORT, DaemonCase
+from tests.proof.commands import FILEEXPORT, Command, DaemonCase
 from tests.proof.daemon import PATIENCE, Daemon
 from tests.proof.process import MIB
 
@@ -69,6 +69,12 @@ class TransferCase(DaemonCase):
         daemon.__enter__()
         self.addCleanup(daemon.kill)
         return daemon
+
+    def terminal_daemon(self) -> Command:
+        """`fileexport run` with the token on its command line, not started yet."""
+        state = f"{self.root}.state"
+        words = (FILEEXPORT, "run", str(self.root), "0", self.token, "--state", state, "-p", "0")
+        return Command(self.root, *words)
 
     def client(self, port: int, **options: Any) -> Client:
         """A client with the token until the test is over."""
