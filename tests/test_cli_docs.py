@@ -62,9 +62,11 @@ class CommandPageTests(SynchronousTestCase):
     def test_variables(self) -> None:
         """The table of variables is the one of the options that have one."""
         rows = table(PAGE, "| variable | option | |")
+        command = main.get_command(click.Context(main), "list")
+        assert command is not None
         options = {
             parameter.opts[0]: parameter.help or ""
-            for parameter in main.get_command(click.Context(main), "list").params  # type: ignore[union-attr]
+            for parameter in command.params
             if isinstance(parameter, click.Option)
         }
         for variable, spelled, _ in rows:

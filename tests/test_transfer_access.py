@@ -20,7 +20,7 @@ from fileexport.transfer_access import (
     binding_of,
 )
 from fileexport.wire import messages as m
-from tests.transfer_peer import NONCE, TOKEN, Peer, TransferCase, code, path
+from tests.transfer_peer import NONCE, TOKEN, Peer, TransferCase, code, expect, path
 
 TRANSCRIPT = bytes(32)
 
@@ -36,8 +36,8 @@ class AuthenticationTests(SynchronousTestCase):
     def proof_of(self, token: str, binding: bytes | None = None) -> m.Proof:
         """The proof of a client that has just been challenged."""
         client = ClientProof(token)
-        name = "none" if binding is None else "tls-server-end-point"
-        challenge = self.access.begin(m.Auth(client.id, NONCE, name), TRANSCRIPT, binding)  # type: ignore[arg-type]
+        auth = m.Auth(client.id, NONCE, "none" if binding is None else "tls-server-end-point")
+        challenge = self.access.begin(auth, TRANSCRIPT, binding)
         assert challenge is not None
         message = auth_message(TRANSCRIPT, client.id, NONCE, challenge.nonce, binding or b"")
         return m.Proof(client.proof(message))
@@ -146,7 +146,7 @@ class LetInTests(TransferCase):
     def test_rights(self) -> None:
         """The client is told what its token may do."""
         self.let(Right.READ)
-        self.assertEqual(self.client().got[-1][1].rights, ["read"])  # type: ignore[union-attr]
+        self.assertEqual(expect(m.Welcome, self.client().got[-1][1]).rights, ["read"])
 
     def test_wrong(self) -> None:
         """A wrong token is answered after a while; after three tries the connection ends."""
@@ -211,8 +211,7 @@ class LetInTests(TransferCase):
         """Before a token is proved there is no operation."""
         peer = self.connect()
         peer.raw(m.encode(m.Stat(path("")), 1))
-        goodbye = peer.got[-1][1]
-        assert isinstance(goodbye, m.GoAway)
+        goodbye = expect(m.GoAway, peer.got[-1][1])
         self.assertEqual(goodbye.code, code(CorruptedResponse))
         self.assertTrue(peer.is_closed)
         self.assertEqual(self.done, [])

@@ -21,7 +21,7 @@ from fileexport.transfer_operations import batches
 from fileexport.wire import messages as m
 from fileexport.wire.session import DEFAULT_OFFER
 from fileexport.wire.zstd import Shrinker
-from tests.transfer_peer import Peer, TransferCase, code, path
+from tests.transfer_peer import Peer, TransferCase, code, expect, path
 
 MIB = 1 << 20
 
@@ -73,14 +73,14 @@ class LookTests(OperationCase):
         """The paths of a listing."""
         *batches, end = self.peer.ask(operation)
         self.assertEqual(end, m.End())
-        return [str(entry.path) for batch in batches for entry in batch.entries]  # type: ignore[union-attr]
+        return [str(entry.path) for batch in batches for entry in expect(m.Entries, batch).entries]
 
     def test_many(self) -> None:
         """A long listing comes in batches that a frame holds."""
         for number in range(m.MAX_BATCH + 1):
             (self.root / f"{number:04}").touch()
         *found, end = self.peer.ask(m.List(path("")))
-        self.assertEqual([len(batch.entries) for batch in found], [m.MAX_BATCH, 1])  # type: ignore[union-attr]
+        self.assertEqual([len(expect(m.Entries, batch).entries) for batch in found], [m.MAX_BATCH, 1])
 
     def test_small_frames(self) -> None:
         """A client that takes only small frames gets small batches."""
@@ -112,8 +112,8 @@ class ReadTests(OperationCase):
     def read(self, peer: Peer | None = None, **more: Any) -> tuple[m.Content, bytes, m.End]:
         """What reading the file `a` gives."""
         first, *pieces, end = (peer or self.peer).ask(m.Read(path("a"), **more))
-        assert isinstance(first, m.Content) and isinstance(end, m.End), (first, end)
-        return first, b"".join(pieces), end  # type: ignore[arg-type]
+        content = b"".join(expect(bytes, piece) for piece in pieces)
+        return expect(m.Content, first), content, expect(m.End, end)
 
     def test_whole(self) -> None:
         """A file comes with its size and time first, and its hash at the end."""
@@ -193,9 +193,8 @@ class ReadTests(OperationCase):
                 ]
             ),
         )
-        assert isinstance(outcome, m.Outcome)
         self.assertEqual(
-            [(failure.index, failure.code) for failure in outcome.failed],
+            [(failure.index, failure.code) for failure in expect(m.Outcome, outcome).failed],
             [(1, code(FileNotFoundError)), (3, code(IsADirectoryError)), (4, code(ValueError))],
         )
         self.assertEqual(end, m.End())
@@ -209,7 +208,7 @@ class ReadTests(OperationCase):
         *frames, end = peer.ask(m.ReadFiles([path(name) for name in names]))
         self.assertEqual(end, m.End())
         self.assertEqual(
-            [str(file.path)[1:] for frame in frames for file in frame.files],  # type: ignore[union-attr]
+            [str(file.path)[1:] for frame in frames for file in expect(m.Files, frame).files],
             names,
         )
 
@@ -313,9 +312,8 @@ class WriteTests(OperationCase):
         self.peer.end(stream)
         done, failed, end = self.peer.said(stream)
         self.assertEqual(done, m.Outcome(committed=[m.Range(0, 1), m.Range(2, 1)]))
-        assert isinstance(failed, m.Outcome)
         self.assertEqual(
-            [(failure.index, failure.code) for failure in failed.failed],
+            [(failure.index, failure.code) for failure in expect(m.Outcome, failed).failed],
             [(1, code(FileExistsError)), (3, code(DestinationNotFound)), (4, code(ChangedWhileRead))],
         )
         self.assertEqual(end, m.End())
@@ -362,12 +360,10 @@ class JobTests(OperationCase):
         """A job makes an archive beside the path, and its owner sees how it ends."""
         self.file("d/a")
         made, end = self.peer.ask(m.Compress(path("d"), "zip"))
-        assert isinstance(made, m.Jobs)
-        (job,) = made.jobs
+        (job,) = expect(m.Jobs, made).jobs
         self.assertEqual((job.path, job.target), (path("d"), path("d.zip")))
         for operation in (m.GetJob(job.id, 5), m.ListJobs(), m.CancelJob(job.id)):
-            found = self.peer.ask(operation)[0]
-            assert isinstance(found, m.Jobs)
+            found = expect(m.Jobs, self.peer.ask(operation)[0])
             self.assertEqual([(one.id, one.state) for one in found.jobs], [(job.id, "done")])
         self.assertTrue((self.root / "d.zip").exists())
         self.assertReset(self.peer.ask(m.Compress(path("no"))), FileNotFoundError)
@@ -375,7 +371,7 @@ class JobTests(OperationCase):
     def test_others(self) -> None:
         """Jobs of others do not exist, but for an admin."""
         self.file("d/a")
-        job = self.peer.ask(m.Compress(path("d")))[0].jobs[0].id  # type: ignore[union-attr]
+        job = expect(m.Jobs, self.peer.ask(m.Compress(path("d")))[0]).jobs[0].id
         self.let(Right.READ | Right.WRITE, "/d")
         other = self.client()
         for operation in (m.GetJob(job), m.CancelJob(job)):

@@ -34,6 +34,7 @@ from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
 from fileexport.wire.session import DEFAULT_OFFER, Session
 from fileexport.wire.streams import Role
+from tests.rooms import Rooms
 from tests.session_pair import GREETING, Pair
 from tests.test_transfer_protocol import DEFAULT_OFFER_FIELDS
 from tests.transfer_peer import NONCE, TOKEN, code, path
@@ -119,13 +120,15 @@ class SendfileTests(TestCase):
         core: Any = reactor
         self.pool = Pool(core, "test", 16, 1024)
         self.pool.start()
+        rooms = Rooms(Clock(), self.jail, self.pool)
+        self.addCleanup(rooms.close)
         self.factory = TransferFactory(
             core,
             Exports(self.jail),
             lambda: TokenTable.of(TOKEN, "alice", "here"),
             self.pool,
             self.pool,
-            None,  # type: ignore[arg-type]
+            rooms,
             now=core.seconds,
             record=lambda done: None,
             limits=Limits(),

@@ -17,7 +17,7 @@ from fileexport.wire import messages as m
 from fileexport.wire.frames import PREFACE
 from fileexport.wire.session import DEFAULT_OFFER
 from tests.test_lanes import Later
-from tests.transfer_peer import Peer, TransferCase, Wire, code, path
+from tests.transfer_peer import Peer, TransferCase, Wire, code, expect, path
 
 MIB = 1 << 20
 
@@ -71,7 +71,7 @@ class ConversationTests(TransferCase):
         peer.ask(m.Stat(path("b")))
         written, missing = self.done
         self.assertEqual(
-            (written.operation.path, written.who, written.length, written.error),  # type: ignore[attr-defined]
+            (expect(m.Write, written.operation).path, written.who, written.length, written.error),
             (path("a"), "alice", 5, None),
         )
         self.assertIsInstance(missing.error, FileNotFoundError)
@@ -158,7 +158,7 @@ class CancelTests(TransferCase):
         """Whoever waits for a job and cancels is not waited for."""
         peer = self.client()
         (self.root / "d").mkdir()
-        job = peer.ask(m.Compress(path("d")))[0].jobs[0]  # type: ignore[union-attr]
+        job = expect(m.Jobs, peer.ask(m.Compress(path("d")))[0]).jobs[0]
         peer.ask(m.GetJob(job.id, 60))
         self.assertEqual(peer.server.working, {})
 
@@ -316,8 +316,7 @@ class EndTests(TransferCase):
         peer = self.client()
         peer.begin(m.Write(path("a"), 1000, 0))
         peer.raw(b"\0\0\0\0\x7f\0\0\0\0\0\0\0")
-        last = peer.got[-1][1]
-        assert isinstance(last, m.GoAway)
+        last = expect(m.GoAway, peer.got[-1][1])
         self.assertEqual(last.code, code(CorruptedResponse))
         self.clock.advance(1)
         self.clock.pump([1.0] * int(LINGER_TIME))

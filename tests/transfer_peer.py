@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 from twisted.internet.address import IPv4Address
@@ -25,11 +25,12 @@ from fileexport.transfer_desk import Limits
 from fileexport.transfer_protocol import TransferFactory
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
-from fileexport.wire.session import DEFAULT_OFFER, Event, Received, Session, State
+from fileexport.wire.session import DEFAULT_OFFER, Event, Session, State
 from fileexport.wire.streams import Role
 from tests.helpers import Immediate
 from tests.rooms import Rooms
 
+Found = TypeVar("Found", bound=m.Message | bytes)
 TOKEN = generate_token()
 NONCE = bytes(range(32))
 
@@ -42,6 +43,12 @@ def path(text: str) -> RelPath:
 def code(kind: type[BaseException]) -> int:
     """The code of an exception on the wire."""
     return next(row.wire for row in ERRORS if row.kind is kind)
+
+
+def expect(kind: type[Found], what: object) -> Found:
+    """What a server said, which must be of this kind."""
+    assert isinstance(what, kind), f"{what} instead of {kind.__name__}"
+    return what
 
 
 class Core(MemoryReactorClock):
@@ -111,13 +118,9 @@ class Peer:
                 self.got.append((event.stream, self._partial))
                 self._partial = b""
         elif not isinstance(event.message, m.MoreCredit):
-            self.got.append(event)  # type: ignore[arg-type]
-            self._consumed(event)
-
-    def _consumed(self, event: Received) -> None:
-        self.got[-1] = event.stream, event.message
-        if event.size:
-            self.session.consumed(event.stream, event.size)
+            self.got.append((event.stream, event.message))
+            if event.size:
+                self.session.consumed(event.stream, event.size)
 
     def lose(self) -> None:
         """Lose the connection."""
@@ -138,8 +141,7 @@ class Peer:
         proof = ClientProof(token)
         self.session.send(m.Auth(proof.id, NONCE))
         self.turn()
-        challenge = self.got[-1][1]
-        assert isinstance(challenge, m.Challenge)
+        challenge = expect(m.Challenge, self.got[-1][1])
         message = auth_message(self.session.transcript, proof.id, NONCE, challenge.nonce, b"")
         self.session.send(m.Proof(proof.proof(message)))
         self.turn()
@@ -242,8 +244,6 @@ class TransferCase(SynchronousTestCase):
 
     def assertReset(self, said: list[Any], kind: type[BaseException]) -> m.Reset:
         """The last word on a stream was RESET with the code of this exception."""
-        last = said[-1] if said else None
-        self.assertIsInstance(last, m.Reset)
-        assert isinstance(last, m.Reset)
+        last = expect(m.Reset, said[-1] if said else None)
         self.assertEqual(last.code, code(kind), last.message)
         return last
