@@ -51,6 +51,7 @@ SAMPLES: dict[FrameType, m.Message] = {
         *(m.Auth(ID, DIGEST), m.Challenge(DIGEST), m.Proof(DIGEST), m.Welcome(DIGEST, []), m.Refused(1)),
         *(m.Ping(b"1"), m.Pong(b"1"), m.GoAway(9), m.MoreCredit(1)),
         *(m.Stat(PATH), m.Removed(1), m.Files([FILE]), m.End(), m.Reset()),
+        m.Copy([m.CopyRange(0, 0, 9)]),
     )
 }
 

@@ -28,7 +28,7 @@ CLIENT_NONCE, SERVER_NONCE = b"\x22" * 32, b"\x33" * 32
 OTHER = "another-token-with-enough-characters"
 WHEN = 1_795_000_000_123_456_789
 TEXT = b"The quick brown fox jumps over the lazy dog.\n"
-FILE, FOLDER = RelPath(["docs", "fox.txt"]), RelPath(["docs"])
+FILE, FOLDER, MISSING = RelPath(["docs", "fox.txt"]), RelPath(["docs"]), RelPath(["missing"])
 DECOY = bytes(range(32))
 
 
@@ -156,6 +156,62 @@ def resumed() -> Talk:
     return talk
 
 
+def synchronised() -> Talk:
+    """A manifest, chunks, an upload that takes most of its content from an old version, and steps."""
+    talk = Talk()
+    talk.prove()
+    talk.say(talk.client, m.Manifest(FOLDER))
+    lines: list[m.Line] = [
+        ("fox.txt", "f", len(TEXT), WHEN, 0o644, ""),
+        ("old", "l", 0, WHEN, 0o777, "fox.txt"),
+    ]
+    top = m.Top(WHEN, 0o755, True)
+    talk.say(talk.server, m.ManifestPart([m.folder_of(RelPath(), lines)], top), 1)
+    talk.say(talk.server, m.End(), 1)
+    talk.say(talk.client, m.HashFiles([FILE]))
+    talk.say(talk.server, m.Hashes([m.FileHash(FILE, len(TEXT), digest(TEXT))]), 2)
+    talk.say(talk.server, m.End(), 2)
+    talk.say(talk.client, m.GetChunks(FILE, 512))
+    talk.say(talk.server, m.Chunks(b"version 1", [m.ChunkRow(len(TEXT), digest(TEXT))]), 3)
+    talk.say(talk.server, m.End(len(TEXT)), 3)
+    new = TEXT[:20] + b"cat" + TEXT[19:] + TEXT[:4]
+    bases = [m.Base(FILE, b"version 1")]
+    talk.say(talk.client, m.Write(FILE, len(new), WHEN + 1, True, b"inode 6", 0o600, bases))
+    talk.say(talk.server, m.Ready(offset=10), 4)
+    talk.say(talk.client, m.Copy([m.CopyRange(0, 10, 10)]), 4)
+    talk.data(talk.client, 4, b"cat")
+    talk.say(talk.client, m.Copy([m.CopyRange(0, 19, len(TEXT) - 19), m.CopyRange(0, 0, 4)]), 4)
+    talk.say(talk.client, m.End(len(new), digest(new)), 4)
+    talk.say(talk.server, m.End(len(new), digest(new)), 4)
+    talk.say(talk.client, m.Read(FILE, version=b"version 2", ranges=[m.Span(20, 3), m.Span(0, 4)]))
+    talk.say(talk.server, m.Content(len(new), WHEN + 1, b"version 2", mode=0o600), 5)
+    talk.data(talk.server, 5, new[20:23] + new[:4])
+    talk.say(talk.server, m.End(len(new)), 5)
+    link = RelPath(["docs", "old"])
+    steps: list[m.AnyStep] = [
+        m.LinkStep(link, b"../a", True),
+        m.RemoveStep(MISSING),
+        m.SetStep(FOLDER, WHEN, 0o755),
+    ]
+    talk.say(talk.client, m.Change(steps))
+    failed = [m.Failure(1, 1, "there is no such file or directory")]
+    talk.say(talk.server, m.Outcome([m.Range(0, 1), m.Range(2, 1)], failed), 6)
+    talk.say(talk.server, m.End(), 6)
+    talk.leave()
+    return talk
+
+
+def copy_without_bases() -> Talk:
+    """COPY where no base was named breaks the protocol."""
+    talk = Talk()
+    talk.prove()
+    talk.say(talk.client, m.Write(FILE, len(TEXT), WHEN))
+    talk.client._outbox.append(m.encode(m.Copy([m.CopyRange(0, 0, 1)]), 1))
+    talk.carry()
+    assert talk.server.state is State.BROKEN
+    return talk
+
+
 def errors() -> Talk:
     """Errors end their streams, and the connection goes on."""
     talk = Talk()
@@ -216,6 +272,8 @@ CONVERSATIONS: dict[str, Callable[[], Talk]] = {
     "a wrong token, then the right one": wrong_token,
     "a broken protocol": broken,
     "three wrong tokens": wrong_tokens,
+    "a synchronisation": synchronised,
+    "COPY without bases": copy_without_bases,
 }
 
 
@@ -241,9 +299,11 @@ class ConversationTests(SynchronousTestCase):
     def test_endings(self) -> None:
         """Each conversation ends with a server that would close now."""
         for name, make in CONVERSATIONS.items():
-            expected = {"a broken protocol": State.BROKEN, "three wrong tokens": State.CLOSED}.get(
-                name, State.LEAVING
-            )
+            expected = {
+                "a broken protocol": State.BROKEN,
+                "COPY without bases": State.BROKEN,
+                "three wrong tokens": State.CLOSED,
+            }.get(name, State.LEAVING)
             self.assertEqual((make().server.state, make().server.streams), (expected, 0), name)
 
 

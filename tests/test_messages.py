@@ -23,7 +23,15 @@ ALL: tuple[type[m.Message], ...] = (*m.PLAIN, *m.OPERATIONS, *m.REPLIES)
 A, B = RelPath(["a"]), RelPath(["dir", "\udcff b"])
 DIGEST, ID, WHEN = bytes(range(32)), bytes(range(8)), 1_795_000_000_123_456_789
 OFFER = m.Offer(control=1 << 18, data=1 << 20, streams=256, stream_credit=1 << 20, connection_credit=1 << 24)
+FOLDER = m.folder_of(
+    B, [("a", "f", 5, WHEN, 0o644, ""), ("l", "l", 0, -1, 0, "../a"), ("\udcff", "d", 0, 0, 0o755, "")]
+)
 JOB = m.JobRow(id="j1", state="running", path=A, target=RelPath(["a.tgz"]), created=WHEN, bytes_done=5)
+STEPS: list[m.AnyStep] = [
+    *(m.MakeStep(A), m.LinkStep(A, b"../b"), m.LinkStep(B, b"\xff", replace=True)),
+    *(m.MoveStep(A, B), m.MoveStep(A, B, replace=True), m.RemoveStep(A)),
+    *(m.SetStep(A, WHEN, 0o755), m.SetStep(A, mode=0), m.SetStep(B, mtime=-1)),
+]
 #: One message of each kind at least.
 SAMPLES: dict[str, m.Message] = {
     "hello": m.Hello(version=m.VERSION, limits=OFFER, features=["zstd", "unknown"]),
@@ -37,7 +45,8 @@ SAMPLES: dict[str, m.Message] = {
     "goaway, graceful": m.GoAway(last_stream=7),
     "goaway, an error": m.GoAway(last_stream=0, code=13, message="a frame's reserved bytes are not zero"),
     "credit": m.MoreCredit(bytes=65536),
-    "files": m.Files(files=[m.SmallFile(B, -1, DIGEST, b"hello"), m.SmallFile(A, WHEN, DIGEST, b"")]),
+    "files": m.Files(files=[m.SmallFile(B, -1, DIGEST, b"hello"), m.SmallFile(A, WHEN, DIGEST, b"", 0o755)]),
+    "copy": m.Copy(ranges=[m.CopyRange(0, 2**32, 2**20), m.CopyRange(15, 0, 1)]),
     "end": m.End(),
     "end of content": m.End(size=5, digest=DIGEST),
     "reset, cancelled": m.Reset(),
@@ -48,8 +57,10 @@ SAMPLES: dict[str, m.Message] = {
     "make_directory": m.MakeDirectory(A),
     "read": m.Read(A),
     "read, a part": m.Read(A, offset=2**40, length=10, version=b"v1"),
+    "read, some parts": m.Read(A, version=b"v1", ranges=[m.Span(2**40, 10), m.Span(0, 1)]),
     "read_files": m.ReadFiles(paths=[A, B]),
     "write": m.Write(A, size=5, mtime=WHEN, replace=True, source=b"s1"),
+    "write, with bases": m.Write(A, 5, WHEN, mode=0o644, bases=[m.Base(A, b"v1"), m.Base(B)]),
     "write_files": m.WriteFiles(RelPath(), replace=True),
     "remove": m.Remove(A, recursive=True),
     "rename": m.Rename(A, target=B),
@@ -58,13 +69,21 @@ SAMPLES: dict[str, m.Message] = {
     "jobs": m.ListJobs(limit=10),
     "job": m.GetJob(id="j1", wait=60),
     "cancel": m.CancelJob(id="j1"),
+    "manifest": m.Manifest(B),
+    "chunks": m.GetChunks(A, average=32768, fresh=True),
+    "hash_files": m.HashFiles(paths=[A, B], fresh=True),
+    "change": m.Change(steps=STEPS),
     "entries": m.Entries(entries=[m.Entry(B, "file", 2**60, WHEN), m.Entry(A, "directory", 0, 0)]),
-    "content": m.Content(size=5, mtime=WHEN, version=b"v1", offset=2),
+    "content": m.Content(size=5, mtime=WHEN, version=b"v1", offset=2, mode=0o600),
     "ready": m.Ready(offset=4096),
     "outcome": m.Outcome(committed=[m.Range(0, 3), m.Range(4, 1)], failed=[m.Failure(3, 7, "denied")]),
     "hashes": m.Hashes(hashes=[m.FileHash(A, 5, DIGEST)]),
     "removed": m.Removed(count=3),
     "a batch of jobs": m.Jobs(jobs=[JOB]),
+    "a manifest": m.ManifestPart(
+        [FOLDER, m.Folder(A, code=7, message="denied", omitted=2)], m.Top(WHEN, 0o755)
+    ),
+    "a batch of chunks": m.Chunks(version=b"v1", chunks=[m.ChunkRow(2**17, DIGEST), m.ChunkRow(1, DIGEST)]),
 }
 
 
@@ -160,6 +179,24 @@ def too_much(kind: inspect.Type) -> Iterator[Any]:
             raise AssertionError(f"a field without a bound: {kind}")
 
 
+def past_bounds(kind: inspect.Type, whole: Any) -> Iterator[Any]:
+    """A part of a message, with one of its own fields just past a bound."""
+    if isinstance(kind, inspect.ListType):
+        kind = kind.item_type
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    for struct in kinds:
+        if not isinstance(struct, inspect.StructType) or whole is None:
+            continue
+        tag = struct.cls.__struct_config__.tag
+        if tag is not None and whole[0] != tag:
+            continue
+        for index, field in enumerate(fields_of(struct.cls), start=int(tag is not None)):
+            for value in too_much(field.type):
+                changed = whole.copy()
+                changed[index if isinstance(whole, list) else field.name] = value
+                yield changed
+
+
 class RoundTripTests(SynchronousTestCase):
     """What is encoded comes back."""
 
@@ -201,21 +238,17 @@ class BoundTests(SynchronousTestCase):
                         decode(message.frame, bad)
 
     def test_every_bound_of_rows(self) -> None:
-        """The same for the rows of a batch and the limits in HELLO."""
+        """The same for the rows of a batch, for steps and for the limits in HELLO."""
         for message in SAMPLES.values():
             good = msgspec.msgpack.decode(payload_of(message))
             for field in fields_of(type(message)):
                 many = isinstance(field.type, inspect.ListType)
-                part = field.type.item_type if isinstance(field.type, inspect.ListType) else field.type
-                if not (isinstance(part, inspect.StructType) and good.get(field.name)):
-                    continue
-                whole = good[field.name][0] if many else good[field.name]
-                for index, inner in enumerate(fields_of(part.cls)):
-                    for value in too_much(inner.type):
-                        changed = whole.copy()
-                        changed[index if isinstance(whole, list) else inner.name] = value
+                for whole in good.get(field.name, ()) if many else [good.get(field.name)]:
+                    for changed in past_bounds(field.type, whole):
                         bad = {**good, field.name: [changed] if many else changed}
-                        with self.assertRaises(CorruptedResponse, msg=f"{message} {inner.name}"):
+                        with self.assertRaises(
+                            (BadRequestError, CorruptedResponse), msg=f"{message} {changed}"
+                        ):
                             decode(message.frame, msgspec.msgpack.encode(bad))
 
     def test_no_memory_for_claims(self) -> None:
@@ -273,12 +306,17 @@ class TolerantTests(SynchronousTestCase):
             self.assertEqual(decode(message.frame, msgspec.msgpack.encode(value)), message)
 
     def test_longer_rows(self) -> None:
-        """Unknown elements at the end of a row are ignored."""
+        """Unknown elements at the end of a row are ignored; those left out have their defaults."""
         message = SAMPLES["entries"]
         value = msgspec.msgpack.decode(payload_of(message))
         for row in value["entries"]:
             row.append({"new": 1})
         self.assertEqual(decode(FrameType.REPLY, msgspec.msgpack.encode(value)), message)
+        steps = [["make", b"a", {"new": 1}], ["set", b"a"]]
+        change = msgspec.msgpack.encode({"op": "change", "steps": steps})
+        self.assertEqual(decode(FrameType.OPEN, change), m.Change([m.MakeStep(A), m.SetStep(A)]))
+        files = msgspec.msgpack.encode({"files": [[b"a", 0, DIGEST, b""]]})
+        self.assertEqual(decode(FrameType.FILES, files), m.Files([m.SmallFile(A, 0, DIGEST, b"")]))
 
 
 class HostileTests(SynchronousTestCase):
@@ -368,6 +406,21 @@ class HostileTests(SynchronousTestCase):
                 msgspec.msgpack.encode({"reply": "entries", "entries": [[b"..", "file", 0, 0]]}),
             ),
             "a short hash": (FrameType.END, msgspec.msgpack.encode({"digest": b"x" * 31})),
+            "a step that nobody knows": (
+                FrameType.OPEN,
+                msgspec.msgpack.encode({"op": "change", "steps": [["dance", b"a"]]}),
+            ),
+            "no steps": (FrameType.OPEN, msgspec.msgpack.encode({"op": "change", "steps": []})),
+            "a link without a text": (
+                FrameType.OPEN,
+                msgspec.msgpack.encode({"op": "change", "steps": [["link", b"a", b""]]}),
+            ),
+            "a mode with more than permissions": (
+                FrameType.FILES,
+                msgspec.msgpack.encode({"files": [[b"a", 0, DIGEST, b"", 0o4755]]}),
+            ),
+            "a range of nothing": (FrameType.COPY, msgspec.msgpack.encode({"ranges": [[0, 0, 0]]})),
+            "a base that cannot be": (FrameType.COPY, msgspec.msgpack.encode({"ranges": [[16, 0, 1]]})),
             "a negative size": (FrameType.END, msgspec.msgpack.encode({"size": -1})),
         }
         rows = []

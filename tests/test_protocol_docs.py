@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 from msgspec import inspect
+from pyfastcdc.py.constants import MASKS
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport import paths, proofs
 from fileexport.disk.sender import STALL
 from fileexport.errors import ERRORS, FULL_DISK
+from fileexport.sync import chunks
 from fileexport.transfer_access import ACCESS_TIME, TRIES, WRONG_TIME
 from fileexport.transfer_connection import PING_TIME, SILENCE
 from fileexport.transfer_desk import READS
@@ -28,9 +30,12 @@ from tests.test_docs import page, table
 
 PAGE = "docs/protocol.md"
 #: What stands in rows of their own below the messages.
-PARTS = (
+PARTS: tuple[type[msgspec.Struct], ...] = (
     *(messages.Offer, messages.SmallFile, messages.Entry, messages.FileHash),
     *(messages.Range, messages.Failure, messages.JobRow),
+    *(messages.Base, messages.Span, messages.CopyRange, messages.ChunkRow),
+    *(messages.Top, messages.Folder),
+    *messages.STEPS,
 )
 
 
@@ -58,7 +63,8 @@ def spelled(kind: inspect.Type) -> str:
         case inspect.StrType(min_length=least, max_length=most):
             return f"str {span(least, most)}"
         case inspect.ListType(item_type=item, min_length=least, max_length=most):
-            return f"array of {span(least, most)} × {spelled(item)}"
+            one = f"({spelled(item)})" if isinstance(item, inspect.UnionType) else spelled(item)
+            return f"array of {span(least, most)} × {one}"
         case inspect.UnionType(types=types):
             return " or ".join(sorted(map(spelled, types), key="nil".__eq__))
         case inspect.StructType(cls=cls):
@@ -87,7 +93,11 @@ def fields(kind: type[msgspec.Struct]) -> str:
     """The fields of a struct, in their order."""
     found = inspect.type_info(kind)
     assert isinstance(found, inspect.StructType)
-    return "; ".join(f"`{field.encode_name}` {spelled(field.type)}{default(field)}" for field in found.fields)
+    words = [f"`{field.encode_name}` {spelled(field.type)}{default(field)}" for field in found.fields]
+    config = kind.__struct_config__
+    if config.array_like and config.tag is not None:
+        words.insert(0, f'`{config.tag_field}` one of "{config.tag}"')
+    return "; ".join(words)
 
 
 def says(kind: type[msgspec.Struct]) -> str:
@@ -126,8 +136,8 @@ def shapes() -> list[list[str]]:
         many = f"{shape.least} or more" if shape.most == MANY else str(shape.least)
         counts = many if shape.least == shape.most or shape.most == MANY else f"{shape.least} or {shape.most}"
         reply = tag(shape.reply) if shape.reply else "none"
-        content = [kind.name if kind else "none" for kind in (shape.content, shape.answer)]
-        found.append([tag(operation), content[0], reply, counts, content[1]])
+        content = ", ".join(kind.name for kind in shape.content) or "none"
+        found.append([tag(operation), content, reply, counts, shape.answer.name if shape.answer else "none"])
     return found
 
 
@@ -159,6 +169,21 @@ class FrameTests(SynchronousTestCase):
             ],
         )
         self.assertEqual(BEFORE_AUTHENTICATION.data, 0)
+
+    def test_chunks(self) -> None:
+        """The masks of the page are those by which files are cut, and so are its averages."""
+        rows = table(page(PAGE), "| average | narrow | wide |")
+        self.assertEqual(
+            rows,
+            [
+                [str(average), *(f"`{MASKS[average.bit_length() - 1 + step]:#018x}`" for step in (1, -1))]
+                for average in chunks.AVERAGES
+            ],
+        )
+        self.assertIn(f"below {chunks.LEAST} bytes travel whole", re.sub(r"\s+", " ", page(PAGE)))
+        for size, average in ((64 << 20, 65536), (1 << 30, 262144)):
+            found = (chunks.average_for(size - 1), chunks.average_for(size))
+            self.assertEqual(found, (chunks.AVERAGES[chunks.AVERAGES.index(average) - 1], average))
 
     def test_constants(self) -> None:
         """Preface, ALPN, flags and the first optional type are named as they are."""

@@ -19,7 +19,7 @@ from fileexport.wire.session import (
     Session,
     State,
 )
-from fileexport.wire.streams import SHAPES, STREAM, Role, StreamState
+from fileexport.wire.streams import CONTENT, SHAPES, STREAM, Role, StreamState
 from tests.session_pair import (
     DIGEST,
     FILE,
@@ -45,14 +45,16 @@ OPERATIONS: dict[type[m.Message], m.Open] = {
         *(m.List(PATH), m.Stat(PATH), m.MakeFile(PATH), m.MakeDirectory(PATH), m.Read(PATH)),
         *(m.ReadFiles([PATH]), m.Write(PATH, 9, 0), m.WriteFiles(PATH), m.Remove(PATH), m.Rename(PATH, PATH)),
         *(m.Hash(PATH), m.Compress(PATH), m.ListJobs(), m.GetJob("j"), m.CancelJob("j")),
+        *(m.Manifest(PATH), m.GetChunks(PATH, 512), m.HashFiles([PATH]), m.Change([m.MakeStep(PATH)])),
     )
 }
+BASES = [m.Base(PATH)]
 JOB = m.JobRow(id="j", state="done", path=PATH, target=PATH, created=0)
 REPLIES: dict[type[m.Reply], m.Reply] = {
     type(one): one
     for one in (
         *(m.Entries([]), m.Content(9, 0, b"v"), m.Ready(), m.Outcome(), m.Hashes([]), m.Removed(1)),
-        m.Jobs([JOB]),
+        *(m.Jobs([JOB]), m.ManifestPart([m.Folder(PATH)]), m.Chunks(b"v", [])),
     )
 }
 
@@ -63,7 +65,8 @@ ANSWERS: dict[type[m.Message], set[str]] = {
     **{m.MakeFile: {"END"}, m.MakeDirectory: {"END"}, m.Rename: {"END"}},
     **{m.Stat: {"Entries"}, m.Remove: {"Removed"}, m.Read: {"Content"}},
     **{m.Compress: {"Jobs"}, m.GetJob: {"Jobs"}, m.CancelJob: {"Jobs"}},
-    m.ReadFiles: {"Outcome", "FILES", "END"},
+    **{m.ReadFiles: {"Outcome", "FILES", "END"}, m.HashFiles: {"Hashes", "END"}},
+    **{m.Manifest: {"ManifestPart"}, m.GetChunks: {"Chunks"}, m.Change: {"Outcome", "END"}},
 }
 
 
@@ -170,7 +173,7 @@ class TableTests(SynchronousTestCase):
         """Each frame that may stand on stream 1, but OPEN."""
         for reply in REPLIES.values():
             yield type(reply).__name__, m.encode(reply, 1)
-        for kind in (FrameType.DATA, FrameType.FILES, FrameType.END, FrameType.RESET, FrameType.CREDIT):
+        for kind in (*CONTENT, FrameType.END, FrameType.RESET, FrameType.CREDIT):
             yield kind.name, raw(kind, 1)
 
     def situations(self) -> Iterator[tuple[m.Open, m.Message | None, set[tuple[Role, str]]]]:
@@ -181,6 +184,7 @@ class TableTests(SynchronousTestCase):
             yield OPERATIONS[kind], None, always | {(server, word) for word in words}
             if "END" not in words:
                 ending = {"END", "DATA"} if kind is m.Read else {"END"}
+                ending |= words if SHAPES[type(OPERATIONS[kind])].most > 1 else set()
                 (said,) = (reply for reply in REPLIES.values() if type(reply).__name__ in words)
                 yield OPERATIONS[kind], said, always | {(server, word) for word in ending}
         write = always | {(client, "DATA"), (client, "END")}
@@ -188,6 +192,11 @@ class TableTests(SynchronousTestCase):
         yield m.Write(PATH, 9, 0, source=b"s"), None, always | {(server, "Ready")}
         yield m.Write(PATH, 9, 0, source=b"s"), m.Ready(), write
         yield m.Write(PATH, 9, 0), m.End(), always | {(server, "Ready"), (server, "END")}
+        copying = write | {(client, "COPY")}
+        yield m.Write(PATH, 9, 0, bases=BASES), None, copying | {(server, "Ready")}
+        yield m.Write(PATH, 9, 0, source=b"s", bases=BASES), None, always | {(server, "Ready")}
+        yield m.Write(PATH, 9, 0, source=b"s", bases=BASES), m.Ready(), copying
+        yield m.Write(PATH, 9, 0, bases=BASES), m.End(), always | {(server, "Ready"), (server, "END")}
         answer = always | {(server, "Outcome")}
         yield m.WriteFiles(PATH), None, answer | {(client, "FILES"), (client, "END")}
         yield m.WriteFiles(PATH), m.End(), answer | {(server, "END")}
@@ -310,17 +319,38 @@ class StreamTests(SynchronousTestCase):
         """What was on its way to a stream that is reset leaves no trace, and its credit comes back."""
         pair = opened(SMALL)
         for _ in range(20):
-            files, write = pair.client.open(m.WriteFiles(PATH)), pair.client.open(m.Write(PATH, 9, 0))
+            files = pair.client.open(m.WriteFiles(PATH))
+            write = pair.client.open(m.Write(PATH, 9, 0, bases=BASES))
             pair.run()
             for stream in (files, write):
                 pair.server.reset(stream, m.Reset(code=4))
                 pair.server.reset(stream)
             pair.client.send(m.Files([FILE]), files)
             pair.client.send(m.End(), files)
+            pair.client.send(m.Copy([m.CopyRange(0, 0, 9)]), write)
             pair.server.receive(send_data(pair.client, write, bytes(100)))
             self.assertEqual((events(pair.server), pair.run()[1]), ([], []))
             self.assertRaises(LocalProtocolError, pair.client.send, m.End(), files)
         self.assertGreaterEqual(pair.client._credit.sendable, SMALL.connection_credit // 2)
+
+    def test_copied(self) -> None:
+        """COPY and DATA of one write come in the order in which they were sent, and both give credit back."""
+        pair = opened(SMALL)
+        stream = pair.client.open(m.Write(PATH, 19, 0, bases=BASES))
+        pair.run()
+        copy = m.Copy([m.CopyRange(0, 5, 9), m.CopyRange(0, 0, 5)])
+        for _ in range(200):
+            pair.client.send(copy, stream)
+            pair.server.receive(send_data(pair.client, stream, b"hello"))
+            size = len(m.encode(copy, stream)) - 12
+            found = events(pair.server)
+            self.assertEqual(joined(found), [(stream, copy), (stream, b"hello")])
+            (copied, _) = found
+            assert isinstance(copied, Received)
+            self.assertEqual(copied.size, size)
+            pair.server.consumed(stream, size + 5)
+            pair.run()
+        self.assertRaises(LocalProtocolError, pair.server.consumed, stream, 1)
 
     def test_reset_within_data(self) -> None:
         """A stream that is reset while a frame arrives hears no more; its credit comes back."""

@@ -140,6 +140,22 @@ class CreditTests(SynchronousTestCase):
         self.assertEqual((first.size, second.size), (len(files) - 12,) * 2)
         breaks(self, pair.server, files)
 
+    def test_copy_exceeded(self) -> None:
+        """COPY over the credit of its stream or of the connection is fatal, and cannot be sent."""
+        copy = m.Copy([m.CopyRange(0, 2**40, 2**40)] * 20)
+        data = m.encode(copy, 1)
+        for offer in (SMALL, msgspec.structs.replace(SMALL, connection_credit=5000)):
+            pair = opened(offer)
+            stream = pair.client.open(m.Write(PATH, 2**50, 0, bases=[m.Base(PATH)]))
+            pair.run()
+            most = min(offer.stream_credit, offer.connection_credit) // (len(data) - 12)
+            for _ in range(most):
+                pair.client.send(copy, stream)
+                pair.run()
+            self.assertRaises(LocalProtocolError, pair.client.send, copy, stream)
+            self.assertEqual(pair.client.take(), b"")
+            breaks(self, pair.server, data)
+
     def test_own_credit(self) -> None:
         """Nobody sends over the credit that there is."""
         pair = opened(SMALL)
@@ -261,6 +277,10 @@ def recorded() -> bytes:
     files = pair.client.open(m.WriteFiles(PATH))
     pair.client.send(m.Files([FILE, FILE]), files)
     pair.client.reset(files)
+    copied = pair.client.open(m.Write(PATH, 700, 0, source=b"s", bases=[m.Base(PATH, b"v1")]))
+    carry()
+    pair.client.send(m.Copy([m.CopyRange(0, 600, 100), m.CopyRange(0, 0, 600)]), copied)
+    pair.client.send(m.End(700, DIGEST), copied)
     carry()
     assert not pair.client.is_open(stat)
     pair.client.leave()
@@ -298,7 +318,7 @@ class ArrivalTests(SynchronousTestCase):
         _, found, also = heard([RECORDED[a:b] for a, b in zip(edges, edges[1:], strict=False)])
         self.assertEqual((wrong, also), (None, None))
         self.assertEqual(joined(found), joined(whole))
-        self.assertEqual(len(joined(whole)), 12)
+        self.assertEqual(len(joined(whole)), 15)
 
     def test_any_truncation(self) -> None:
         """A cut anywhere gives the first events only, and is no error of the other side's."""
@@ -326,8 +346,8 @@ class ArrivalTests(SynchronousTestCase):
     )
     def test_lying_server(self, frames: list[tuple[FrameType, int]], noise: bytes) -> None:
         """Frames in any order, and noise behind them, give a client events or `CorruptedResponse`."""
-        pair = opened(SMALL)
-        for operation in (m.Read(PATH), m.Write(PATH, 9, 0, source=b"s")):
+        pair = opened(msgspec.structs.replace(SMALL, streams=9))
+        for operation in (m.Read(PATH), m.Write(PATH, 9, 0, source=b"s"), m.Manifest(PATH)):
             pair.client.open(operation)
         pair.run()
         data = [raw(kind, stream) for kind, stream in frames if RULES[kind].place.admits(stream)]

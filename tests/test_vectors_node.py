@@ -74,6 +74,15 @@ CHANGES = (
     change("conversations.json", 3, "binding", to=lambda _: "00"),
     change("conversations.json", 4, "broken", to=lambda _: False),
     change("conversations.json", 5, "steps", to=lambda steps: steps[:-1]),
+    change("folders.json", 0, "folder", 1, "bin", to=lambda digits: flipped(digits, 0)),
+    change("folders.json", 0, "lines", 1, 5, to=lambda _: {"bin": ""}),
+    change("folders.json", 1, "lines", to=lambda _: [[]]),
+    change("folders.json", -1, "error", to=lambda _: None),
+    change("chunks.json", 0, "chunks", 1, 0, to=lambda size: size + 1),
+    change("chunks.json", 1, "chunks", 0, 1, to=lambda digits: flipped(digits, 0)),
+    change("chunks.json", 2, "average", to=lambda _: 32768),
+    change("conversations.json", 6, "steps", to=lambda steps: steps[:-3] + steps[-2:]),
+    change("conversations.json", 7, "broken", to=lambda _: False),
     change("proofs.json", 0, "server_proof", to=lambda digits: flipped(digits, 63)),
     change("proofs.json", 3, "binding", to=lambda digits: flipped(digits, 0)),
 )
@@ -113,6 +122,9 @@ class NodeTests(SynchronousTestCase):
             r"`nonce` bin 32": "`nonce` bin 31",
             r"\| HELLO → GREETED, GOAWAY → CLOSED \|": "| GOAWAY → CLOSED |",
             r"\| `list` \| none \| `entries` \|": "| `list` | none | `hashes` |",
+            r"`0x0000d90303537000`": "`0x0000d90303537001`",
+            r"× CopyRange": "× Span",
+            r"\| `write` \| DATA, COPY \|": "| `write` | DATA |",
             r"in at most 64 names of 255": "in at most 1 names of 255",
         }
         for number, (pattern, replacement) in enumerate(changes.items()):

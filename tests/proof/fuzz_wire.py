@@ -77,6 +77,30 @@ def messages(data: bytes) -> None:
         return
     again = m.encode(found, stream)
     assert m.decode(Frame(kind, stream, memoryview(again)[HEADER_SIZE:])) == found
+    if isinstance(found, m.ManifestPart):
+        for folder in found.folders:
+            _lines(folder)
+
+
+def folders(data: bytes) -> None:
+    """Columns of a folder: lines that say it again, or `CorruptedResponse`."""
+    provider = atheris.FuzzedDataProvider(data)
+    count = provider.ConsumeIntInRange(0, 9)
+    sizes, times, modes = (provider.ConsumeIntListInRange(count, 0, most) for most in (2, 2**62, 0o777))
+    targets = [provider.ConsumeBytes(5) or b"x" for _ in range(provider.ConsumeIntInRange(0, count))]
+    kinds = bytes(b"fdlo?"[number] for number in provider.ConsumeIntListInRange(count, 0, 4))
+    names = provider.ConsumeBytes(provider.remaining_bytes())
+    _lines(m.Folder(_PATH, names, kinds, sizes, times, modes, targets))
+
+
+def _lines(folder: m.Folder) -> None:
+    with suppress(CorruptedResponse):
+        lines = m.folder_rows(folder)
+        for line in lines:
+            RelPath((line[0],))
+        said = folder.code, folder.message, folder.omitted
+        again = m.folder_of(folder.path, lines, code=said[0], message=said[1], omitted=said[2])
+        assert again == folder
 
 
 def paths(data: bytes) -> None:
@@ -143,6 +167,10 @@ _OPERATIONS: tuple[m.Open, ...] = (
     m.WriteFiles(_PATH),
     m.List(_PATH),
     m.ReadFiles([_PATH]),
+    m.Manifest(_PATH),
+    m.GetChunks(_PATH, 512),
+    m.Change([m.MakeStep(_PATH)]),
+    m.Write(_PATH, 10, 0, bases=[m.Base(_PATH)]),
 )
 
 
@@ -177,7 +205,7 @@ def _spoken(provider: atheris.FuzzedDataProvider) -> Iterator[bytes]:
         else:
             kind = _KINDS[provider.ConsumeIntInRange(0, len(_KINDS) - 1)]
             place = RULES[kind].place
-            stream = 0 if place is Place.CONNECTION else provider.ConsumeIntInRange(0, 8)
+            stream = 0 if place is Place.CONNECTION else provider.ConsumeIntInRange(0, 12)
             payload = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 200))
             with suppress(ValueError):
                 yield frame(kind, stream, payload, flags=RULES[kind].flags if choice == 2 else 0)
@@ -194,6 +222,9 @@ def _answered(ours: Session, event: object, provider: atheris.FuzzedDataProvider
         m.Content(1, 0, b""),
         m.Entries([]),
         m.Outcome(),
+        m.ManifestPart([m.Folder(_PATH)]),
+        m.Chunks(b"", []),
+        m.Copy([m.CopyRange(0, 0, 1)]),
         m.End(),
         m.Reset(),
     )
@@ -214,7 +245,7 @@ def _answered(ours: Session, event: object, provider: atheris.FuzzedDataProvider
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (frames, messages, paths, grower, server, client)
+    one.__name__: one for one in (frames, messages, folders, paths, grower, server, client)
 }
 
 
@@ -233,6 +264,8 @@ def _seeds(target: str) -> list[bytes]:
             Shrinker().pack(content) for content in (b"a" * 100, bytes(range(200)) * 9, bytes(MAX_CONTENT))
         )
         return [b"\xff" + one for one in packed if one is not None]
+    if target == "folders":
+        return [bytes(20) + b"a\0b\xff\0c", b"\1" * 20 + b"a"]
     if target == "paths":
         return [b"/a/b%2e", b"a//b", b"%2e%2e/..", b".fileexport/x", b"\xff/" * 64]
     return [bytes([5, number]) + one for number, one in enumerate(said)]

@@ -14,7 +14,8 @@ from tests.proof.counts import SOAK, Tally
 from tests.proof.daemon import CHECKOUT
 
 #: Inputs of each target. The sessions have most to remember, and so most to get wrong.
-INPUTS = {"frames": 150, "messages": 200, "paths": 100, "grower": 50, "server": 250, "client": 250}
+INPUTS = {"frames": 150, "messages": 200, "folders": 100, "paths": 100, "grower": 50}
+INPUTS |= {"server": 250, "client": 250}
 SCALE = 1000 if SOAK else 20
 #: Seconds that one target may take: for a fuzzer that hangs, no time is asserted.
 LIMIT = 1800
@@ -25,7 +26,7 @@ class FuzzTests(SynchronousTestCase):
     """Each target in a process of its own: the fuzzer ends it."""
 
     def test_targets(self) -> None:
-        """Frames, messages, paths, compressed content and sessions of both roles meet inputs of all kinds."""
+        """Frames, messages, folders, paths, compressed content and both sessions meet inputs of all kinds."""
         if find_spec("atheris") is None:
             raise SkipTest("atheris is not installed (it is for Linux only): nothing was fuzzed by coverage")
         path = os.pathsep.join(str(CHECKOUT / part) for part in ("src", "."))

@@ -10,6 +10,8 @@ import { readFileSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { blake3, sizes } from "./cut.mjs";
+
 const here = dirname(fileURLToPath(import.meta.url));
 const folder = process.argv[2] ?? here;
 const page = readFileSync(process.argv[3] ?? join(here, "../../docs/protocol.md"), "utf8");
@@ -59,9 +61,11 @@ function parseType(text) {
   const span = text.match(new RegExp(`^(int|bin|str) (${NUMBER})(?: to (${NUMBER}))?$`));
   if (span) return { kind: span[1], least: number(span[2]), most: number(span[3] ?? span[2]) };
   const many = text.match(/^array of (\d+) to (\d+) × (.+)$/);
+  if (text.startsWith("(")) return parseType(text.slice(1, -1));
   if (many) return { kind: "array", least: BigInt(many[1]), most: BigInt(many[2]), item: parseType(many[3]) };
   if (text.startsWith("one of ")) return { kind: "word", words: [...text.matchAll(/"([^"]+)"/g)].map((one) => one[1]) };
   if (text.endsWith(" or nil")) return { kind: "nullable", inner: parseType(text.slice(0, -7)) };
+  if (text.includes(" or ")) return { kind: "either", types: text.split(" or ").map(parseType) };
   if (text === "path" || text === "bool") return { kind: text };
   if (/^[A-Z]\w+$/.test(text)) return { kind: "part", name: text };
   throw new Error(`the page says "${text}" of a field`);
@@ -108,9 +112,15 @@ const SHAPES = new Map(
     ([op, content, reply, count, answer]) => {
       const counts = count.match(/\d+/g).map(Number);
       const most = count.endsWith("more") ? Infinity : (counts[1] ?? counts[0]);
-      return [op, { content, reply, least: counts[0], most, answer }];
+      return [op, { content: content === "none" ? [] : content.split(", "), reply, least: counts[0], most, answer }];
     },
   ),
+);
+
+/** The frames whose payload takes credit. */
+const CONTENT = new Set(["DATA", "FILES", "COPY"]);
+const MASKS = new Map(
+  table("| average | narrow | wide |").map(([average, narrow, wide]) => [Number(average), { narrow, wide }]),
 );
 
 // MessagePack.
@@ -216,6 +226,8 @@ function fits(type, value) {
       return Array.isArray(value) && within(value.length) && value.every((item) => fits(type.item, item));
     case "word":
       return type.words.includes(value);
+    case "either":
+      return type.types.some((one) => fits(one, value));
     case "nullable":
       return value === null || fits(type.inner, value);
     case "bool":
@@ -229,7 +241,8 @@ function fits(type, value) {
 
 function isPart({ form, fields }, value) {
   if (form === "map") return hasFields(fields, value);
-  return Array.isArray(value) && fields.every((field, at) => at < value.length && fits(field.type, value[at]));
+  const good = (field, at) => (at < value.length ? fits(field.type, value[at]) : field.optional);
+  return Array.isArray(value) && fields.every(good);
 }
 
 function hasFields(fields, value) {
@@ -345,7 +358,7 @@ class Follower {
     const cell = CONNECTION.get(this.state)[sender];
     if (!cell.has(type)) throw new CorruptedResponse(`${type} of the ${sender} in ${this.state}`);
     const value = type === "DATA" ? null : read(type, payload);
-    if (type === "DATA" || type === "FILES") this.charge(sender, stream, payload.length);
+    if (CONTENT.has(type)) this.charge(sender, stream, payload.length);
     if (stream) this.onStream(sender, type, stream, value);
     else this.onConnection(sender, type, value, payload);
     this.state = cell.get(type) ?? this.state;
@@ -385,8 +398,8 @@ class Follower {
     if (!stream) return undefined;
     if (type === "CREDIT") return this.addCredit(sender, number, value.get("bytes"));
     const cell = STREAM.get(stream.state)[sender];
-    const content = sender === "client" ? stream.shape.content : stream.shape.answer;
-    if (!cell.has(type) || ((type === "DATA" || type === "FILES") && type !== content)) {
+    const content = sender === "client" ? stream.content : [stream.shape.answer];
+    if (!cell.has(type) || (CONTENT.has(type) && !content.includes(type))) {
       throw new CorruptedResponse(`${type} of the ${sender}: it has no turn`);
     }
     if (type === "REPLY" && (value.get("reply") !== stream.shape.reply || ++stream.replies > stream.shape.most)) {
@@ -406,9 +419,10 @@ class Follower {
     }
     const shape = SHAPES.get(value.get("op"));
     const resuming = value.get("op") === "write" && (value.get("source") ?? null) !== null;
-    const state = resuming ? "RESUMING" : shape.content === "none" ? "ANSWERING" : "SENDING";
+    const state = resuming ? "RESUMING" : shape.content.length ? "SENDING" : "ANSWERING";
+    const content = shape.content.filter((type) => type !== "COPY" || value.get("bases")?.length);
     this.last = number;
-    this.streams.set(number, { shape, state, replies: 0 });
+    this.streams.set(number, { shape, content, state, replies: 0 });
     this.credit.client.set(number, this.hello.server.limits.get("stream_credit"));
     this.credit.server.set(number, this.hello.client.limits.get("stream_credit"));
   }
@@ -457,7 +471,42 @@ function follow(row) {
     if (reader.kept.length) throw new Error(`${what}: a frame is cut`);
   }
   if (Boolean(broken) !== row.broken) throw new Error(`broken: ${broken}`);
-  if (follower.streams.size || !(broken || ["CLOSED", "LEAVING"].includes(follower.state))) throw new Error(`it ends in ${follower.state}`);
+  const isOver = !follower.streams.size && ["CLOSED", "LEAVING"].includes(follower.state);
+  if (!broken && !isOver) throw new Error(`it ends in ${follower.state}`);
+}
+
+// Folders of a manifest.
+
+/** A value as it was before it became JSON. */
+function unplain(value) {
+  if (typeof value === "number") return BigInt(value);
+  if (Array.isArray(value)) return value.map(unplain);
+  if (value?.bin !== undefined) return Buffer.from(value.bin, "hex");
+  if (value?.int !== undefined) return BigInt(value.int);
+  return value;
+}
+
+/** The lines that a folder says: name, kind, size, time, mode, text of the link. */
+function lines(folder) {
+  if (!isPart(PARTS.get("Folder"), folder)) throw new Error("this is no Folder");
+  const [, joined, letters, bytes, times, modes, targets] = folder;
+  const kinds = [...letters.toString("latin1")];
+  const names = joined.length || kinds.length ? joined.toString("latin1").split("\0") : [];
+  const unlike = (column) => column.length !== names.length;
+  if ([kinds, bytes, times, modes].some(unlike) || new Set(names).size < names.length) {
+    throw new CorruptedResponse("columns of different lengths, or a name twice");
+  }
+  const links = kinds.filter((kind) => kind === "l").length;
+  if (targets.length !== links || targets.some((target) => target.includes(0)) || !kinds.every((kind) => "fdlo".includes(kind))) {
+    throw new CorruptedResponse("kinds that are none, or other links");
+  }
+  let link = 0;
+  return names.map((name, at) => {
+    if (name === "" || !isPath(Buffer.from(name, "latin1")) || name.includes("/")) throw new CorruptedResponse("this is no name");
+    if (bytes[at] && kinds[at] !== "f") throw new CorruptedResponse("a size of what is no file");
+    const target = kinds[at] === "l" ? targets[link++] : Buffer.alloc(0);
+    return [Buffer.from(name, "latin1"), kinds[at], bytes[at], times[at], modes[at], target];
+  });
 }
 
 // The files.
@@ -471,6 +520,17 @@ function errorOf(run) {
     throw error;
   }
   return undefined;
+}
+
+/** The content of which the vectors say chunks. */
+function generated(size) {
+  const blocks = [];
+  for (let number = 0; number * 32 < size; number++) {
+    const counter = Buffer.alloc(4);
+    counter.writeUInt32BE(number);
+    blocks.push(sha256(Buffer.concat([Buffer.from("chunks"), counter])));
+  }
+  return Buffer.concat(blocks).subarray(0, size);
 }
 
 const READERS = {
@@ -493,10 +553,25 @@ const READERS = {
     if (reader.kept.length) throw new Error("something stands behind the frame");
   },
   "bad-messages.json": (row) => agree(errorOf(() => read(row.type, Buffer.from(row.payload, "hex"))), row.error, "error"),
+  "folders.json": (row) => {
+    let found;
+    agree(errorOf(() => (found = lines(unplain(row.folder)))), row.error, "error");
+    if (found) agree(plain(found), row.lines, "lines");
+  },
   "conversations.json": follow,
   "proofs.json": ({ token, ...row }) => {
     const parts = Object.fromEntries(Object.entries(row).map(([name, hex]) => [name, Buffer.from(hex, "hex")]));
     for (const [name, value] of Object.entries(proofs(token, parts))) agree(value.toString("hex"), row[name], name);
+  },
+  "chunks.json": (row) => {
+    const content = Buffer.concat([Buffer.from(row.before, "hex"), row.zeros ? Buffer.alloc(row.size) : generated(row.size)]);
+    const { narrow, wide } = MASKS.get(row.average);
+    let start = 0;
+    const found = [...sizes(content, row.average, narrow, wide)].map((size) => {
+      start += size;
+      return [size, blake3(content.subarray(start - size, start)).toString("hex")];
+    });
+    agree(found, row.chunks, "chunks");
   },
 };
 

@@ -49,6 +49,7 @@ class FrameType(enum.IntEnum):
     FILES = 0x13
     END = 0x14
     RESET = 0x15
+    COPY = 0x16
 
 
 class Place(enum.Enum):

@@ -9,114 +9,96 @@ from __future__ import annotations
 import functools
 import operator
 import os
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from fileexport.errors import BadRequestError, CorruptedResponse, FileNameError
 from fileexport.paths import MAX_PATH, RelPath
+from fileexport.wire.bounds import (
+    DIGEST_SIZE,
+    MAX_BATCH,
+    MAX_INLINE,
+    MAX_TARGET,
+    MAX_TEXT,
+    Code,
+    Count,
+    Credit,
+    Digest,
+    Message,
+    Mode,
+    OnePath,
+    Opaque,
+    Open,
+    Reply,
+    Row,
+    Text,
+    Time,
+)
 from fileexport.wire.frames import LARGEST, Frame, FrameType, Limits, frame
+from fileexport.wire.greeting import (
+    FEATURES,
+    KEY_ID_SIZE,
+    MAX_FEATURE,
+    MAX_FEATURES,
+    VERSION,
+    Auth,
+    Challenge,
+    Hello,
+    Offer,
+    Proof,
+    Refused,
+    Welcome,
+)
+from fileexport.wire.manifests import (
+    Folder,
+    Line,
+    Listed,
+    Manifest,
+    ManifestPart,
+    Top,
+    folder_of,
+    folder_rows,
+    parts_of,
+)
+from fileexport.wire.steps import (
+    MAX_BASES,
+    STEPS,
+    AnyStep,
+    Base,
+    Change,
+    ChunkRow,
+    Chunks,
+    Copy,
+    CopyRange,
+    GetChunks,
+    HashFiles,
+    LinkStep,
+    MakeStep,
+    MoveStep,
+    Paths,
+    RemoveStep,
+    SetStep,
+    Span,
+    Step,
+)
 
-VERSION = 1
-#: Items of one message: entries, files, hashes, paths. More go into the next message.
-MAX_BATCH = 1024
-#: Content that travels inside FILES, in bytes; larger files have a stream of their own.
-MAX_INLINE = 64 << 10
-MAX_FEATURES = 16
-#: Characters of a feature's name, and of a sentence.
-MAX_FEATURE, MAX_TEXT = 32, 1024
-#: Bytes that mean something to their sender only.
-MAX_OPAQUE = 64
+#: What is defined in the rooms below and belongs to the vocabulary: this module names all of it.
+__all__ = ["DIGEST_SIZE", "MAX_BASES", "MAX_BATCH", "MAX_INLINE", "MAX_TARGET", "MAX_TEXT", "STEPS"]
+__all__ += ["FEATURES", "KEY_ID_SIZE", "MAX_FEATURE", "MAX_FEATURES", "VERSION"]
+__all__ += ["Auth", "Challenge", "Hello", "Offer", "Proof", "Refused", "Welcome"]
+__all__ += ["Message", "OnePath", "Open", "Reply", "Row", "Mode", "Text"]
+__all__ += ["Folder", "Line", "Listed", "Manifest", "ManifestPart", "Top"]
+__all__ += ["folder_of", "folder_rows", "parts_of"]
+__all__ += ["AnyStep", "Change", "LinkStep", "MakeStep", "MoveStep", "RemoveStep", "SetStep", "Step"]
+__all__ += ["Base", "ChunkRow", "Chunks", "Copy", "CopyRange", "GetChunks", "HashFiles", "Span"]
+
 #: Seconds that a request may wait for a job, as over HTTP.
 MAX_WAIT = 60
-#: Bytes of a BLAKE3 hash, a SHA-256 proof and a nonce.
-DIGEST_SIZE = 32
-KEY_ID_SIZE = 8
-MAX_INTEGER = 2**63 - 1
-#: Features that have a name. Others may be announced, and are ignored.
-FEATURES: dict[str, str] = {"zstd": "DATA frames may be compressed"}
 
-Count = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
-Time = Annotated[int, Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Stream = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Credit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-#: A wire code of `errors.ERRORS`; 0 is no error. Unknown codes are read as `UnexpectedError`.
-Code = Annotated[int, Meta(ge=0, le=65535)]
-Text = Annotated[str, Meta(max_length=MAX_TEXT)]
-Opaque = Annotated[bytes, Meta(max_length=MAX_OPAQUE)]
-Digest = Annotated[bytes, Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
-KeyId = Annotated[bytes, Meta(min_length=KEY_ID_SIZE, max_length=KEY_ID_SIZE)]
-Feature = Annotated[str, Meta(min_length=1, max_length=MAX_FEATURE)]
 Index = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-
-
-class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a frame says. Subclasses name the type of frame that carries them."""
-
-    frame: ClassVar[FrameType]
-
-
-class Row(msgspec.Struct, frozen=True, array_like=True):
-    """A part of a message that comes in large numbers: an array, to which elements may be added."""
-
-
-class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the sender of HELLO is ready to take."""
-
-    control: Annotated[int, Meta(ge=1 << 10, le=LARGEST.control)]
-    data: Annotated[int, Meta(ge=512, le=LARGEST.data)]
-    streams: Annotated[int, Meta(ge=1, le=65535)]
-    stream_credit: Credit
-    connection_credit: Credit
-
-
-class Hello(Message, frozen=True):
-    """The first message of both sides: version, named features, limits."""
-
-    frame = FrameType.HELLO
-    version: Annotated[int, Meta(ge=1, le=65535)]
-    limits: Offer
-    features: Annotated[list[Feature], Meta(max_length=MAX_FEATURES)] = []
-
-
-class Auth(Message, frozen=True):
-    """The client begins to prove a token: which one, its nonce, what the proof is bound to."""
-
-    frame = FrameType.AUTH
-    id: KeyId
-    nonce: Digest
-    binding: Literal["none", "tls-server-end-point"] = "none"
-
-
-class Challenge(Message, frozen=True):
-    """The server's nonce."""
-
-    frame = FrameType.CHALLENGE
-    nonce: Digest
-
-
-class Proof(Message, frozen=True):
-    """The client's proof that it has the token."""
-
-    frame = FrameType.PROOF
-    proof: Digest
-
-
-class Welcome(Message, frozen=True):
-    """The client is let in; the server's proof that it knew the token."""
-
-    frame = FrameType.WELCOME
-    proof: Digest
-    rights: Annotated[list[Feature], Meta(max_length=MAX_FEATURES)]
-
-
-class Refused(Message, frozen=True):
-    """The proof was wrong; so many tries are left on this connection."""
-
-    frame = FrameType.REFUSED
-    tries_left: Annotated[int, Meta(ge=0, le=255)]
-    message: Text = ""
 
 
 class Ping(Message, frozen=True):
@@ -174,6 +156,7 @@ class SmallFile(Row, frozen=True):
     mtime: Time
     digest: Digest
     content: Annotated[bytes, Meta(max_length=MAX_INLINE)]
+    mode: Mode | None = None
 
 
 class Files(Message, frozen=True):
@@ -181,18 +164,6 @@ class Files(Message, frozen=True):
 
     frame = FrameType.FILES
     files: Annotated[list[SmallFile], Meta(min_length=1, max_length=MAX_BATCH)]
-
-
-class Open(Message, frozen=True, tag_field="op"):
-    """An operation: the first message of a stream."""
-
-    frame = FrameType.OPEN
-
-
-class OnePath(Open, frozen=True):
-    """An operation on one path."""
-
-    path: RelPath
 
 
 class List(OnePath, frozen=True, tag="list"):
@@ -218,26 +189,35 @@ class MakeDirectory(OnePath, frozen=True, tag="make_directory"):
 
 
 class Read(OnePath, frozen=True, tag="read"):
-    """The content of a file from `offset` on, if it is still the `version` that the caller has a part of."""
+    """The content of a file from `offset` on, if it is still the `version` that the caller has a part of.
+
+    With `ranges`, these parts of that version alone, one behind the other.
+    """
 
     offset: Count = 0
     length: Count | None = None
     version: Opaque | None = None
+    ranges: Annotated[list[Span], Meta(max_length=MAX_BATCH)] = []
 
 
 class ReadFiles(Open, frozen=True, tag="read_files"):
     """Small files, many at once."""
 
-    paths: Annotated[list[RelPath], Meta(min_length=1, max_length=MAX_BATCH)]
+    paths: Paths
 
 
 class Write(OnePath, frozen=True, tag="write"):
-    """A file's content follows. `source` names what is sent: a partial of the same is continued."""
+    """A file's content follows. `source` names what is sent: a partial of the same is continued.
+
+    Parts of it may be named by COPY instead of sent, where the `bases` hold them.
+    """
 
     size: Count
     mtime: Time
     replace: bool = False
     source: Opaque | None = None
+    mode: Mode | None = None
+    bases: Annotated[list[Base], Meta(max_length=MAX_BASES)] = []
 
 
 class WriteFiles(OnePath, frozen=True, tag="write_files"):
@@ -306,14 +286,14 @@ class FileHash(Row, frozen=True):
 
 
 class Range(Row, frozen=True):
-    """`count` files of this stream, from number `first` on."""
+    """`count` files or steps of this stream, from number `first` on."""
 
     first: Index
     count: Annotated[int, Meta(ge=1, le=2**32 - 1)]
 
 
 class Failure(Row, frozen=True):
-    """File number `index` of this stream failed."""
+    """File or step number `index` of this stream failed."""
 
     index: Index
     code: Code
@@ -333,12 +313,6 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: Text | None = None
 
 
-class Reply(Message, frozen=True, tag_field="reply"):
-    """A part of the answer to OPEN."""
-
-    frame = FrameType.REPLY
-
-
 class Entries(Reply, frozen=True, tag="entries"):
     """A batch of a listing, or what `stat` found."""
 
@@ -352,6 +326,7 @@ class Content(Reply, frozen=True, tag="content"):
     mtime: Time
     version: Opaque
     offset: Count = 0
+    mode: Mode | None = None
 
 
 class Ready(Reply, frozen=True, tag="ready"):
@@ -361,7 +336,7 @@ class Ready(Reply, frozen=True, tag="ready"):
 
 
 class Outcome(Reply, frozen=True, tag="outcome"):
-    """What became of small files: those committed, and those that failed."""
+    """What became of small files, or of steps: those committed, and those that failed."""
 
     committed: Annotated[list[Range], Meta(max_length=MAX_BATCH)] = []
     failed: Annotated[list[Failure], Meta(max_length=MAX_BATCH)] = []
@@ -388,12 +363,16 @@ class Jobs(Reply, frozen=True, tag="jobs"):
 OPERATIONS: tuple[type[Open], ...] = (
     *(List, Stat, MakeFile, MakeDirectory, Read, ReadFiles, Write, WriteFiles),
     *(Remove, Rename, Hash, Compress, ListJobs, GetJob, CancelJob),
+    *(Manifest, GetChunks, HashFiles, Change),
 )
-REPLIES: tuple[type[Reply], ...] = (Entries, Content, Ready, Outcome, Hashes, Removed, Jobs)
+REPLIES: tuple[type[Reply], ...] = (
+    *(Entries, Content, Ready, Outcome, Hashes, Removed, Jobs),
+    *(ManifestPart, Chunks),
+)
 #: Messages that the type of their frame tells apart.
 PLAIN: tuple[type[Message], ...] = (
     *(Hello, Auth, Challenge, Proof, Welcome, Refused, Ping, Pong, GoAway, MoreCredit),
-    *(Files, End, Reset),
+    *(Files, Copy, End, Reset),
 )
 
 

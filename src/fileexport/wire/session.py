@@ -28,7 +28,7 @@ from fileexport.wire.frames import (
     Limits,
     header,
 )
-from fileexport.wire.streams import Account, Role, Stream, StreamState
+from fileexport.wire.streams import CONTENT, Account, Role, Stream, StreamState
 
 #: What both sides of this project take.
 DEFAULT_OFFER = m.Offer(
@@ -70,7 +70,8 @@ class State(enum.Enum):
 
 _C, _S, _T = Role.CLIENT, Role.SERVER, FrameType
 _STREAMS = (
-    *((_C, kind) for kind in (_T.OPEN, _T.DATA, _T.FILES, _T.END, _T.RESET, _T.CREDIT, _T.PING, _T.PONG)),
+    *((_C, kind) for kind in (_T.OPEN, _T.DATA, _T.FILES, _T.COPY)),
+    *((_C, kind) for kind in (_T.END, _T.RESET, _T.CREDIT, _T.PING, _T.PONG)),
     *((_S, kind) for kind in (_T.REPLY, _T.DATA, _T.FILES, _T.END, _T.RESET, _T.CREDIT, _T.PING, _T.PONG)),
 )
 _GOODBYE = {(_C, _T.GOAWAY): State.CLOSED, (_S, _T.GOAWAY): State.CLOSED}
@@ -102,7 +103,7 @@ class LocalProtocolError(RuntimeError):
 class Received(NamedTuple):
     """A message of the other side. On stream 0 it concerns the connection.
 
-    `size`: payload bytes that took credit, which only FILES does; they are what `consumed` gives back.
+    `size`: payload bytes that took credit, which FILES and COPY do; they are what `consumed` gives back.
     """
 
     stream: int
@@ -226,7 +227,7 @@ class Session:
         self._check_turn(kind)
         if stream:
             known = self._known(stream)
-            size = len(encoded) - HEADER_SIZE if kind is FrameType.FILES else 0
+            size = len(encoded) - HEADER_SIZE if kind in CONTENT else 0
             self._speak(known, kind, stream, size, type(message))
         self._queue(encoded)
         self._go(self.role, kind)
@@ -261,7 +262,7 @@ class Session:
         self._queue(head)
 
     def credit(self, stream: int) -> int:
-        """Payload bytes of DATA and FILES that may be sent on `stream` now; 0 where it is closed."""
+        """Payload bytes of DATA, FILES and COPY that may be sent on `stream` now; 0 where it is closed."""
         known = self._streams.get(stream)
         return min(known.sendable, self._credit.sendable) if known is not None else 0
 
@@ -452,27 +453,25 @@ class Session:
 
     def _on_stream(self, found: Frame) -> Received | None:
         kind, stream, payload = found
-        if kind is FrameType.FILES:
-            self._credit.charge(len(payload))
+        size = len(payload) if kind in CONTENT else 0
+        self._credit.charge(size)
         known = self._streams.get(stream)
         if known is None:
             self._check_was_open(stream, kind)
-            if kind is FrameType.FILES:
-                self._refund(len(payload))
+            self._refund(size)
             return None
         message = m.decode(found)
         if isinstance(message, m.MoreCredit):
             known.add(message.bytes)
             return Received(stream, message)
-        if kind is FrameType.FILES:
-            known.charge(len(payload))
-            known.held += len(payload)
+        known.charge(size)
+        known.held += size
         wrong = known.step(self._other, kind, type(message))
         if wrong is not None:
             raise CorruptedResponse(wrong)
         if known.state is StreamState.CLOSED:
             self._closed_by_peer(stream, known, kind)
-        return Received(stream, message, len(payload) if kind is FrameType.FILES else 0)
+        return Received(stream, message, size)
 
     def _closed_by_peer(self, stream: int, known: Stream, kind: FrameType) -> None:
         self._close(stream)

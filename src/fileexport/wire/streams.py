@@ -37,8 +37,8 @@ class StreamState(enum.Enum):
 class Shape(NamedTuple):
     """What the conversation of an operation consists of."""
 
-    #: The frames that carry the client's content, or None: then there is no END of the client either.
-    content: FrameType | None
+    #: The frames that carry the client's content; where there are none, there is no END of the client either.
+    content: tuple[FrameType, ...]
     #: The one type of REPLY, or None; at least and at most so many until the server's END.
     reply: type[m.Reply] | None
     least: int
@@ -47,24 +47,33 @@ class Shape(NamedTuple):
     answer: FrameType | None
 
 
-_DATA, _FILES = FrameType.DATA, FrameType.FILES
+_DATA, _FILES, _COPY = FrameType.DATA, FrameType.FILES, FrameType.COPY
 SHAPES: dict[type[m.Open], Shape] = {
-    m.List: Shape(None, m.Entries, 0, MANY, None),
-    m.Stat: Shape(None, m.Entries, 1, 1, None),
-    m.MakeFile: Shape(None, None, 0, 0, None),
-    m.MakeDirectory: Shape(None, None, 0, 0, None),
-    m.Read: Shape(None, m.Content, 1, 1, _DATA),
-    m.ReadFiles: Shape(None, m.Outcome, 0, MANY, _FILES),
-    m.Write: Shape(_DATA, m.Ready, 0, 1, None),
-    m.WriteFiles: Shape(_FILES, m.Outcome, 0, MANY, None),
-    m.Remove: Shape(None, m.Removed, 1, 1, None),
-    m.Rename: Shape(None, None, 0, 0, None),
-    m.Hash: Shape(None, m.Hashes, 0, MANY, None),
-    m.Compress: Shape(None, m.Jobs, 1, 1, None),
-    m.ListJobs: Shape(None, m.Jobs, 0, MANY, None),
-    m.GetJob: Shape(None, m.Jobs, 1, 1, None),
-    m.CancelJob: Shape(None, m.Jobs, 1, 1, None),
+    m.List: Shape((), m.Entries, 0, MANY, None),
+    m.Stat: Shape((), m.Entries, 1, 1, None),
+    m.MakeFile: Shape((), None, 0, 0, None),
+    m.MakeDirectory: Shape((), None, 0, 0, None),
+    m.Read: Shape((), m.Content, 1, 1, _DATA),
+    m.ReadFiles: Shape((), m.Outcome, 0, MANY, _FILES),
+    m.Write: Shape((_DATA, _COPY), m.Ready, 0, 1, None),
+    m.WriteFiles: Shape((_FILES,), m.Outcome, 0, MANY, None),
+    m.Remove: Shape((), m.Removed, 1, 1, None),
+    m.Rename: Shape((), None, 0, 0, None),
+    m.Hash: Shape((), m.Hashes, 0, MANY, None),
+    m.Compress: Shape((), m.Jobs, 1, 1, None),
+    m.ListJobs: Shape((), m.Jobs, 0, MANY, None),
+    m.GetJob: Shape((), m.Jobs, 1, 1, None),
+    m.CancelJob: Shape((), m.Jobs, 1, 1, None),
+    m.Manifest: Shape((), m.ManifestPart, 1, MANY, None),
+    m.GetChunks: Shape((), m.Chunks, 1, MANY, None),
+    m.HashFiles: Shape((), m.Hashes, 0, MANY, None),
+    m.Change: Shape((), m.Outcome, 0, MANY, None),
 }
+
+#: The frames that carry content: their payload takes credit.
+CONTENT = frozenset((_DATA, _FILES, _COPY))
+#: What `write` consists of where COPY has nothing to name.
+_WITHOUT_BASES = SHAPES[m.Write]._replace(content=(_DATA,))
 
 _C, _S, _T = Role.CLIENT, Role.SERVER, FrameType
 #: Whose turn it is: what is not here breaks the protocol. CREDIT is not content and always allowed.
@@ -77,6 +86,7 @@ STREAM: dict[StreamState, dict[tuple[Role, FrameType], StreamState]] = {
     StreamState.SENDING: {
         (_C, _T.DATA): StreamState.SENDING,
         (_C, _T.FILES): StreamState.SENDING,
+        (_C, _T.COPY): StreamState.SENDING,
         (_C, _T.END): StreamState.ANSWERING,
         (_S, _T.REPLY): StreamState.SENDING,
         (_C, _T.RESET): StreamState.CLOSED,
@@ -95,7 +105,7 @@ STREAM: dict[StreamState, dict[tuple[Role, FrameType], StreamState]] = {
 
 
 class Account:
-    """Credit of one stream, or of the whole connection: payload bytes of DATA and FILES, both ways."""
+    """Credit of one stream, or of the whole connection: payload bytes of `CONTENT`, both ways."""
 
     __slots__ = ("_owed", "_window", "receivable", "sendable")
 
@@ -140,9 +150,12 @@ class Stream(Account):
         self.replies = 0
         #: Payload bytes that came, or will come with the present frame, and were not dealt with.
         self.held = 0
-        self.state = StreamState.ANSWERING if self.shape.content is None else StreamState.SENDING
-        if isinstance(operation, m.Write) and operation.source is not None:
-            self.state = StreamState.RESUMING
+        self.state = StreamState.SENDING if self.shape.content else StreamState.ANSWERING
+        if isinstance(operation, m.Write):
+            if operation.source is not None:
+                self.state = StreamState.RESUMING
+            if not operation.bases:
+                self.shape = _WITHOUT_BASES
 
     def step(self, sender: Role, kind: FrameType, reply: type[m.Message] | None = None) -> str | None:
         """Go on by a frame of `sender`; `reply` is the class of a REPLY. Returns what is wrong with it."""
@@ -154,8 +167,8 @@ class Stream(Account):
             if reply is not shape.reply or self.replies >= shape.most:
                 return "a REPLY that does not belong to this operation"
             self.replies += 1
-        elif kind in (_DATA, _FILES):
-            if kind is not (shape.content if sender is Role.CLIENT else shape.answer):
+        elif kind in CONTENT:
+            if not (kind in shape.content if sender is Role.CLIENT else kind is shape.answer):
                 return f"{kind.name} does not belong to this operation"
             if kind is _DATA and self.replies < shape.least:
                 return "DATA before its REPLY"
