@@ -46,7 +46,7 @@ class TableTests(SynchronousTestCase):
             **{13: "CorruptedResponse", 14: "TimeoutError", 15: "ConnectionError", 16: "ValueError"},
             **{17: "UnexpectedError", 18: "ConfigurationError", 19: "ListenError", 20: "OSError"},
             **{21: "ChangedWhileRead", 22: "ConflictError", 23: "StateError", 24: "JobCancelled"},
-            **{25: "QueueFull", 26: "CallbackRefusedError"},
+            **{25: "QueueFull", 26: "CallbackRefusedError", 27: "DeletionRefused"},
         }
         self.assertEqual({row.wire: row.name for row in ROWS}, codes)
         self.assertEqual(len(ROWS), len(codes))

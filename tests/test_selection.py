@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.client.selection import Child, Excludes, expand, is_glob, joined, numbered
+from fileexport.client.selection import Child, expand, is_glob, joined, numbered
 
 TREE = {
     "": [(".h", True), ("a", True), ("b.txt", False), ("c.txt", False)],
@@ -86,33 +86,6 @@ class GlobTests(SynchronousTestCase):
             yield "/".join(["n"] * 60), False
 
         self.assertEqual(list(expand(pattern, deep, recursive=True)), [])
-
-
-class ExcludeTests(SynchronousTestCase):
-    """`Excludes`: as in a .gitignore file."""
-
-    def test_patterns(self) -> None:
-        """A name, a directory, an anchor, an exception."""
-        excludes = Excludes(["*.o", "build/", "/top", "!keep.o"])
-        for path in ("a.o", "x/a.o", "top", "a\udcff.o"):
-            self.assertTrue(excludes.match(path), path)
-        for path in ("keep.o", "x/keep.o", "build", "x/top", "a.c"):
-            self.assertFalse(excludes.match(path), path)
-        self.assertTrue(excludes.match("x/build", is_directory=True))
-
-    def test_none(self) -> None:
-        """Without patterns nothing is left out, nor is the top ever."""
-        self.assertFalse(Excludes().match("a"))
-        self.assertFalse(Excludes(["*"]).match("", is_directory=True))
-
-    def test_comment(self) -> None:
-        """Comments and empty lines say nothing."""
-        self.assertFalse(Excludes(["# a", "", "  "]).match("# a"))
-
-    def test_wrong(self) -> None:
-        """What cannot be read is a ValueError."""
-        for pattern in ("!", "[z-a]"):
-            self.assertRaises(ValueError, Excludes, [pattern])
 
 
 class NumberTests(SynchronousTestCase):

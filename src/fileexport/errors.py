@@ -109,6 +109,10 @@ class ChangedWhileRead(FileExportError):
     """The file changed while it was read: try again."""
 
 
+class DeletionRefused(FileExportError):
+    """The synchronisation would remove more than is allowed."""
+
+
 class PeerGone(ConnectionError):
     """The other side closed the connection."""
 
@@ -166,6 +170,7 @@ ERRORS: tuple[ErrorRow, ...] = (
     _row(JobCancelled, 24, HTTPStatus.CONFLICT, 6),
     _row(QueueFull, 25, HTTPStatus.TOO_MANY_REQUESTS, 5),
     _row(CallbackRefusedError, 26, HTTPStatus.FORBIDDEN, 6),
+    _row(DeletionRefused, 27, HTTPStatus.CONFLICT, 6),
 )
 
 #: No exception of Python's own says "the disk is full": one row answers for ENOSPC and EDQUOT.

@@ -13,11 +13,12 @@ from fileexport.cli.connecting import Session, absolute, client_command
 from fileexport.cli.output import REFUSED, Output, amount, count
 from fileexport.cli.progress import Progress, progress_for
 from fileexport.client.moving import TROUBLE, Wanted, Watcher, Wishes, is_fatal
-from fileexport.client.selection import CONFLICTS, Excludes, is_glob
+from fileexport.client.selection import CONFLICTS, is_glob
 from fileexport.client.sides import There
 from fileexport.client.transfers import chosen, exists
 from fileexport.client.transfers import download as move_here
 from fileexport.client.transfers import upload as move_there
+from fileexport.sync.rules import Patterns
 
 _HINTS: dict[type[BaseException], str] = {
     FileExistsError: "choose --conflict skip, replace or rename",
@@ -142,7 +143,7 @@ def _resume(conflict: str, *, is_one_file: bool) -> str:
 
 def _wishes(session: Session, how: dict[str, Any]) -> Wishes:
     try:
-        excludes = Excludes(how["exclude"])
+        excludes = Patterns(how["exclude"])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     return Wishes(how["recursive"], excludes, how["conflict"], timeout=session.timeout)

@@ -15,7 +15,7 @@ from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from fileexport.client.chunks import CallerRaised, ProcessChunk
 from fileexport.client.names import Kind
-from fileexport.client.selection import Conflict, Excludes, joined, numbered
+from fileexport.client.selection import Conflict, joined, numbered
 from fileexport.client.sides import Destination, Item, Source, check_depth
 from fileexport.errors import (
     FULL_DISK,
@@ -27,6 +27,7 @@ from fileexport.errors import (
     UnexpectedError,
     row_for,
 )
+from fileexport.sync.rules import Patterns
 from fileexport.wire.messages import MAX_INLINE
 
 #: Entries that are looked at before they are sent: bounds memory, whatever the size of the tree.
@@ -91,7 +92,7 @@ class Wishes:
     """How to go about it."""
 
     recursive: bool = False
-    excludes: Excludes = field(default_factory=Excludes)
+    excludes: Patterns = field(default_factory=Patterns)
     conflict: Conflict = "abort"
     process_file: ProcessFile | None = None
     chunk_size: int | None = None
@@ -248,14 +249,13 @@ class Transfer:
             self._fail(joined(top.place, path), error)
 
         excludes = self._wishes.excludes
-        is_any_excluded = bool(excludes)
         for item in self._source.below(top, places.__contains__, unreadable):
             parent, _, name = item.path.rpartition("/")
             place = places.get(parent)
             if place is None:
                 continue
             seen = joined(wanted.anchor, item.path)
-            if is_any_excluded and excludes.match(seen, item.kind == "directory"):
+            if excludes.decide(seen, item.kind == "directory"):
                 continue
             planned = self._plan_entry(item, number, joined(place, name), seen)
             if planned is not None:

@@ -1,4 +1,4 @@
-"""What a transfer takes and what it leaves: globs, excludes, names that exist already. Pure.
+"""What a transfer takes: globs, and names that exist already. Pure.
 
 Paths are `str` with slashes, relative, the empty one for the top; the same code serves both sides.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 #: What is done about a file whose name exists at the destination.
 Conflict = Literal["abort", "skip", "replace", "rename"]
@@ -100,34 +100,6 @@ def _further(rest: Sequence[_Segment], places: set[int]) -> set[int]:
             place += 1
             places.add(place)
     return places
-
-
-class Excludes:
-    """Patterns as in a ``.gitignore`` file: what they match is left out, and so is all that lies below it.
-
-    Raises `ValueError` for a pattern that cannot be read.
-    """
-
-    def __init__(self, patterns: Iterable[str] = ()) -> None:
-        lines = [patterns] if isinstance(patterns, str) else list(patterns)
-        self._spec: Any = None
-        if lines:
-            from pathspec import GitIgnoreSpec
-
-            try:
-                # The other engines cannot read names that are not UTF-8.
-                self._spec = GitIgnoreSpec.from_lines(lines, backend="simple")
-            except (ValueError, TypeError, re.error) as error:
-                raise ValueError(f"an exclude pattern cannot be read: {error}") from None
-
-    def __bool__(self) -> bool:
-        return self._spec is not None
-
-    def match(self, path: str, is_directory: bool = False) -> bool:
-        """Whether a path is left out, its parents not asked."""
-        if self._spec is None or not path:
-            return False
-        return bool(self._spec.match_file(f"{path}/" if is_directory else path, separators=()))
 
 
 def numbered(name: str, is_taken: Callable[[str], bool]) -> str:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from fileexport.client.chunks import ProcessChunk
 from fileexport.client.moving import Planned, ProcessFile, Transfer, Wanted, Watcher, Wishes, callers_own
 from fileexport.client.names import LocalFile, remote_path
-from fileexport.client.selection import CONFLICTS, Conflict, Excludes, expand, is_glob
+from fileexport.client.selection import CONFLICTS, Conflict, expand, is_glob
 from fileexport.client.sides import Here, Source, There
 from fileexport.errors import SourceNotFound
+from fileexport.sync.rules import Patterns
 
 if TYPE_CHECKING:
     from fileexport.client.blocking import Client
@@ -205,7 +206,7 @@ def _wishes(
 ) -> Wishes:
     if conflict not in CONFLICTS:
         raise ValueError(f"process_conflict is one of {', '.join(CONFLICTS)}")
-    return Wishes(recursive, Excludes(exclude), conflict, process_file, chunk_size, process_chunk, timeout)
+    return Wishes(recursive, Patterns(exclude), conflict, process_file, chunk_size, process_chunk, timeout)
 
 
 def _names(source: Name | Iterable[Name]) -> list[str]:

@@ -1,0 +1,300 @@
+"""Two trees seen together: what is missing, what differs, what is in the way, what may go. Pure.
+
+It decides all that needs no hash; `fileexport.sync.plan` makes actions of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fileexport.paths import MAX_DEPTH, MAX_NAME, MAX_PATH, RESERVED, printable
+from fileexport.sync.chunks import LEAST
+from fileexport.sync.manifest import Entry, Manifest, leads_inside
+from fileexport.sync.rules import Rules
+
+#: Why nothing is known of a directory that comes without its entries.
+NOT_LISTED = "it was not listed"
+#: Why a name that stands at the source cannot be made.
+NOT_TAKEN = "the destination does not take this name"
+
+
+class Problem(NamedTuple):
+    """What is left out of the synchronisation, and why."""
+
+    path: str
+    why: str
+
+
+class Both(NamedTuple):
+    """A path with what the source has there, and the destination where that is of the same kind."""
+
+    path: str
+    entry: Entry
+    old: Entry | None
+
+
+class _Step(NamedTuple):
+    """A directory of the source that is to be looked into."""
+
+    path: str
+    stands: bool  # The destination has it too.
+    keeps: bool  # Nothing below it may be removed.
+
+
+def _may_stay(entry: Entry, old: Entry) -> bool:
+    """Whether nothing need be written to make them equal; of files the hashes may say otherwise."""
+    return (entry.kind, entry.size, entry.target) == (old.kind, old.size, old.target)
+
+
+def parent_of(path: str) -> str:
+    """The directory that a path lies in."""
+    return path.rpartition("/")[0]
+
+
+class Survey:
+    """What the two sides say of each other; all paths relative to both tops.
+
+    - `made`, `standing`: directories to be made, and those on both sides.
+    - `sent`: files that differ for certain, with their old version. `unsure`: files whose hashes decide.
+    - `changed`: files that differ in nothing but mode. `links`: links to be made or replaced.
+    - `same`: files of at least `LEAST` bytes that are equal. `unchanged`: how many entries are.
+    - `cleared`: what stands in the way, `cleared_content` of them in directories that hold something.
+    - `going`, `going_directories`: what `delete` removes. `extras`: what stays without being in the source.
+    - `entries`: how many entries of the source take part.
+    """
+
+    def __init__(
+        self,
+        source: Manifest,
+        destination: Manifest,
+        rules: Rules,
+        may_be_named: Callable[[str], bool] | None = None,
+        beneath: str = "",
+    ) -> None:
+        self._source = source
+        self._destination = destination
+        self._rules = rules
+        self._may_be_named = may_be_named
+        self._depth = beneath.strip("/").count("/") + 1 if beneath.strip("/") else 0
+        self._room = MAX_PATH - len(os.fsencode(beneath)) - 1
+        self.is_selective = rules.is_selective
+        self._holds_unnamed = {parent_of(path) for path in destination.unnamed}
+        self._waiting: list[_Step] = []
+        self.problems: list[Problem] = []
+        self.made: list[Both] = []
+        self.standing: list[Both] = []
+        self.sent: list[Both] = []
+        self.unsure: list[Both] = []
+        self.changed: list[Both] = []
+        self.links: list[Both] = []
+        self.same: list[Both] = []
+        self.cleared: list[str] = []
+        self.cleared_content = 0
+        self.going: dict[str, Entry] = {}
+        self.going_directories: list[str] = []
+        self.extras: list[tuple[str, Entry]] = []
+        self.entries = 0
+        self.unchanged = 0
+        self._look()
+
+    def _look(self) -> None:
+        if self._source.top is not None:
+            if self._destination.top is None:
+                self.made.append(Both("", self._source.top, None))
+            else:
+                self.standing.append(Both("", self._source.top, self._destination.top))
+        self._waiting.append(_Step("", self._destination.top is not None, False))
+        while self._waiting:
+            self._meet(self._waiting.pop())
+        self._report_unnamed(self._source, "")
+        if self._rules.delete:
+            self._report_unnamed(self._destination, "at the destination: ")
+        self.problems.sort()
+
+    def _report_unnamed(self, manifest: Manifest, where: str) -> None:
+        for path in manifest.unnamed:
+            if not (self.is_selective and self._is_below_excluded(path)):
+                self._left_out(path, f"{where}no path can name it: it is too long or lies too deep")
+
+    def _is_below_excluded(self, path: str) -> bool:
+        names = path.split("/")
+        return any(
+            self._rules.leaves_out("/".join(names[:depth]), depth < len(names))
+            for depth in range(1, len(names) + 1)
+        )
+
+    def _left_out(self, path: str, why: str) -> None:
+        self.problems.append(Problem(path, why))
+
+    # -- what the source has
+
+    def _meet(self, step: _Step) -> None:
+        directory, stands, keeps = step
+        mine = self._source.folders.get(directory)
+        if mine is None or directory in self._source.unreadable:
+            keeps = True
+            self._left_out(directory, self._source.unreadable.get(directory, NOT_LISTED))
+            mine = mine or {}
+        theirs: dict[str, Entry] = {}
+        if stands:
+            theirs = self._destination.folders.get(directory, theirs)
+            self._report_unlisted(directory)
+        prefix = f"{directory}/" if directory else ""
+        self._see(prefix, mine, theirs, keeps)
+        for name in theirs.keys() - mine.keys():
+            if self._rules.delete and not keeps:
+                self._let_go(prefix + name, theirs[name])
+            else:
+                self.extras.append((prefix + name, theirs[name]))
+
+    def _see(self, prefix: str, mine: dict[str, Entry], theirs: dict[str, Entry], keeps: bool) -> None:
+        """Compare the entries of a directory. Most are equal files or new ones: those take the short ways."""
+        leaves_out = self._rules.leaves_out if self.is_selective else None
+        is_trusted = not self._rules.checksum
+        is_plain = leaves_out is None and self._takes_any_name(prefix)
+        equal = 0
+        for name, entry in mine.items():
+            old = theirs.get(name)
+            if old == entry and is_trusted and entry[0] == "file":
+                if leaves_out is None or not leaves_out(prefix + name, False):
+                    equal += 1
+                    if entry[1] >= LEAST:
+                        self.same.append(Both(prefix + name, entry, old))
+            elif old is None and is_plain and entry[0] == "file" and name != RESERVED:
+                self.sent.append(Both(prefix + name, entry, None))
+                self.entries += 1
+            else:
+                self._compare(prefix + name, entry, old, keeps)
+        self.entries += equal
+        self.unchanged += equal
+
+    def _takes_any_name(self, prefix: str) -> bool:
+        """Whether a directory of the destination has room for every name but `RESERVED`."""
+        is_deep = prefix.count("/") + 1 + self._depth > MAX_DEPTH
+        return self._may_be_named is None and not is_deep and len(prefix) * 4 + MAX_NAME <= self._room
+
+    def _compare(self, path: str, entry: Entry, old: Entry | None, keeps: bool) -> None:
+        if self.is_selective:
+            if self._rules.leaves_out(path, entry.kind == "directory"):
+                return
+            if old is not None and self._rules.leaves_out(path, old.kind == "directory"):
+                self._left_out(path, "what stands there is excluded")
+                return
+        if (why := self._unfit(path, entry, old)) is not None:
+            self._left_out(path, why)
+            return
+        self.entries += 1
+        if old is not None and old.kind != entry.kind:
+            if not self._clear(path, old):
+                return
+            old = None
+        both = Both(path, entry, old)
+        if entry.kind == "directory":
+            (self.made if old is None else self.standing).append(both)
+            self._waiting.append(_Step(path, old is not None, keeps))
+        elif entry.kind == "file":
+            self._compare_file(both)
+        elif old is None or old.target != entry.target:
+            self.links.append(both)
+        else:
+            self.unchanged += 1
+
+    def _compare_file(self, both: Both) -> None:
+        entry, old = both.entry, both.old
+        if old is None or entry.size != old.size:
+            self.sent.append(both)
+        elif self._rules.checksum or entry.mtime_ns != old.mtime_ns:
+            self.unsure.append(both)
+        else:
+            if entry.size >= LEAST:
+                self.same.append(both)
+            if entry.mode == old.mode:
+                self.unchanged += 1
+            else:
+                self.changed.append(both)
+
+    def refuses(self, path: str) -> bool:
+        """Whether the destination writes nothing under this name, in place of what has it neither."""
+        return self._may_be_named is not None and not self._may_be_named(path[path.rfind("/") + 1 :])
+
+    def _unfit(self, path: str, entry: Entry, old: Entry | None) -> str | None:
+        """Why an entry of the source cannot be at the destination, or None."""
+        if entry.kind == "other":
+            return "it is neither a file nor a directory nor a link"
+        if entry.kind == "link" and not leads_inside(path, entry.target):
+            return "the link leads outside"
+        if self.refuses(path) and not (old is not None and _may_stay(entry, old)):
+            return NOT_TAKEN
+        if old is not None:
+            return None
+        if path[path.rfind("/") + 1 :] == RESERVED:
+            return "the name is reserved"
+        if path.count("/") + 1 + self._depth > MAX_DEPTH:
+            return f"the path is deeper than {MAX_DEPTH} names"
+        if len(path) > self._room // 4 and len(os.fsencode(path)) > self._room:
+            return f"the path is longer than {MAX_PATH} bytes"
+        return None
+
+    # -- what stands in the way
+
+    def _clear(self, path: str, old: Entry) -> bool:
+        """Note what must go before something of another kind can be at `path`; False where it must stay."""
+        if old.kind == "directory":
+            below: list[str] = []
+            why = self._obstacle(path, below)
+            if why is None and below and not self._rules.delete:
+                why = "--delete removes it"
+            if why is not None:
+                self._left_out(path, f"a directory stands there: {why}")
+                return False
+            self.cleared += below
+            self.cleared_content += len(below) + bool(below)
+        self.cleared.append(path)
+        return True
+
+    def _obstacle(self, path: str, below: list[str]) -> str | None:
+        """Why a directory of the destination cannot be emptied, or None; `below` gets what it holds."""
+        waiting = [path]
+        while waiting:
+            directory = waiting.pop()
+            if not self._is_known_there(directory):
+                return "not all that it holds is known"
+            for name, entry in self._destination.folders[directory].items():
+                inner = f"{directory}/{name}"
+                if self.is_selective and self._rules.leaves_out(inner, entry.kind == "directory"):
+                    return "it holds what is excluded"
+                below.append(inner)
+                if entry.kind == "directory":
+                    waiting.append(inner)
+        return None
+
+    def _is_known_there(self, directory: str) -> bool:
+        """Whether all is known of what a directory of the destination holds."""
+        if directory not in self._destination.folders or directory in self._destination.unreadable:
+            return False
+        return not (self._holds_unnamed and printable(directory) in self._holds_unnamed)
+
+    def _report_unlisted(self, directory: str) -> None:
+        """Tell it where a directory of the destination could not be listed to its end."""
+        if directory not in self._destination.folders or directory in self._destination.unreadable:
+            why = self._destination.unreadable.get(directory, NOT_LISTED)
+            self._left_out(directory, f"at the destination: {why}")
+
+    # -- what the source does not have
+
+    def _let_go(self, path: str, old: Entry) -> bool:
+        """Note what of an entry is to be removed; whether that is all of it."""
+        if self.is_selective and self._rules.leaves_out(path, old.kind == "directory"):
+            return False
+        if old.kind != "directory":
+            self.going[path] = old
+            return True
+        self._report_unlisted(path)
+        goes = self._is_known_there(path)
+        for name, entry in self._destination.folders.get(path, {}).items():
+            goes = self._let_go(f"{path}/{name}", entry) and goes
+        if goes:
+            self.going_directories.append(path)
+        return goes
