@@ -82,6 +82,18 @@ class CommitTests(BatchCase):
             self.assertEqual(stat.S_IMODE(status.st_mode), mode)
             self.assertEqual(status.st_mtime_ns, 1_700_000_000_123_456_789)
 
+    def test_given_mode(self) -> None:
+        """A mode that is given counts for a new file and a replaced one, whatever the umask; no setuid."""
+        previous = os.umask(0o077)
+        self.addCleanup(os.umask, previous)
+        self.file.chmod(0o600)
+        batch = self.batch()
+        for name in ("file", "new"):
+            batch.add(P(f"d/{name}"), b"", mode=0o4664)
+        batch.commit()
+        for name in ("file", "new"):
+            self.assertEqual(stat.S_IMODE((self.root / "d" / name).stat().st_mode), 0o664)
+
     def test_short_writes(self) -> None:
         """All is written, however little the disk takes at a time."""
 

@@ -18,7 +18,7 @@ from fileexport.disk.partials import JOURNAL, KEPT, MAX_KEPT, Partial
 from fileexport.disk.recovery import PATIENCE
 from fileexport.errors import BusyError, FileNameError, OverloadedError
 from tests.test_staging import ALL, Counted, P, StagingCase
-from tests.watched import in_child
+from tests.watched import in_child, unprivileged
 
 KEY: dict[str, Any] = {"key": b"source", "owner": b"owner"}
 DAY_AFTER = PATIENCE + 60 * 10**9
@@ -86,6 +86,14 @@ class WholeTests(PartialsCase):
         for path, mode in (("d/file", 0o751), ("d/new", 0o640), ("d/link", 0o640)):
             self.begin(path, size=0).commit()
             self.assertEqual(stat.S_IMODE((self.root / path).lstat().st_mode), mode)
+
+    def test_given_mode(self) -> None:
+        """A mode that is given counts for a new file and a replaced one, whatever the umask; no setuid."""
+        previous = os.umask(0o077)
+        self.addCleanup(os.umask, previous)
+        for path in ("d/file", "d/new"):
+            self.begin(path, size=0).commit(None, True, 0o4664)
+            self.assertEqual(stat.S_IMODE((self.root / path).stat().st_mode), 0o664)
 
     def test_names(self) -> None:
         """What cannot be staged cannot be begun: nothing is made."""
@@ -191,6 +199,23 @@ class GoOnTests(PartialsCase):
         partial.write(b"56789")
         partial.commit()
         self.assertEqual(self.file.read_bytes(), b"0123456789")
+
+    def test_killed_in_commit(self) -> None:
+        """It goes on from one whose mode already forbids to write; that of a living writer keeps it."""
+        for directory in (self.root, self.root / "d"):
+            directory.chmod(0o777)
+        with unprivileged():
+            partial = self.begin()
+            partial.write(b"01234")
+        [name] = self.names(KEPT)
+        (self.staging / name).chmod(0o444)
+        with unprivileged():
+            self.assertRaises(BusyError, self.begin)
+        self.assertEqual(stat.S_IMODE((self.staging / name).stat().st_mode), 0o444)
+        with unprivileged():
+            partial.suspend()
+            self.assertEqual(self.taken_up(), 5)
+        self.assertEqual(self.left(), [])
 
     def test_check(self) -> None:
         """What is there is read again piece by piece; the check may end that, and all of it stays."""

@@ -5,11 +5,37 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from sqlite3 import connect
 
 from fileexport.disk import state as limits
-from fileexport.disk.schema import AttemptRow, JobRow, JobState, MessageState
+from fileexport.disk.database import DATABASE, Database
+from fileexport.disk.schema import MIGRATIONS, AttemptRow, JobRow, JobState, MessageState
 from tests.test_state import DAY, HOOK, PING, StateCase, order
 from tests.watched import in_child
+
+
+class TablesTests(StateCase):
+    """The tables as they came to be."""
+
+    def test_older(self) -> None:
+        """A state of the first version keeps its jobs and gets what was added since."""
+        self.state.close()
+        for path in self.directory.iterdir():
+            path.unlink()
+        Database(self.directory, MIGRATIONS[:1]).close()
+        connection = connect(self.directory / DATABASE)
+        connection.execute(
+            "INSERT INTO jobs (id, owner, state, task, target, created) VALUES (?, ?, ?, ?, ?, ?)",
+            ("id", "ann", "queued", "{}", b"/a", 1.0),
+        )
+        connection.commit()
+        connection.close()
+        self.reopen()
+        self.assertEqual(self.found("id"), JobRow("id", "ann", JobState.QUEUED, "{}", "/a", 1.0))
+        self.state.contents.add(b"place", b"version", b"data")
+        self.state.contents.flush()
+        self.reopen()
+        self.assertEqual(self.state.contents.get(b"place", b"version"), b"data")
 
 
 class PruneTests(StateCase):

@@ -24,11 +24,14 @@ ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS, errn
 
 #: What changes the disk, or makes changes last; `Recording` knows each of them.
 CHANGING = frozenset(
-    "open mkdir rmdir unlink rename rename_new write pwrite fchmod utime fsync fdatasync syncfs".split()
+    """
+        open symlink mkdir rmdir unlink rename rename_new write pwrite fchmod chmod_held utime utime_held
+        fsync fdatasync syncfs
+    """.split()
 )
 #: What does not.
 READING = frozenset(
-    "openat2 close fstat fstatvfs lstat readlink scan read lock mount_of mount_points path_of".split()
+    "openat2 close fstat fstatvfs lstat readlink scan read pread lock mount_of mount_points path_of".split()
 )
 
 
@@ -203,11 +206,15 @@ def kind_of_descriptor(call: Call) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Born:
-    """A file or directory that no name leads to yet. Nodes have numbers of ours: inodes are used again."""
+    """A file or directory that no name leads to yet. Nodes have numbers of ours: inodes are used again.
+
+    A link is a file that is born with its text.
+    """
 
     node: int
     is_directory: bool
     mode: int
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,11 +326,11 @@ class Recording(Fronted):
     def _named(self, name: str, directory: int) -> int:
         return self._nodes[os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino]
 
-    def _born(self, status: os.stat_result) -> int:
+    def _born(self, status: os.stat_result, content: bytes = b"") -> int:
         node = max(self._nodes.values()) + 1
         # Of two nodes with one inode the older is gone: the kernel gives none away that is in use.
         self._nodes[status.st_ino] = node
-        self.log.append(Born(node, stat.S_ISDIR(status.st_mode), stat.S_IMODE(status.st_mode)))
+        self.log.append(Born(node, stat.S_ISDIR(status.st_mode), stat.S_IMODE(status.st_mode), content))
         return node
 
     def _note_open(self, call: Call, name: str, flags: int, *, dir_fd: int | None, mode: int = 0o666) -> Any:
@@ -333,6 +340,12 @@ class Recording(Fronted):
             node = self._born(os.fstat(descriptor))
             self.log.append(Names(self._node(dir_fd), ((name, node),)))
         return descriptor
+
+    def _note_symlink(self, call: Call, target: str, name: str, *, dir_fd: int) -> None:
+        call.run()
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        node = self._born(status, os.fsencode(target))
+        self.log.append(Names(self._node(dir_fd), ((name, node),)))
 
     def _note_mkdir(self, call: Call, name: str, mode: int, *, dir_fd: int) -> None:
         call.run()
@@ -375,9 +388,13 @@ class Recording(Fronted):
         call.run()
         self.log.append(Mode(self._node(descriptor), mode))
 
+    _note_chmod_held = _note_fchmod
+
     def _note_utime(self, call: Call, descriptor: int, mtime_ns: int) -> None:
         # No promise speaks of times.
         call.run()
+
+    _note_utime_held = _note_utime
 
     def _note_fsync(self, call: Call, descriptor: int) -> None:
         if self.meanwhile and kind_of_descriptor(call) == "directory":

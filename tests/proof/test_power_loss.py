@@ -228,20 +228,23 @@ class MutantTests(PowerLossCase):
 
     def test_file(self) -> None:
         """Without a flush of the file, before it gets its name."""
-        self.check(NoFileFlush, *_UPLOADS, "resume", "batch", "batch together")
+        self.check(NoFileFlush, *_UPLOADS, "resume", "batch", "batch together", "set", "set together")
         self.check(LateFlush, *_UPLOADS, "resume", "batch")
         self.check(LateMode, *_UPLOADS)
 
     def test_directory(self) -> None:
         """Without a flush of the directory, after an upload or a removal."""
         self.check(NoDirectoryFlush, *_UPLOADS, "remove", "batch", "directory", "rename", "remove tree")
+        self.check(NoDirectoryFlush, "link", "steps")
         self.check(NoFlushAfterRemoval, "remove", "remove chosen", "create and remove", "remove tree")
 
     def test_acknowledgement(self) -> None:
         """When it is said before it is so."""
-        self.check(EarlyAcknowledgement, *_UPLOADS, "resume", "batch")
+        self.check(EarlyAcknowledgement, *_UPLOADS, "resume", "batch", "set")
         self.check(HastyAcknowledgement, "create", "overwrite", "crowd", "remove", "remove chosen", "batch")
+        self.check(HastyAcknowledgement, "link")
 
     def test_not_durable(self) -> None:
         """A jail without flushes, which is promised to survive `kill -9`, and does, but not this."""
         self.check(Recording, "create", "overwrite", "remove", "remove chosen", "batch", durable=False)
+        self.check(Recording, "link", "steps", "set", durable=False)

@@ -22,6 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.resolve import Openat2, Resolver, Walk
+from fileexport.disk.scan import manifest_of, scan
+from fileexport.errors import ConflictError
 from fileexport.paths import RESERVED, RelPath
 from tests.hostile import OPEN, SECRET
 
@@ -71,8 +73,10 @@ class RaceTests(SynchronousTestCase):
         self.victims = self.beneath_outside()
         self.found: Counter[str] = Counter()
 
-    def beneath_outside(self) -> set[tuple[Path, int]]:
-        return {(path, path.stat().st_ino) for path in self.outside.rglob("*")}
+    def beneath_outside(self) -> set[tuple[Path, int, int, int]]:
+        """What is there, and as it was."""
+        found = ((path, path.stat()) for path in self.outside.rglob("*"))
+        return {(path, one.st_ino, one.st_mode, one.st_mtime_ns) for path, one in found}
 
     @contextmanager
     def swapping(self) -> Iterator[None]:
@@ -149,13 +153,39 @@ class RaceTests(SynchronousTestCase):
             # What is outside only.
             self.found["escapes"] += jail.remove_tree(view, P(f"{path}/{SECRET}"))
 
+    def scan(self, jail: Jail, place: Place, number: int) -> None:
+        view, path = place
+        found = manifest_of(scan(jail, view, P(path)))
+        self.found["escapes"] += SECRET in repr(found.folders)
+
+    def steps(self, jail: Jail, place: Place, number: int) -> None:
+        """Small changes in one go, to what is swapped too."""
+        view, path = place
+        made = P(f"{path}/made")
+        with jail.steps(view) as steps:
+            with contextlib.suppress(FileExistsError):
+                steps.make(made)
+            steps.link(made / "link", "..", True)
+            steps.set(made, 1, 0o700)
+            steps.set(P(f"{path}/file"), 1, 0o600)
+            with contextlib.suppress(ConflictError):
+                # A link now and then.
+                steps.set(P(path), 1, 0o755)
+            steps.move(made / "link", made / "moved", True)
+            steps.remove(made / "moved")
+            steps.remove(made)
+            with contextlib.suppress(OSError):
+                # What is outside only.
+                steps.remove(P(f"{path}/{SECRET}"))
+                self.found["escapes"] += 1
+
     def run_verbs(self, resolver: Callable[[Calls], Resolver]) -> None:
         """Every verb on every place in turn."""
         jail = Jail(str(self.root), resolver=resolver, durable=False)
         self.addCleanup(jail.close)
         verbs: tuple[Verb, ...] = (
             *(self.open, self.stat, self.entries, self.stage, self.remove),
-            *(self.upload, self.tree),
+            *(self.upload, self.tree, self.scan, self.steps),
         )
         for number in range(TRIES):
             verb, place = verbs[number % len(verbs)], PLACES[number // len(verbs) % len(PLACES)]
@@ -173,7 +203,7 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual(self.found["escapes"], 0)
         self.assertEqual(self.beneath_outside(), self.victims, "nothing outside was written or removed")
         self.assertEqual(list(self.root.rglob(f"{RESERVED}/*")), [], "nothing half-written is left")
-        for name in ("open", "stat", "entries", "stage", "remove", "upload", "tree"):
+        for name in ("open", "stat", "entries", "stage", "remove", "upload", "tree", "scan", "steps"):
             self.assertGreater(self.found[f"{name} found"], 0)
             self.assertGreater(self.found[f"{name} refused"], 0)
 

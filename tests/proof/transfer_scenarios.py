@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
+from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import patch
 
-from fileexport.disk import batches, partials
+from fileexport.disk import batches, partials, steps
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.partials import Partial
 from fileexport.disk.recovery import PATIENCE
+from fileexport.disk.steps import Steps
+from fileexport.paths import RelPath
 from tests.proof.disk_scenarios import P, Scenario, Setting, Tree, left
 
 
@@ -198,7 +203,136 @@ class RemoveTree(Scenario):
         return str(len([*self._tree.rglob("*")]) + self._tree.exists())
 
 
+class StepScenario(Scenario):
+    """Small changes in one go; each is flushed."""
+
+    flushed = steps.MAX_FLUSHED
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        self.place = os.path.dirname(setting.place.real)
+
+    def real(self, name: str) -> str:
+        """A path below the root of what lies beside the file of the setting."""
+        return os.path.join(self.place, name)
+
+    def here(self, name: str) -> RelPath:
+        """The same as the steps name it."""
+        return self.path.parent + P(name)
+
+    def run(self, jail: Jail) -> str:
+        with patch.object(steps, "MAX_FLUSHED", self.flushed), jail.steps(self.view) as all_steps:
+            done = sum(self.step(one) for one in self.changes(all_steps))
+            all_steps.finish()
+        return str(done)
+
+    @staticmethod
+    def step(change: Callable[[], object]) -> bool:
+        """Make one change, unless it is made."""
+        try:
+            change()
+        except (FileNotFoundError, FileExistsError):
+            return False
+        return True
+
+    @abstractmethod
+    def changes(self, all_steps: Steps) -> list[Callable[[], object]]:
+        """The steps."""
+
+
+class MakeSteps(StepScenario):
+    """A directory, and a link in it."""
+
+    flushes = True
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        self.between = [{**self.before, self.real("made/"): b""}]
+        self.after = {**self.before, self.real("made/to-file"): b"../file"}
+
+    def changes(self, all_steps: Steps) -> list[Callable[[], object]]:
+        return [
+            lambda: all_steps.make(self.here("made")),
+            lambda: all_steps.link(self.here("made/to-file"), "../file"),
+        ]
+
+    def told(self) -> str:
+        made = self.root / self.real("made")
+        return str(2 - made.exists() - (made / "to-file").is_symlink())
+
+
+class ReplaceLink(StepScenario):
+    """A link leads to somewhere else."""
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        self.before[self.real("to-file")] = b"file"
+        self.after = {**self.before, self.real("to-file"): b"other"}
+
+    def prepare(self) -> None:
+        super().prepare()
+        link = self.root / self.real("to-file")
+        link.unlink()
+        link.symlink_to("file")
+
+    def changes(self, all_steps: Steps) -> list[Callable[[], object]]:
+        return [lambda: all_steps.link(self.here("to-file"), "other", True)]
+
+    def told(self) -> str:
+        return "1"
+
+
+class ChangeSteps(StepScenario):
+    """A file takes another's place in another directory, its time and mode are set, what is left goes."""
+
+    flushes = True
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        old, new, link, there = map(self.real, ("going/old", "new", "going/link", "going/"))
+        rest = dict(self.before)
+        self.before |= {old: setting.old, new: b"".join(setting.pieces), link: b"old"}
+        self.after = {**rest, new: setting.old}
+        self.between = [
+            {**rest, new: setting.old, link: b"old"},
+            {**rest, new: setting.old, there: b""},
+        ]
+
+    def prepare(self) -> None:
+        super().prepare()
+        link = self.root / self.real("going/link")
+        link.unlink()
+        link.symlink_to("old")
+
+    def changes(self, all_steps: Steps) -> list[Callable[[], object]]:
+        return [
+            lambda: all_steps.move(self.here("going/old"), self.here("new"), True),
+            lambda: all_steps.set(self.here("new"), self.setting.mtime_ns, self.setting.mode),
+            lambda: all_steps.remove(self.here("going/link")),
+            lambda: all_steps.remove(self.here("going")),
+        ]
+
+    def told(self) -> str:
+        going = self.root / self.real("going")
+        steps_left = (going / "old").exists(), (going / "link").is_symlink(), going.exists()
+        return str(1 + sum(steps_left))
+
+    def finish(self) -> None:
+        status = (self.root / self.real("new")).stat()
+        mode, mtime_ns = self.setting.mode, self.setting.mtime_ns
+        assert mode is None or stat.S_IMODE(status.st_mode) == mode, "the mode was not set"
+        assert mtime_ns is None or status.st_mtime_ns == mtime_ns, "the time was not set"
+
+
+class ChangeTogether(ChangeSteps):
+    """The same, flushed together."""
+
+    flushed = 0
+    flushes = False
+
+
 TRANSFER_SCENARIOS = (
     *(Resume, Batched, BatchedTogether),
     *(MakeDirectory, Rename, RenameTree, RemoveTree),
+    *(MakeSteps, ReplaceLink, ChangeSteps, ChangeTogether),
 )

@@ -142,14 +142,27 @@ class Batch:
         self._files: list[_File] = []
         self._results: list[Exception | None] = []
 
-    def add(self, path: RelPath, content: bytes | memoryview, mtime_ns: int | None = None) -> None:
+    def add(
+        self,
+        path: RelPath,
+        content: bytes | memoryview,
+        mtime_ns: int | None = None,
+        mode: int | None = None,
+    ) -> None:
         """Stage a file; it appears at the next `commit`. Raises `OSError` or `FileNameError`: only this one
         failed then, and `commit` says nothing of it.
+
+        `mode` is taken `& 0o777`; without it a file that is replaced leaves its own, else the umask decides.
         """
-        self.add_to(path.parent, path.name, content, mtime_ns)
+        self.add_to(path.parent, path.name, content, mtime_ns, mode)
 
     def add_to(
-        self, directory: RelPath, final: str, content: bytes | memoryview, mtime_ns: int | None = None
+        self,
+        directory: RelPath,
+        final: str,
+        content: bytes | memoryview,
+        mtime_ns: int | None = None,
+        mode: int | None = None,
     ) -> None:
         """The same, for a file of this name in a directory: cheaper where that is the same for many."""
         self._check(final)
@@ -160,7 +173,7 @@ class Batch:
         descriptor = self._calls.open(name, _NEW, dir_fd=parent.home.descriptor)
         file = _File(name, final, parent, descriptor)
         try:
-            self._fill(file, content, mtime_ns)
+            self._fill(file, content, mtime_ns, mode)
             if not self._durable or len(self._files) >= MAX_FLUSHED:
                 self._close_file(file)
         except BaseException:
@@ -170,7 +183,7 @@ class Batch:
         if len(self._files) == MAX_FLUSHED + 1:
             self._close_files()
 
-    def _fill(self, file: _File, content: bytes | memoryview, mtime_ns: int | None) -> None:
+    def _fill(self, file: _File, content: bytes | memoryview, mtime_ns: int | None, mode: int | None) -> None:
         calls, descriptor = self._calls, file.descriptor
         rest: bytes | memoryview = content
         while rest:
@@ -178,15 +191,22 @@ class Batch:
             if count == len(rest):
                 break
             rest = memoryview(rest)[count:]
-        if self._replace:
-            with suppress(FileNotFoundError):
-                old = calls.lstat(file.final, dir_fd=file.parent.descriptor)
-                new = calls.fstat(descriptor)
-                mode = inherited(old, new)
-                if mode is not None and mode != new.st_mode & 0o777:
-                    calls.fchmod(descriptor, mode)
+        if mode is not None:
+            calls.fchmod(descriptor, mode & 0o777)
+        elif self._replace:
+            self._inherit(file)
         if mtime_ns is not None:
             calls.utime(descriptor, mtime_ns)
+
+    def _inherit(self, file: _File) -> None:
+        """Give it the mode of the file that it replaces, if there is one."""
+        calls = self._calls
+        with suppress(FileNotFoundError):
+            old = calls.lstat(file.final, dir_fd=file.parent.descriptor)
+            new = calls.fstat(file.descriptor)
+            mode = inherited(old, new)
+            if mode is not None and mode != new.st_mode & 0o777:
+                calls.fchmod(file.descriptor, mode)
 
     def commit(self) -> list[Exception | None]:
         """Give the files their names, durably: what became of each that was added since the last commit.

@@ -94,6 +94,9 @@ class Calls:
         with os.scandir(descriptor) as entries:
             yield from entries
 
+    def symlink(self, target: str, name: str, *, dir_fd: int) -> None:
+        os.symlink(target, name, dir_fd=dir_fd)
+
     def mkdir(self, name: str, mode: int, *, dir_fd: int) -> None:
         os.mkdir(name, mode, dir_fd=dir_fd)
 
@@ -140,11 +143,23 @@ class Calls:
         """Read into a buffer, from where the descriptor is; the bytes read, 0 at the end."""
         return os.readv(descriptor, (buffer,))
 
+    def pread(self, descriptor: int, buffer: bytearray | memoryview, offset: int) -> int:
+        """Read into a buffer from an offset; where the descriptor is stays. 0 at the end of the file."""
+        return os.preadv(descriptor, (buffer,), offset)
+
     def fchmod(self, descriptor: int, mode: int) -> None:
         os.fchmod(descriptor, mode)
 
     def utime(self, descriptor: int, mtime_ns: int) -> None:
         os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+
+    def chmod_held(self, descriptor: int, mode: int) -> None:
+        """fchmod(2) for a descriptor of O_PATH, which that call refuses."""
+        os.chmod(f"/proc/self/fd/{descriptor}", mode)
+
+    def utime_held(self, descriptor: int, mtime_ns: int) -> None:
+        """The same for a time."""
+        os.utime(f"/proc/self/fd/{descriptor}", ns=(mtime_ns, mtime_ns))
 
     def fsync(self, descriptor: int) -> None:
         os.fsync(descriptor)

@@ -20,6 +20,7 @@ from fileexport.disk.partials import Partial, Place, begin
 from fileexport.disk.recovery import recover
 from fileexport.disk.resolve import Openat2, Resolver, Walk
 from fileexport.disk.staging import Staged, room, stage
+from fileexport.disk.steps import Ground, Hold, Steps, unheld
 from fileexport.disk.views import Entry, Kind, Opened, View, kind_of
 from fileexport.errors import FileNameError, OverloadedError
 from fileexport.paths import RelPath, is_file_name_valid
@@ -33,6 +34,9 @@ _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 
 #: Bytes that are read at once.
 _PIECE = 1 << 20
+
+#: Looks at a name that is exchanged again and again.
+_TRIES = 16
 
 _ROOT = RelPath()
 
@@ -85,6 +89,11 @@ class Jail:
             raise OverloadedError("the server is stopping")
 
     @property
+    def is_portable(self) -> bool:
+        """Whether only portable names may be created."""
+        return self._may_be_new is is_file_name_valid
+
+    @property
     def root_stat(self) -> os.stat_result:
         """The root's own stat."""
         return self._calls.fstat(self._root)
@@ -105,7 +114,7 @@ class Jail:
         except BaseException:
             self._calls.close(descriptor)
             raise
-        return Opened(descriptor, status, self._calls.close)
+        return Opened(descriptor, status, self._calls)
 
     def stat(self, view: View, path: RelPath) -> os.stat_result:
         """What stat(2) says of the path, relative links followed; needs no right to read the file."""
@@ -148,6 +157,30 @@ class Jail:
             except FileNotFoundError:
                 continue
             yield Entry.of(found.name, status)
+
+    def names(self, view: View, opened: Opened) -> Iterator[str]:
+        """The names in an open directory that may be seen, in the disk's order. Raises `OSError`."""
+        for found in self._calls.scan(opened.descriptor):
+            self._check_stopping()
+            if view.admits(found.name):
+                yield found.name
+
+    def look(self, opened: Opened, name: str) -> tuple[os.stat_result, str] | None:
+        """What lstat(2) says of a name in an open directory, and the text of a link; None if it is gone."""
+        self._check_stopping()
+        for _ in range(_TRIES):
+            try:
+                status = self._calls.lstat(name, dir_fd=opened.descriptor)
+                if not stat.S_ISLNK(status.st_mode):
+                    return status, ""
+                return status, self._calls.readlink(name, dir_fd=opened.descriptor)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                # A link that was one a moment ago.
+                if error.errno != errno.EINVAL:
+                    raise
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     # -- changing
 
@@ -312,6 +345,18 @@ class Jail:
             replace=replace,
             durable=self._durable,
         )
+
+    def steps(self, view: View, *, exported: RelPath = _ROOT, hold: Hold = unheld) -> Steps:
+        """Begin many small changes beneath a view; see `Steps`. `exported` as for `stage`."""
+        ground = Ground(
+            self._calls,
+            lambda path: self._open(view, path, _DIRECTORY),
+            lambda path: self.check_new(view, path),
+            view.admits,
+            lambda: self._base(view),
+            lambda: self._base(View(exported)),
+        )
+        return Steps(ground, hold=hold, durable=self._durable)
 
     def check_new(self, view: View, path: RelPath) -> None:
         """Refuse a name that `stage` would refuse, whatever is on the disk; raises as it does."""

@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from fileexport.disk.calls import Calls
 from fileexport.disk.staging import TRIES, Staged, has_name, identity_of, remove_orphan, stage, staging_of
-from fileexport.errors import BusyError
+from fileexport.errors import BusyError, ChangedWhileRead
 
 #: Names in staging of what can be continued, and of its journal: the rest of both is the same.
 KEPT, JOURNAL = "part-", "mark-"
@@ -28,6 +28,8 @@ MAX_KEPT = 64
 _NOTE_EVERY, _LOOK_EVERY = 32 << 20, 64 << 20
 #: Bytes that are read at once when a partial is continued.
 _PIECE = 1 << 20
+#: And when another file is copied: they stay in the processor's cache until they are hashed and written.
+_COPIED = 512 << 10
 
 #: Offset and hash of what lies before it; then a hash of these two.
 _NOTE = Struct(">Q32s")
@@ -121,15 +123,35 @@ class Partial:
         if room < self.size - self.offset:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def commit(self, mtime_ns: int | None = None, replace: bool = True) -> None:
+    def copy_from(
+        self, descriptor: int, offset: int, size: int, check: Callable[[], object] = lambda: None
+    ) -> None:
+        """Append `size` bytes of another open file, from an offset in it, and hash them as `write` does.
+
+        `check` is called before each piece and may raise; what came until then is there. Raises
+        `ChangedWhileRead` where the file ends before, and as `write`.
+        """
+        buffer = memoryview(bytearray(min(_COPIED, size)))
+        end = offset + size
+        while offset < end:
+            check()
+            count = self._calls.pread(descriptor, buffer[: end - offset], offset)
+            if not count:
+                raise ChangedWhileRead
+            self.write(buffer[:count])
+            offset += count
+
+    def commit(self, mtime_ns: int | None = None, replace: bool = True, mode: int | None = None) -> None:
         """Give the file its name, durably; as `Staged.commit`, and a partial is gone either way.
 
-        A file that is replaced gives it its mode (see `staging.inherited`); otherwise the umask decides.
-        Raises `OSError` (EIO) where a write failed: the flush that lost content says so only once.
+        Without a `mode` a file that is replaced gives it its own (see `staging.inherited`); otherwise the
+        umask decides. Raises `OSError` (EIO) where a write failed: the flush that lost content says so only
+        once.
         """
         try:
             self._check_whole()
-            mode = self._staged.inherited_mode() if replace else None
+            if mode is None and replace:
+                mode = self._staged.inherited_mode()
         except BaseException:
             self.discard()
             raise
@@ -327,10 +349,23 @@ def _try(
 def _open(calls: Calls, staging: int, name: str) -> tuple[int, bool]:
     """Open the partial of this name, or make it; whether it is new."""
     with suppress(FileNotFoundError):
-        return calls.open(name, _OPEN, dir_fd=staging), False
+        return _open_kept(calls, staging, name), False
     with suppress(FileExistsError):
         return calls.open(name, _OPEN | os.O_CREAT | os.O_EXCL, dir_fd=staging), True
-    return calls.open(name, _OPEN, dir_fd=staging), False
+    return _open_kept(calls, staging, name), False
+
+
+def _open_kept(calls: Calls, staging: int, name: str) -> int:
+    with suppress(PermissionError):
+        return calls.open(name, _OPEN, dir_fd=staging)
+    # Killed in its commit, it has the mode that it was to have. A living writer's keeps it.
+    descriptor = calls.open(name, _OPEN & ~os.O_RDWR, dir_fd=staging)
+    try:
+        if _claim(calls, staging, name, descriptor):
+            calls.fchmod(descriptor, 0o600)
+        return calls.open(name, _OPEN, dir_fd=staging)
+    finally:
+        calls.close(descriptor)
 
 
 def _claim(calls: Calls, staging: int, name: str, descriptor: int) -> bool:

@@ -191,5 +191,21 @@ _FIRST = (
     "CREATE INDEX attempts_by_message ON attempts (message, number)",
 )
 
+_SECOND = (
+    # What was read of files: `place` says of which and what, `version` when they were so. `used` is a day,
+    # counted from 1970, and `size` what the row counts.
+    """
+    CREATE TABLE contents (
+        number INTEGER PRIMARY KEY,
+        place BLOB NOT NULL UNIQUE,
+        version BLOB NOT NULL,
+        used INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        data BLOB NOT NULL
+    )
+    """,
+    "CREATE INDEX contents_by_use ON contents (used, number, size)",
+)
+
 #: What makes each version of the tables out of the one before; their number is the version.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)

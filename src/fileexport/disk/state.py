@@ -16,6 +16,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+from fileexport.disk.contents_cache import ContentsCache
 from fileexport.disk.database import Database
 from fileexport.disk.schema import (
     ATTEMPT_COLUMNS,
@@ -74,6 +75,8 @@ class State:
         """
         self._now = now
         self._database = Database(directory, MIGRATIONS)
+        #: What is known of files' contents.
+        self.contents = ContentsCache(self._database, now)
 
     def close(self) -> None:
         """Close the database and let others have it. A second time does nothing."""

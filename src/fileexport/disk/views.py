@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NamedTuple
 
+from fileexport.disk.calls import Calls
 from fileexport.paths import MAX_DEPTH, MAX_NAME, MAX_PATH, RESERVED, RelPath
 
 Kind = Literal["file", "directory", "link", "other"]
@@ -62,23 +62,31 @@ def kind_of(mode: int) -> Kind:
 class Opened:
     """An open file or directory and its stat. Close it, or use it in a `with` block."""
 
-    __slots__ = ("_close", "descriptor", "stat")
+    __slots__ = ("_calls", "descriptor", "stat")
 
-    def __init__(self, descriptor: int, status: os.stat_result, close: Callable[[int], None]) -> None:
+    def __init__(self, descriptor: int, status: os.stat_result, calls: Calls) -> None:
         self.descriptor = descriptor
         self.stat = status
-        self._close = close
+        self._calls = calls
 
     @property
     def is_directory(self) -> bool:
         """Whether it is a directory; otherwise it is a regular file."""
         return stat.S_ISDIR(self.stat.st_mode)
 
+    def read_at(self, buffer: memoryview, offset: int) -> int:
+        """Read into a buffer from an offset; the bytes read, 0 at the end. Raises `OSError`."""
+        return self._calls.pread(self.descriptor, buffer, offset)
+
+    def stat_now(self) -> os.stat_result:
+        """What fstat(2) says of it now; `stat` is as it was opened. Raises `OSError`."""
+        return self._calls.fstat(self.descriptor)
+
     def close(self) -> None:
         """Close the descriptor; a second time does nothing."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            self._close(descriptor)
+            self._calls.close(descriptor)
 
     def __enter__(self) -> Opened:
         return self

@@ -40,12 +40,12 @@ class Names:
         self._lock = Lock()
         self.kept = 0
 
-    def take(self) -> None:
-        """One more is kept. Raises `OverloadedError`."""
+    def take(self, count: int = 1) -> None:
+        """So many more are kept. Raises `OverloadedError`."""
         with self._lock:
-            if self.kept >= self._limit:
+            if self.kept + count > self._limit:
                 raise OverloadedError
-            self.kept += 1
+            self.kept += count
 
     def give_back(self, count: int) -> None:
         """So many are kept no longer."""
@@ -53,25 +53,28 @@ class Names:
             self.kept -= count
 
 
-class _Kept:
+class Kept:
     """The names that one walk keeps."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
         self._count = 0
 
-    def take(self) -> None:
-        if self._count >= MAX_KNOWN:
+    def take(self, count: int = 1) -> None:
+        """So many more. Raises `BadRequestError`, `OverloadedError`."""
+        if self._count + count > MAX_KNOWN:
             raise BadRequestError(f"more than {MAX_KNOWN} entries: list a smaller directory")
-        self._names.take()
-        self._count += 1
+        self._names.take(count)
+        self._count += count
 
-    def give_back(self) -> None:
-        self._names.give_back(1)
-        self._count -= 1
+    def give_back(self, count: int = 1) -> None:
+        """So many are kept no longer."""
+        self._names.give_back(count)
+        self._count -= count
 
     def close(self) -> None:
-        self._names.give_back(self._count)
+        """None is kept any more."""
+        self.give_back(self._count)
 
 
 def walk(
@@ -83,7 +86,7 @@ def walk(
     of a directory below `top` that may not be listed. Raises `OSError` for `top` itself; `BadRequestError`
     for a tree with too many names, `OverloadedError` where all walks of `names` together have too many.
     """
-    kept = _Kept(names or Names())
+    kept = Kept(names or Names())
     try:
         levels = [_names(source, view, top, _ROOT, kept)]
         while levels:
@@ -100,7 +103,7 @@ def walk(
 
 
 def _names(
-    source: Source, view: View, top: RelPath, below: RelPath, kept: _Kept
+    source: Source, view: View, top: RelPath, below: RelPath, kept: Kept
 ) -> list[tuple[RelPath, Entry]]:
     """The entries of one directory, the last name first."""
     found = []
