@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport import exports as exports_module
+from fileexport import exports_reading
 from fileexport.disk.jail import Jail
 from fileexport.errors import BadRequestError, FileNameError
 from fileexport.exports import ANY, Exports, Pattern
@@ -305,7 +305,7 @@ class FilesTests(ExportsCase):
     def test_limit(self) -> None:
         """A listing of more files than may be held is refused."""
         self.write("a", "b", "d/c")
-        self.patch(exports_module, "MAX_LISTED", 2)
+        self.patch(exports_reading, "MAX_LISTED", 2)
         self.assertEqual(self.names("d", recursive=True), ["c"])
         self.refuses(BadRequestError, lambda: self.exports.files(ALL, ROOT, recursive=True))
         self.refuses(BadRequestError, self.exports.browse, ALL, ROOT)

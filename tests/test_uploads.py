@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from fileexport import leases
 from fileexport.disk import partials
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
-from fileexport.errors import BusyError, ChangedWhileRead, DestinationNotFound, FileNameError, PeerGone
+from fileexport.errors import (
+    BadRequestError,
+    BusyError,
+    ChangedWhileRead,
+    DestinationNotFound,
+    FileNameError,
+    PeerGone,
+)
 from fileexport.exports import Exports
 from fileexport.paths import MAX_DEPTH, MAX_NAME, RESERVED, RelPath
 from fileexport.tokens import Principal, Right
@@ -255,6 +263,105 @@ class UploadTests(UploadsCase):
         self.assertRaises(IsADirectoryError, self.begin, "d")
         self.assertRaises(IsADirectoryError, self.begin, "")
         self.assertRaises(DestinationNotFound, self.begin, "x")
+
+
+class CopyTests(UploadTests):
+    """One file, of which a part is in other files already; and all that is true of any."""
+
+    def begin(self, path: str = "d/file", who: Principal = ALL, **how: Any) -> Upload:
+        """It may copy from the old version and from another file, which hold the same bytes."""
+        bases = self.root / "d/base", self.root / "d/other"
+        for base in bases:
+            base.write_bytes(b"01234-56789")
+        named = [(P(f"d/{base.name}"), None) for base in bases]
+        return super().begin(path, who, **{"bases": named, **how})
+
+    def test_copied(self) -> None:
+        """What is copied and what is written, in order, is the file; a base may be what it replaces."""
+        upload = self.begin()
+        upload.copy(1, 0, 3)
+        upload.write(b"34")
+        upload.copy(0, 6, 5)
+        upload.finish(10, digest(CONTENT))
+        self.assertEqual(self.file.read_bytes(), CONTENT)
+        upload = self.begin(bases=[(P("d/file"), None)])
+        upload.copy(0, 5, 5)
+        upload.copy(0, 0, 5)
+        upload.finish(10, digest(b"5678901234"))
+        self.assertEqual((self.file.read_bytes(), self.left()), (b"5678901234", []))
+
+    def test_resumed(self) -> None:
+        """After a break it goes on behind what was copied, from other bases too."""
+        upload = self.begin()
+        upload.copy(0, 0, 5)
+        upload.suspend()
+        upload = self.begin(bases=[(P("d/other"), None)])
+        self.assertEqual(upload.offset, 5)
+        upload.copy(0, 6, 5)
+        upload.finish(10, digest(CONTENT))
+        self.assertEqual(self.file.read_bytes(), CONTENT)
+
+    def test_refused_copies(self) -> None:
+        """More than was announced, more than the base has, and bases that were not named are refused."""
+        upload = self.begin()
+        self.assertRaises(ChangedWhileRead, upload.copy, 0, 0, 11)
+        for number in (2, -1):
+            self.assertRaises(BadRequestError, upload.copy, number, 0, 1)
+        for offset in (6, 2**63 - 1):
+            self.assertRaises(ChangedWhileRead, upload.copy, 0, offset, 6)
+        self.assertEqual(upload.offset, 0)
+        os.truncate(self.root / "d/base", 5)
+        self.assertRaises(ChangedWhileRead, upload.copy, 0, 0, 6)
+        self.assertEqual(upload.offset, 5)
+        upload.discard()
+        self.assertEqual((self.file.read_text(), self.left()), ("old", []))
+
+    def test_ended_by_check(self) -> None:
+        """The check may end a copy; what came until then is kept."""
+
+        def check() -> None:
+            if upload.offset:
+                raise KeyError
+
+        self.patch(partials, "_COPIED", 4)
+        upload = self.begin()
+        self.assertRaises(KeyError, upload.copy, 0, 0, 10, check)
+        upload.suspend()
+        upload = self.begin()
+        self.assertEqual(upload.offset, 4)
+        upload.discard()
+
+    def test_copies_for_the_heir(self) -> None:
+        """A client that came again for the same file has it: the one before copies nothing any more."""
+        upload = self.begin()
+        self.patch(leases, "QUIET", 0)
+        self.assertRaises(BusyError, self.begin)
+        self.assertRaises(PeerGone, upload.copy, 0, 0, 1)
+        upload.suspend()
+
+
+class ModeTests(UploadsCase):
+    """Modes that are given."""
+
+    def test_one_file(self) -> None:
+        """A file has the mode that was given; without one it has that of the old version."""
+        for mode, found in ((0o4640, 0o640), (None, 0o640), (0o444, 0o444)):
+            upload = self.exports.begin_upload(
+                ALL, P("d/file"), size=0, mtime_ns=0, replace=True, source=None, holder="", mode=mode
+            )
+            upload.finish(0, digest(b""))
+            self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), found)
+
+    def test_small_files(self) -> None:
+        """So has each of many small ones."""
+        self.file.chmod(0o604)
+        small = self.exports.begin_small_files(ALL, P("d"), replace=True, holder="")
+        self.addCleanup(small.discard)
+        modes = {"a": 0o751, "b": 0o400, "file": None}
+        small.add(0, [SmallFile(P(name), 0, digest(b""), b"", mode) for name, mode in modes.items()])
+        small.commit()
+        found = [stat.S_IMODE((self.root / "d" / name).stat().st_mode) for name in modes]
+        self.assertEqual(found, [0o751, 0o400, 0o604])
 
 
 class SmallFilesTests(UploadsCase):

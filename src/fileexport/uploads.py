@@ -19,9 +19,11 @@ from blake3 import blake3
 from fileexport.disk.batches import Batch
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.partials import Partial
+from fileexport.disk.steps import Hold, Steps
 from fileexport.disk.trees import Source
 from fileexport.disk.views import is_near_limit
 from fileexport.errors import (
+    BadRequestError,
     ChangedWhileRead,
     DestinationNotFound,
     FileExportError,
@@ -37,14 +39,26 @@ class Upload:
     """One file on its way. It ends by `finish`, `suspend` or `discard`, and must: each gives the lease back.
 
     After an error in `write` nothing is committed any more. Where the same client came again meanwhile,
-    `write` and `finish` raise `PeerGone` and do nothing: then it has to be suspended.
+    `write`, `copy` and `finish` raise `PeerGone` and do nothing: then it has to be suspended.
     """
 
-    def __init__(self, partial: Partial, lease: Lease, mtime_ns: int | None, replace: bool) -> None:
+    def __init__(
+        self,
+        partial: Partial,
+        lease: Lease,
+        *,
+        mtime_ns: int | None,
+        mode: int | None,
+        replace: bool,
+        bases: Sequence[Opened] = (),
+    ) -> None:
+        """`bases` are files that content can be copied from; they are closed at its end."""
         self._partial = partial
         self._lease = lease
         self._mtime_ns = mtime_ns
+        self._mode = mode
         self._replace = replace
+        self._bases = bases
 
     @property
     def offset(self) -> int:
@@ -58,14 +72,37 @@ class Upload:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append content and hash it. Raises `ChangedWhileRead` for more than was announced, `OSError`."""
-        if self._partial.offset + len(data) > self._partial.size:
-            raise ChangedWhileRead
+        self._check_room(len(data))
         self._lease.check()
         self._lease.work()
         try:
             self._partial.write(data)
         finally:
             self._lease.rest(time.time_ns())
+
+    def copy(self, base: int, offset: int, size: int, check: Callable[[], object] = lambda: None) -> None:
+        """Append `size` bytes of a base, from an offset in it, and hash them.
+
+        `check` is called before each piece and may raise; what came until then is there. Raises
+        `BadRequestError` where there is no such base, `ChangedWhileRead` where the base ends before, and as
+        `write`.
+        """
+        if not 0 <= base < len(self._bases):
+            raise BadRequestError("a copy from a file that was not named")
+        opened = self._bases[base]
+        if offset + size > opened.stat.st_size:
+            raise ChangedWhileRead
+        self._check_room(size)
+        self._lease.check()
+        self._lease.work()
+        try:
+            self._partial.copy_from(opened.descriptor, offset, size, check)
+        finally:
+            self._lease.rest(time.time_ns())
+
+    def _check_room(self, size: int) -> None:
+        if self._partial.offset + size > self._partial.size:
+            raise ChangedWhileRead
 
     def finish(self, size: int, digest: bytes) -> None:
         """Commit what was written: when this returns, content and name are on stable storage.
@@ -82,9 +119,9 @@ class Upload:
             if not partial.is_broken and not (whole and compare_digest(partial.hasher.digest(), digest)):
                 partial.discard()
                 raise ChangedWhileRead
-            partial.commit(self._mtime_ns, self._replace)
+            partial.commit(self._mtime_ns, self._replace, self._mode)
         finally:
-            self._lease.release()
+            self._release()
 
     def suspend(self) -> None:
         """Keep what is there for who comes with the same source, or discard it where none was named.
@@ -94,14 +131,20 @@ class Upload:
         try:
             self._partial.suspend()
         finally:
-            self._lease.release()
+            self._release()
 
     def discard(self) -> None:
         """Forget it; the old version stays. After the end this does nothing."""
         try:
             self._partial.discard()
         finally:
-            self._lease.release()
+            self._release()
+
+    def _release(self) -> None:
+        with ExitStack() as closing:
+            closing.callback(self._lease.release)
+            for base in self._bases:
+                closing.callback(base.close)
 
 
 class Target(NamedTuple):
@@ -115,6 +158,8 @@ class Target(NamedTuple):
 class Files(Source, Protocol):
     """Where the exported bytes live: what the verbs ask of the disk, a jail as a rule."""
 
+    @property
+    def is_portable(self) -> bool: ...
     def remove(self, view: View, directory: RelPath, names: Iterable[str]) -> int: ...
     def remove_chosen(self, view: View, directory: RelPath, choose: Callable[[Entry], bool]) -> int: ...
     def check_new(self, view: View, path: RelPath) -> None: ...
@@ -124,6 +169,9 @@ class Files(Source, Protocol):
     def make_directory(self, view: View, path: RelPath, *, exist_ok: bool = ...) -> None: ...
     def make_file(self, view: View, path: RelPath, *, exist_ok: bool, exported: RelPath) -> None: ...
     def batch(self, view: View, *, replace: bool = ..., exported: RelPath = ...) -> Batch: ...
+    def steps(self, view: View, *, exported: RelPath = ..., hold: Hold = ...) -> Steps: ...
+    def names(self, view: View, opened: Opened) -> Iterator[str]: ...
+    def look(self, opened: Opened, name: str) -> tuple[os.stat_result, str] | None: ...
 
     def rename(
         self, view: View, path: RelPath, target_view: View, target: RelPath, *, replace: bool = ...
@@ -153,12 +201,17 @@ def begin(
     *,
     size: int,
     mtime_ns: int | None,
+    mode: int | None,
     replace: bool,
     source: bytes | None,
     owner: str,
     check: Callable[[], object],
+    bases: Sequence[Opened],
 ) -> Upload:
-    """Begin a file, or go on with it: see `Exports.begin_upload`. The lease is given back when it raises."""
+    """Begin a file, or go on with it: see `Exports.begin_upload`.
+
+    The lease is given back when it raises; the bases stay the caller's then.
+    """
 
     def check_both() -> None:
         lease.check()
@@ -173,7 +226,7 @@ def begin(
     except BaseException:
         lease.release()
         raise
-    return Upload(partial, lease, mtime_ns, replace)
+    return Upload(partial, lease, mtime_ns=mtime_ns, mode=mode, replace=replace, bases=bases)
 
 
 def _check_replaced(files: Files, target: Target, replace: bool) -> None:
@@ -266,7 +319,7 @@ class SmallFiles:
             whole / name
         lease = self._leases.take(Place(device, inode, name), self._holder, now)
         try:
-            group.batch.add_to(path, name, file.content, file.mtime)
+            group.batch.add_to(path, name, file.content, file.mtime, file.mode)
         except BaseException:
             lease.release()
             raise

@@ -1,0 +1,113 @@
+"""Who sees what: from a `Principal` and a path to a view of the jail.
+
+What a caller may not see does not exist for it: the exported directories are cut to the token's own part, and
+above them there are only directories that hold them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fileexport.disk.jail import Entry, View
+from fileexport.errors import DestinationNotFound, NotGranted
+from fileexport.leases import Leases
+from fileexport.paths import RelPath
+from fileexport.tokens import Principal, Right
+from fileexport.uploads import Files, Target
+
+
+class Places:
+    """The exported directories of one tree, all of it or just `directories`, and who writes into them now."""
+
+    def __init__(self, tree: Files, directories: tuple[RelPath, ...] = ()) -> None:
+        self._tree = tree
+        self._directories = tuple(dict.fromkeys(directories)) or (RelPath(),)
+        self._leases = Leases()
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether only portable names may be created."""
+        return self._tree.is_portable
+
+    def bases(self, who: Principal) -> tuple[RelPath, ...]:
+        """The highest directories that `who` may see: the exported ones, cut to the token's own part."""
+        if not who.under:
+            return self._directories
+        found = []
+        for directory in self._directories:
+            if directory.beneath(who.under) is not None:
+                found.append(directory)
+            elif who.under.beneath(directory) is not None:
+                found.append(who.under)
+        return tuple(dict.fromkeys(found))
+
+    # -- where it goes
+
+    def _target(self, who: Principal, path: RelPath) -> Target:
+        """Where a new name goes. Raises `DestinationNotFound` outside of what `who` may see."""
+        place = self._find(who, path)
+        if place is None:
+            raise DestinationNotFound
+        view, rest = place
+        return Target(
+            view, rest, next(one for one in self._directories if view.base.beneath(one) is not None)
+        )
+
+    def _parent(self, target: Target) -> os.stat_result:
+        """The directory that a new name goes to; a name that cannot be new is refused before."""
+        self._tree.check_new(target.view, target.path)
+        try:
+            parent = self._tree.stat(target.view, target.path.parent)
+        except FileNotFoundError:
+            raise DestinationNotFound from None
+        if not stat.S_ISDIR(parent.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return parent
+
+    def _is_there(self, who: Principal, path: RelPath) -> bool:
+        """Whether it is a directory whatever is on the disk: an exported one, or one above."""
+        return self._is_virtual(who, path) or path in self.bases(who)
+
+    def _refuse_exported(self, who: Principal, path: RelPath) -> None:
+        # Of others nobody learns that they are exported.
+        if any(base.beneath(path) is not None for base in self.bases(who)) or self._is_virtual(who, path):
+            raise PermissionError(errno.EACCES, "it is exported, or holds what is")
+
+    # -- who sees what
+
+    @staticmethod
+    def _require(who: Principal, right: Right) -> None:
+        if not who.may(right):
+            raise NotGranted
+
+    def _bases_below(self, who: Principal, path: RelPath) -> list[tuple[RelPath, RelPath]]:
+        """The bases strictly below `path`, each with its path from there."""
+        found = ((base, base.beneath(path)) for base in self.bases(who))
+        return [(base, rest) for base, rest in found if rest]
+
+    def _is_virtual(self, who: Principal, path: RelPath) -> bool:
+        if any(path.beneath(base) is not None for base in self.bases(who)):
+            return False
+        return not path or bool(self._bases_below(who, path))
+
+    def _place(self, who: Principal, path: RelPath) -> tuple[View, RelPath]:
+        """The view that holds `path`, and the path as seen from its base."""
+        if (place := self._find(who, path)) is not None:
+            return place
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _find(self, who: Principal, path: RelPath) -> tuple[View, RelPath] | None:
+        for base in self.bases(who):
+            if (rest := path.beneath(base)) is not None:
+                return View(base, hidden=who.sees_hidden), rest
+        return None
+
+    def _base_entry(self, who: Principal, base: RelPath, rest: RelPath) -> Entry:
+        name = "/".join(rest)
+        try:
+            status = self._tree.stat(View(base, hidden=who.sees_hidden), RelPath())
+        except OSError:
+            return Entry(name, "other", 0, 0, 0)
+        return Entry.of(name, status)
