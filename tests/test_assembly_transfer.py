@@ -12,6 +12,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from fileexport.assembly import RECOVERY_TIME
+from fileexport.disk import contents
+from fileexport.disk.views import Opened
 from fileexport.errors import ConfigurationError, ListenError
 from fileexport.proofs import ClientProof, auth_message, end_point_binding
 from fileexport.tokens import generate_token
@@ -62,6 +64,19 @@ class TransferTests(ServiceCase):
         self.machine = Machine()
         self.started(transfer=["none"])
         self.assertEqual([server[0] for server in self.machine.tcpServers], [9006, 9006])
+
+    def test_remembers(self) -> None:
+        """What a large file holds is remembered in the state, and not read again."""
+        (self.root / "a").write_bytes(bytes(1 << 20))
+        self.patch(contents, "SETTLED", 0)
+        asked = m.HashFiles([path("/a")])
+        self.started(http=["none"], token_file=self.tokens())
+        agent = self.agent()
+        asked = m.HashFiles([path("a")])
+        first = agent.wait(agent.begin(asked))
+        self.patch(Opened, "read_at", lambda *args: self.fail("it was read again"))
+        self.assertEqual(agent.wait(agent.begin(asked)), first)
+        self.assertIsInstance(first[0], m.Hashes)
 
     def test_listeners(self) -> None:
         """Every listener is named, those of `--transfer` first, then that of its port."""

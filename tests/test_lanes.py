@@ -146,6 +146,19 @@ class LaneTests(SynchronousTestCase):
         self.assertEqual(self.told, ["full", "free"])
         self.assertEqual(self.lane.queued_bytes, 0)
 
+    def test_charged(self) -> None:
+        """What waits elsewhere for its place counts as what is queued does."""
+        self.budget = Budget(2 * MOST)
+        self.lane = self.make()
+        self.lane.charge(MOST)
+        self.lane.put(int, 1)
+        self.assertEqual(self.told, ["full"])
+        self.worker.go_on()
+        self.assertEqual(self.told, ["full"])
+        self.lane.charge(-MOST)
+        self.assertEqual(self.told, ["full", "free"])
+        self.assertEqual((self.lane.queued_bytes, self.budget.taken), (0, 0))
+
     def test_common_budget(self) -> None:
         """Where others hold the common budget, a lane is full with what it always may hold."""
         other = self.make()

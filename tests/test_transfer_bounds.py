@@ -365,12 +365,64 @@ class SmallFilesTests(BoundsCase):
         stream = peer.begin(m.WriteFiles(path("")))
         for name in "abc":
             self.clock.advance(0.6)
+            self.send(peer, stream, name)
+        self.assertEqual(peer.said(stream), [m.Outcome(committed=[m.Range(0, 2)])])
+        self.assertEqual(self.names(), ["a", "b"])
+        peer.lose()
+        self.assertEqual(self.names(), ["a", "b", "c"])
+
+    def test_lost(self) -> None:
+        """What came whole before the connection was lost is committed, also what still waited."""
+        peer = self.slow()
+        stream = peer.begin(m.WriteFiles(path("")))
+        for name in "ab":
+            self.send(peer, stream, name)
+        peer.lose()
+        self.assertEqual(self.names(), [])
+        self.go_on()
+        self.assertEqual(self.names(), ["a", "b"])
+        self.assertEqual(self.factory._behind, set())
+
+    def test_lost_in_a_turn(self) -> None:
+        """So is what had arrived and was not looked at yet."""
+        peer = self.client()
+        self.patch(transfer_connection, "TURN", 1)
+        stream = peer.begin(m.WriteFiles(path("")))
+        for name in "abc":
             file = m.SmallFile(path(name), 0, blake3(b"x").digest(), b"x")
             peer.session.send(m.Files([file]), stream)
-            peer.turn()
-        self.assertEqual(peer.said(stream), [m.Outcome(committed=[m.Range(0, 2)])])
+        peer.server.dataReceived(peer.session.take())
         peer.lose()
-        self.assertEqual(sorted(one.name for one in self.root.iterdir() if one.is_file()), ["a", "b"])
+        self.assertEqual(self.names(), ["a", "b", "c"])
+
+    def test_cancelled(self) -> None:
+        """Who cancels wants none of them that was not committed."""
+        peer = self.slow()
+        stream = peer.begin(m.WriteFiles(path("")))
+        self.send(peer, stream, "a")
+        peer.session.reset(stream)
+        peer.turn()
+        self.go_on(peer)
+        self.assertEqual(self.names(), [])
+
+    def test_no_thread(self) -> None:
+        """Where there is no thread for a commit any more, nothing is left of them."""
+        worker = Refusing()
+        self.factory = self.make(worker)
+        peer = self.client()
+        self.send(peer, peer.begin(m.WriteFiles(path(""))), "a")
+        worker.full = True
+        peer.lose()
+        self.assertEqual([one.name for one in self.root.rglob("*") if one.is_file()], [])
+
+    def send(self, peer: Peer, stream: int, name: str) -> None:
+        """Send one small file."""
+        peer.session.send(m.Files([m.SmallFile(path(name), 0, blake3(b"x").digest(), b"x")]), stream)
+        peer.turn()
+
+    def names(self) -> list[str]:
+        """The files that have their names."""
+        return sorted(one.name for one in self.root.iterdir() if one.is_file())
 
 
 class BrokenTests(BoundsCase):

@@ -43,6 +43,7 @@ class OperationCase(TransferCase):
         found = self.root / name
         found.parent.mkdir(parents=True, exist_ok=True)
         found.write_bytes(content)
+        found.chmod(0o640)
         os.utime(found, ns=(0, 123_456_789))
         return content
 
@@ -188,8 +189,8 @@ class ReadTests(OperationCase):
             files,
             m.Files(
                 [
-                    m.SmallFile(path("d/a"), 123_456_789, digest(hello), hello),
-                    m.SmallFile(path("b"), 123_456_789, digest(empty), empty),
+                    m.SmallFile(path("d/a"), 123_456_789, digest(hello), hello, 0o640),
+                    m.SmallFile(path("b"), 123_456_789, digest(empty), empty, 0o640),
                 ]
             ),
         )

@@ -214,7 +214,7 @@ class LostTests(TransferCase):
         self.assertEqual([one.stat().st_size for one in (self.root / ".fileexport").glob("part-*")], [MIB])
 
     def test_thrown_away(self) -> None:
-        """Without a source nothing is kept, nor of small files that were not committed."""
+        """Without a source nothing is kept of a file that is not whole; a small one that is stays."""
         peer = self.client()
         stream = peer.begin(m.Write(path("a"), 2000, 0))
         peer.data(stream, b"x" * 1000)
@@ -224,7 +224,8 @@ class LostTests(TransferCase):
         peer.turn()
         peer.lose()
         self.assertEqual(self.parts(), [])
-        self.assertFalse((self.root / "b").exists())
+        self.assertEqual((self.root / "b").read_bytes(), b"b")
+        self.assertFalse((self.root / "a").exists())
         self.assertEqual(self.factory.open, 0)
 
     def test_at_any_byte(self) -> None:

@@ -54,8 +54,10 @@ def of_operation(done: Finished) -> Access:
 def _target(operation: m.Open) -> str:
     """What it was about: a path, or a job; behind that, as in a URL, what else there is to know."""
     match operation:
-        case m.ReadFiles():
+        case m.ReadFiles() | m.HashFiles():
             return f"{operation.paths[0]}?files={len(operation.paths)}"
+        case m.Change():
+            return f"{operation.steps[0].path}?steps={len(operation.steps)}"
         case m.Rename():
             return f"{operation.path}?target={operation.target}"
     return str(getattr(operation, "path", getattr(operation, "id", "-")))

@@ -155,6 +155,7 @@ class ExportService(Service):
             # `twist` starts a service in one step.
             self.privilegedStartService()
         self._rooms.open()
+        self._doors.contents.cache = self._rooms.contents
         super().startService()
         for pool in self._doors.pools:
             pool.start()

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from fileexport.access_rows import of_operation, of_request
 from fileexport.addresses import read_address
 from fileexport.config import Settings
+from fileexport.disk.contents import Contents
 from fileexport.disk.jail import Jail
 from fileexport.endpoints import Reactor
 from fileexport.exports import Exports
@@ -71,7 +72,9 @@ class Doors:
         lanes, reads = (Pool(reactor, name, DISK_THREADS, DISK_WAITING) for name in ("lanes", "reads"))
         self.pools = (self.disk, cpu, makers, lanes, reads)
         self._keeper = keeper = Doorkeeper(tokens, _policy(settings, jail))
-        exports, bodies = Exports(jail, settings.dirs), Bodies(reactor, cpu, makers)
+        #: What is known of files; its cache is set when there is one.
+        self.contents = Contents()
+        exports, bodies = Exports(jail, settings.dirs, self.contents), Bodies(reactor, cpu, makers)
         around = _surroundings(settings, gate, stop, metrics.render)
         self._jobs = JobsDoor(reactor, exports, rooms, keeper, self.disk, bodies, around.prefix)
         self._http = HttpDoor(reactor, exports, keeper, self.disk, bodies, self._jobs, around)

@@ -19,6 +19,7 @@ from fileexport.callback_calls import Caller, is_local
 from fileexport.callback_targets import HostPort, Targets
 from fileexport.callbacks import Outbox
 from fileexport.compression import Compression
+from fileexport.disk.contents_cache import ContentsCache
 from fileexport.disk.jail import Jail
 from fileexport.disk.state import State
 from fileexport.job_views import shown
@@ -69,6 +70,11 @@ class JobRooms:
     def counts(self) -> dict[str, int]:
         """How many jobs there are in each state; may be called in any thread."""
         return {str(state): count for state, count in self._state.counts().items()}
+
+    @property
+    def contents(self) -> ContentsCache:
+        """What the state remembers of files' contents."""
+        return self._state.contents
 
     def open(self) -> None:
         """Open the state, when the process has detached. Raises `StateError`; nothing is open then."""

@@ -98,7 +98,7 @@ class Lane:
         """
         result: Deferred[T] = Deferred()
         self._queue.append(_Task(function, cost, result))
-        self._charge(cost)
+        self.charge(cost)
         self._begin()
         return result
 
@@ -110,6 +110,21 @@ class Lane:
     def is_busy(self) -> bool:
         """Whether something that was put has not ended."""
         return self._running or bool(self._queue)
+
+    def charge(self, cost: int) -> None:
+        """Count so many bytes more, or less: of what is queued here, or waits elsewhere to be queued."""
+        if not cost:
+            return
+        before = max(self.queued_bytes - ALWAYS, 0)
+        self.queued_bytes += cost
+        self._budget.taken += max(self.queued_bytes - ALWAYS, 0) - before
+        short = self._budget.is_overdrawn
+        if not self._full and self.queued_bytes > (ALWAYS if short else MOST):
+            self._full = True
+            self._on_full()
+        elif self._full and self.queued_bytes <= (ALWAYS if short else MOST // 2):
+            self._full = False
+            self._on_free()
 
     # -- in the reactor's thread
 
@@ -133,26 +148,11 @@ class Lane:
         self._told = False
         while self._done:
             done = self._done.popleft()
-            self._charge(-done.cost)
+            self.charge(-done.cost)
             if isinstance(done.outcome, Failure):
                 done.result.errback(done.outcome)
             else:
                 done.result.callback(done.outcome)
-
-    def _charge(self, cost: int) -> None:
-        """Count what is queued, and say when it becomes too much or little enough."""
-        if not cost:
-            return
-        before = max(self.queued_bytes - ALWAYS, 0)
-        self.queued_bytes += cost
-        self._budget.taken += max(self.queued_bytes - ALWAYS, 0) - before
-        short = self._budget.is_overdrawn
-        if not self._full and self.queued_bytes > (ALWAYS if short else MOST):
-            self._full = True
-            self._on_full()
-        elif self._full and self.queued_bytes <= (ALWAYS if short else MOST // 2):
-            self._full = False
-            self._on_free()
 
     # -- in the pool's thread
 

@@ -12,12 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    ISSLTransport,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -35,9 +30,10 @@ from fileexport.errors import (
 from fileexport.tokens import Principal, TokenTable
 from fileexport.transfer_access import ACCESS_TIME, WRONG_TIME, Authentication, Lobby, Shares, binding_of
 from fileexport.transfer_desk import Desk
-from fileexport.transfer_operations import carry_out, words_for
+from fileexport.transfer_operations import words_for
 from fileexport.transfer_output import Output, hung_up
 from fileexport.transfer_streams import Cancelled, Stream
+from fileexport.transfer_sync import carry_out
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
 from fileexport.wire.session import PAUSE, Received, Session, State
@@ -456,7 +452,7 @@ def _(message: m.Open, connection: TransferConnection, event: Received) -> None:
 
 
 @take.register
-def _(message: m.Files, connection: TransferConnection, event: Received) -> None:
+def _(message: m.Files | m.Copy, connection: TransferConnection, event: Received) -> None:
     connection.content(event.stream, event, event.size)
 
 

@@ -31,6 +31,8 @@ Answers = Generator[tuple[m.Message, int] | tuple[()], None, None]
 READS = 4
 #: Compressed pieces of one connection that wait to be sent, or are made: as many as one file has.
 PACKED = 2
+#: Steps of copying of one connection that are in its lane: nothing else waits there for more than one.
+COPIES = 1
 
 
 class Rooms(Protocol):
@@ -78,6 +80,7 @@ class Desk:
     limits: Limits
     walks: DeferredSemaphore = field(default_factory=lambda: DeferredSemaphore(READS))
     packs: DeferredSemaphore = field(default_factory=lambda: DeferredSemaphore(PACKED))
+    copies: DeferredSemaphore = field(default_factory=lambda: DeferredSemaphore(COPIES))
 
     async def change(
         self, stream: Stream, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -92,8 +95,13 @@ class Desk:
         result: T = await self.reads.run(stream.guarded(function, *args, **kwargs))
         return result
 
-    async def answer(self, stream: Stream, answers: Answers, worker: Worker) -> None:
-        """Say what a generator yields, as fast as the client takes it, and END; its steps run in `worker`."""
+    async def answer(
+        self, stream: Stream, answers: Answers, worker: Worker, end: Callable[[], m.End] = m.End
+    ) -> None:
+        """Say what a generator yields, as fast as the client takes it, and END; its steps run in `worker`.
+
+        `end` is asked for the last word when all has been said.
+        """
         await self.lane.settled()
         async with self.walks:
             stream.check()
@@ -104,4 +112,4 @@ class Desk:
                         await stream.say_when_free(*found)
             finally:
                 await steps.close()
-        stream.say(m.End())
+        stream.say(end())

@@ -26,7 +26,7 @@ _LEAST_SHRUNK = 4096
 
 
 class Download:
-    """One file of `size` bytes, open until `send` has ended."""
+    """One file of `size` bytes, open until `close` has ended: parts of it are sent, all of it is hashed."""
 
     def __init__(
         self,
@@ -44,22 +44,29 @@ class Download:
         self._packs = packs
         self._descriptor = descriptor
         self._digest = Digest(worker, descriptor, size) if with_digest else None
+        #: Bytes until it is tried again whether the content becomes smaller.
+        self._pause = 0
 
-    async def send(self, start: int, stop: int) -> bytes | None:
-        """Send this part; returns the BLAKE3 of the whole file, where that was asked for.
-
-        Raises as `Stream.send_span` does; no thread uses the descriptor any more then.
-        """
+    async def send(self, start: int, stop: int) -> None:
+        """Send this part. Raises as `Stream.send_span` does."""
         most = self._stream.most_packed(MAX_CONTENT)
-        try:
-            while start < stop:
-                if self._stream.shrinks and min(most, stop - start) >= _LEAST_SHRUNK:
-                    start = await self._send_packed(start, stop, most)
-                start = await self._send_plain(start, min(start + PAUSE, stop))
-            return None if self._digest is None else await self._digest.value()
-        finally:
-            if self._digest is not None:
-                await self._digest.close()
+        while start < stop:
+            if not self._pause and self._stream.shrinks and min(most, stop - start) >= _LEAST_SHRUNK:
+                start = await self._send_packed(start, stop, most)
+            if not self._pause:
+                self._pause = PAUSE
+            size = min(self._pause, stop - start)
+            self._pause -= size
+            start = await self._send_plain(start, start + size)
+
+    async def digest(self) -> bytes | None:
+        """The BLAKE3 of the whole file, where that was asked for."""
+        return None if self._digest is None else await self._digest.value()
+
+    async def close(self) -> None:
+        """Let go: no thread uses the descriptor any more when this returns."""
+        if self._digest is not None:
+            await self._digest.close()
 
     async def _send_plain(self, start: int, stop: int) -> int:
         for begin in range(start, stop, SPAN):

@@ -18,6 +18,7 @@ from fileexport.disk.schema import JobRow
 from fileexport.errors import (
     BadRequestError,
     ChangedWhileRead,
+    ConflictError,
     FileExportError,
     NotGranted,
     OutOfRange,
@@ -34,8 +35,8 @@ from fileexport.tokens import Principal, Right
 from fileexport.transfer_desk import Answers, Desk
 from fileexport.transfer_downloads import Download, changed
 from fileexport.transfer_streams import Cancelled, Stream
-from fileexport.transfer_uploads import Incoming, IncomingFiles
-from fileexport.uploads import Committed
+from fileexport.transfer_uploads import Feeder, Incoming, IncomingFiles
+from fileexport.uploads import Committed, Upload
 from fileexport.wire import messages as m
 
 Row = TypeVar("Row")
@@ -71,7 +72,7 @@ async def _list(operation: m.List, stream: Stream, desk: Desk) -> None:
     def rows() -> Iterator[tuple[m.Entry, int]]:
         for path, found in desk.exports.walk(desk.who, operation.path, recursive=operation.recursive):
             stream.check()
-            yield m.Entry(path, found.kind, found.size, found.mtime_ns), _length(path)
+            yield m.Entry(path, found.kind, found.size, found.mtime_ns), length_of(path)
 
     found = batches(rows(), stream.most(BATCH))
     await desk.answer(stream, ((m.Entries(batch), 0) for batch in found), desk.reads)
@@ -79,15 +80,17 @@ async def _list(operation: m.List, stream: Stream, desk: Desk) -> None:
 
 @carry_out.register(m.Hash)
 async def _hash(operation: m.Hash, stream: Stream, desk: Desk) -> None:
-    most = stream.most(BATCH)
-
-    def rows() -> Iterator[tuple[m.FileHash, int] | None]:
-        for row in desk.exports.hashes(desk.who, operation.path, check=stream.check):
-            # A large file fills a batch as many names do.
-            yield row and (m.FileHash(*row), _length(row[0]) + row[1] * most // HASHED)
-
-    found = batches(rows(), most)
+    rows = desk.exports.hashes(desk.who, operation.path, check=stream.check)
+    found = hash_rows(rows, stream.most(BATCH))
     await desk.answer(stream, ((m.Hashes(batch), 0) if batch else () for batch in found), desk.heavy)
+
+
+def hash_rows(rows: Iterable[tuple[RelPath, int, bytes] | None], most: int) -> Iterator[list[m.FileHash]]:
+    """Paths with sizes and hashes in batches of at most `most` bytes; None makes an empty one."""
+    # A large file fills a batch as many names do.
+    return batches(
+        (row and (m.FileHash(*row), length_of(row[0]) + row[1] * most // HASHED) for row in rows), most
+    )
 
 
 # -- reading
@@ -97,16 +100,36 @@ async def _hash(operation: m.Hash, stream: Stream, desk: Desk) -> None:
 async def _read(operation: m.Read, stream: Stream, desk: Desk) -> None:
     with await desk.read(stream, _open, desk.exports, desk.who, operation.path) as opened:
         size, version = opened.stat.st_size, file_version(opened)
-        known = operation.version in (None, version) and operation.offset <= size
-        offset = operation.offset if known else 0
-        whole = operation.length is None
-        stop = size if operation.length is None else min(size, offset + operation.length)
-        stream.say(m.Content(size, opened.stat.st_mtime_ns, version, offset))
+        parts = _parts(operation, size, version)
+        mode = opened.stat.st_mode & 0o777
+        stream.say(m.Content(size, opened.stat.st_mtime_ns, version, parts[0][0], mode))
+        whole = operation.length is None and not operation.ranges
         download = Download(stream, desk.heavy, desk.packs, opened.descriptor, size, with_digest=whole)
-        digest = await download.send(offset, stop)
+        try:
+            for start, stop in parts:
+                await download.send(start, stop)
+            digest = await download.digest()
+        finally:
+            await download.close()
         if changed(opened):
             raise ChangedWhileRead
         stream.say(m.End(size, digest))
+
+
+def _parts(operation: m.Read, size: int, version: bytes) -> list[tuple[int, int]]:
+    """What is asked for of a file, each part by its first byte and the one behind its last."""
+    known = operation.version in (None, version)
+    if not operation.ranges:
+        offset = operation.offset if known and operation.offset <= size else 0
+        return [(offset, size if operation.length is None else min(size, offset + operation.length))]
+    if operation.offset or operation.length is not None:
+        raise BadRequestError("ranges beside an offset or a length")
+    if not known:
+        raise ConflictError("the file is another one now")
+    parts = [(one.offset, one.offset + one.size) for one in operation.ranges]
+    if any(stop > size for _, stop in parts):
+        raise OutOfRange(f"a range ends behind the end of the file, which has {size} bytes")
+    return parts
 
 
 @carry_out.register(m.ReadFiles)
@@ -124,7 +147,7 @@ def _small_files(paths: list[RelPath], stream: Stream, desk: Desk) -> Answers:
             stream.check()
             try:
                 file = _small_file(desk, path)
-                cost = _length(path) + len(file.content)
+                cost = length_of(path) + len(file.content)
                 if cost + _FIELDS > most:
                     raise OutOfRange("the file is too long for the frames that you take")
                 yield file, cost
@@ -132,7 +155,7 @@ def _small_files(paths: list[RelPath], stream: Stream, desk: Desk) -> Answers:
                 failed.append(_failure(index, error))
 
     for files in batches(rows(), most - _FIELDS):
-        yield m.Files(files), sum(_length(file.path) + len(file.content) for file in files) + _FIELDS
+        yield m.Files(files), sum(length_of(file.path) + len(file.content) for file in files) + _FIELDS
     for found in batches(((one, _cost_of(one)) for one in failed), most):
         yield m.Outcome(failed=found), 0
 
@@ -144,7 +167,8 @@ def _small_file(desk: Desk, path: RelPath) -> m.SmallFile:
         content = os.pread(opened.descriptor, m.MAX_INLINE, 0)
         if changed(opened) or len(content) != opened.stat.st_size:
             raise ChangedWhileRead
-        return m.SmallFile(path, opened.stat.st_mtime_ns, blake3(content).digest(), content)
+        digest, status = blake3(content).digest(), opened.stat
+        return m.SmallFile(path, status.st_mtime_ns, digest, content, status.st_mode & 0o777)
 
 
 def _open(exports: Exports, who: Principal, path: RelPath) -> Opened:
@@ -166,10 +190,37 @@ async def _write(operation: m.Write, stream: Stream, desk: Desk) -> None:
     if operation.size > desk.limits.file_size:
         raise OutOfRange(f"the file has {operation.size} bytes: the limit is {desk.limits.file_size}")
 
+    begin = _beginning(operation, stream, desk)
+    is_kept, has_bases = operation.source is not None, bool(operation.bases)
+    incoming = Incoming(stream, begin, desk.limits.min_chunk, is_kept=is_kept, has_bases=has_bases)
+    feeder = Feeder(stream, desk.lane, desk.copies, incoming)
+
+    def leave(error: BaseException) -> Deferred[None]:
+        # Only these two say that what came is of no use.
+        is_useless = isinstance(error, Cancelled | ChangedWhileRead)
+        return _leave(desk.lane, incoming.discard if is_useless else incoming.suspend)
+
+    stream.on_gone(leave)
+    begun = stream.working(desk.lane.put(incoming.begin))
+    stream.receive(feeder.take)
+    try:
+        offset = await begun
+        if is_kept:
+            stream.say(m.Ready(offset))
+        end = await stream.ended()
+        await feeder.settled()
+        await desk.lane.put(partial(incoming.finish, end))
+        stream.say(m.End(end.size, end.digest))
+    except BaseException as error:
+        await leave(error)
+        raise
+
+
+def _beginning(operation: m.Write, stream: Stream, desk: Desk) -> Callable[[], Upload]:
     def revoked() -> None:
         desk.reactor.callFromThread(stream.give_up, PeerGone("it goes on over another connection"))
 
-    begin = partial(
+    return partial(
         desk.exports.begin_upload,
         *(desk.who, operation.path),
         size=operation.size,
@@ -179,27 +230,9 @@ async def _write(operation: m.Write, stream: Stream, desk: Desk) -> None:
         holder=desk.holder,
         check=stream.check,
         revoked=revoked,
+        mode=operation.mode,
+        bases=[(base.path, base.version) for base in operation.bases],
     )
-    incoming = Incoming(stream, begin, desk.limits.min_chunk, is_kept=operation.source is not None)
-
-    def leave(error: BaseException) -> Deferred[None]:
-        # Only these two say that what came is of no use.
-        is_useless = isinstance(error, Cancelled | ChangedWhileRead)
-        return _leave(desk.lane, incoming.discard if is_useless else incoming.suspend)
-
-    stream.on_gone(leave)
-    begun = stream.working(desk.lane.put(incoming.begin))
-    stream.receive(lambda came, kept: desk.lane.put(partial(incoming.take, came), kept))
-    try:
-        offset = await begun
-        if operation.source is not None:
-            stream.say(m.Ready(offset))
-        end = await stream.ended()
-        await desk.lane.put(partial(incoming.finish, end))
-        stream.say(m.End(end.size, end.digest))
-    except BaseException as error:
-        await leave(error)
-        raise
 
 
 @carry_out.register(m.WriteFiles)
@@ -212,7 +245,13 @@ async def _write_files(operation: m.WriteFiles, stream: Stream, desk: Desk) -> N
         max_size=desk.limits.file_size,
     )
     incoming = IncomingFiles(stream, begin, desk.reactor.seconds)
-    stream.on_gone(lambda error: _leave(desk.lane, incoming.discard))
+
+    def leave(error: Exception) -> None:
+        # Where its sender was lost, what came whole need not come again.
+        desk.lane.put(incoming.commit).addErrback(lambda failure: failure.trap(OSError, FileExportError))
+        _leave(desk.lane, incoming.discard)
+
+    stream.on_gone(leave)
     begun = stream.working(desk.lane.put(incoming.begin))
 
     def take(came: list[m.Files], kept: int) -> Deferred[None]:
@@ -220,7 +259,7 @@ async def _write_files(operation: m.WriteFiles, stream: Stream, desk: Desk) -> N
 
     def tell(committed: Committed | None) -> None:
         if committed is not None:
-            for outcome in _outcomes(committed, stream.most(BATCH)):
+            for outcome in outcomes(committed, stream.most(BATCH)):
                 stream.say(outcome)
 
     stream.receive(take)
@@ -247,8 +286,8 @@ def _leave(lane: Lane, function: Callable[[], None]) -> Deferred[None]:
     return lane.put(leave).addErrback(leave_here)
 
 
-def _outcomes(committed: Committed, most: int) -> Iterator[m.Outcome]:
-    """What became of small files, in messages that a frame holds."""
+def outcomes(committed: Committed, most: int) -> Iterator[m.Outcome]:
+    """What became of small files, or of steps, in messages that a frame holds."""
     ranges = ((m.Range(*one), _FIELDS) for one in committed.ranges)
     for done in batches(ranges, most):
         yield m.Outcome(committed=done)
@@ -305,7 +344,9 @@ async def _list_jobs(operation: m.ListJobs, stream: Stream, desk: Desk) -> None:
     _require_jobs(desk)
     rows = await desk.rooms.jobs.list(seen_by(desk.who), limit=operation.limit)
     jobs = [_job_row(desk, row) for row in rows]
-    costs = ((job, _length(job.path) + _length(job.target) + 4 * len(job.error or "") + 256) for job in jobs)
+    costs = (
+        (job, length_of(job.path) + length_of(job.target) + 4 * len(job.error or "") + 256) for job in jobs
+    )
     for batch in batches(costs, stream.most(BATCH)):
         await stream.say_when_free(m.Jobs(batch))
     stream.say(m.End())
@@ -391,7 +432,7 @@ def batches(rows: Iterable[tuple[Row, int] | None], most: int) -> Iterator[list[
         yield batch
 
 
-def _length(path: RelPath) -> int:
+def length_of(path: RelPath) -> int:
     """No less than the bytes that a row with this path has beside its content."""
     return sum(len(os.fsencode(name)) + 1 for name in path) + _FIELDS
 

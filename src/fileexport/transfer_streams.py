@@ -11,17 +11,17 @@ from twisted.python.failure import Failure
 from fileexport.errors import JobCancelled, PeerGone
 from fileexport.transfer_output import LEAST, Output, Pace
 from fileexport.wire.frames import Data
-from fileexport.wire.messages import End, Files, Message, Offer, Open, Write
+from fileexport.wire.messages import Copy, End, Files, Message, Offer, Open, Write, WriteFiles
 from fileexport.wire.session import Received, Session
 from fileexport.wire.zstd import MAX_CONTENT
 
 T = TypeVar("T")
 
-#: What operations do with what came: a list of `Data`, or of `Files`, and the bytes that it keeps.
+#: What operations do with what came: a list of `Data` and `Copy`, or of `Files`, and the bytes that it keeps.
 Consumer = Callable[[list[Any], int], Deferred[Any]]
 
-#: What the objects around a piece of content, or around a small file, take beside its bytes.
-KEPT = 512
+#: What the objects around a piece of content, or around a small file, take beside its bytes; and a range.
+KEPT, KEPT_RANGE = 512, 192
 #: Bytes that are kept until they are handed over, also in the midst of a turn.
 _MOST_KEPT = 2 << 20
 #: Bytes of a message beside its rows.
@@ -56,7 +56,8 @@ class Stream:
         self._size = self._kept = 0
         #: Calls of the operation that have not ended, each for content or for what must come before it.
         self._working = 0
-        self._is_packed = False
+        #: Whether what came is more work than its bytes say.
+        self._is_much = False
         self._end: End | None = None
         self._awaited: Deferred[End] | None = None
         self._waits: set[Deferred[Any]] = set()
@@ -78,7 +79,10 @@ class Stream:
         return call
 
     def receive(self, consumer: Consumer) -> None:
-        """Have `consumer` called with the `Data` or `Files` that come; it fires when those are dealt with."""
+        """Have `consumer` called with the `Data` and `Copy`, or `Files`, that come.
+
+        It fires when those are dealt with.
+        """
         self._consumer = consumer
 
     def on_gone(self, function: Callable[[Exception], object]) -> None:
@@ -178,10 +182,13 @@ class Stream:
     def outlives(self) -> bool:
         """Whether what the client has sent is still of use where its connection breaks.
 
-        Nobody works for one that is gone on what nobody can continue, nor on megabytes packed into nothing.
+        Nobody works for one that is gone on what nobody can continue, nor on megabytes packed into nothing or
+        copied from elsewhere. Small files that came whole stay.
         """
         operation = self.operation
-        return isinstance(operation, Write) and operation.source is not None and not self._is_packed
+        if isinstance(operation, WriteFiles):
+            return True
+        return isinstance(operation, Write) and operation.source is not None and not self._is_much
 
     def content(self, found: Data | Received, size: int, now: float) -> None:
         """Content came, which takes `size` bytes of credit; `hand_over` brings it to the operation."""
@@ -193,12 +200,18 @@ class Stream:
             self.pace.moved(size, now)
             # What is compressed keeps little, and is much work.
             self._kept += KEPT + (MAX_CONTENT if found.compressed and found.first else size)
-            self._is_packed |= found.compressed
+            self._is_much |= found.compressed
             self._came.append(found)
         elif isinstance(found.message, Files):
             # However small: they are committed, and hold nothing then.
             self.pace.moved(LEAST, now)
             self._kept += size + KEPT * len(found.message.files)
+            self._came.append(found.message)
+        elif isinstance(found.message, Copy):
+            # So much content we need not be sent.
+            self.pace.moved(sum(one.size for one in found.message.ranges), now)
+            self._kept += KEPT + KEPT_RANGE * len(found.message.ranges)
+            self._is_much = True
             self._came.append(found.message)
         if self._kept >= _MOST_KEPT:
             self.hand_over()
@@ -208,7 +221,7 @@ class Stream:
         came, size, kept = self._came, self._size, self._kept
         self._came, self._size, self._kept = [], 0, 0
         if came and self.gone is None and self._consumer is not None:
-            work = self._consumer(_alone(came, size), kept)
+            work = self._consumer(_alone(came), kept)
             self.working(work).addCallbacks(self._consumed, self._failed, callbackArgs=(size,))
 
     def end(self, end: End) -> None:
@@ -255,9 +268,11 @@ class Stream:
         self.give_up(error if isinstance(error, Exception) else PeerGone())
 
 
-def _alone(came: list[Any], size: int) -> list[Any]:
+def _alone(came: list[Any]) -> list[Any]:
     """Content that keeps little more than its own bytes: a piece is a view of all that came with it."""
-    first = came[0]
-    if not isinstance(first, Data) or 2 * size >= memoryview(first.piece.obj).nbytes:
+    pieces = [one.piece for one in came if isinstance(one, Data)]
+    if not pieces or 2 * sum(map(len, pieces)) >= memoryview(pieces[0].obj).nbytes:
         return came
-    return [data._replace(piece=memoryview(bytes(data.piece))) for data in came]
+    return [
+        one._replace(piece=memoryview(bytes(one.piece))) if isinstance(one, Data) else one for one in came
+    ]

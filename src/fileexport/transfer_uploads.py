@@ -1,35 +1,58 @@
 """Files that come in by the transfer protocol: what the connection's lane does with their content.
 
-The methods of these classes are called by the lane, in its thread, one after the other.
+The methods of `Incoming` and `IncomingFiles` are called by the lane, in its thread, one after the other.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from fileexport.errors import BadRequestError, OutOfRange, PeerGone
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
+
+from fileexport.errors import BadRequestError, ChangedWhileRead, OutOfRange, PeerGone
+from fileexport.lanes import Lane
 from fileexport.transfer_streams import Stream
 from fileexport.uploads import Committed, SmallFiles, Upload
 from fileexport.wire.frames import Data
-from fileexport.wire.messages import End, Files
+from fileexport.wire.messages import Copy, CopyRange, End, Files
 from fileexport.wire.zstd import Grower
 
 #: Small files, and bytes of them, after which they are committed; and seconds, so that what came by a slow
 #: link outlives its end.
-COMMIT_FILES, COMMIT_BYTES, COMMIT_SECONDS = 4096, 32 << 20, 1.0
+COMMIT_FILES, COMMIT_BYTES, COMMIT_SECONDS = 4096, 8 << 20, 1.0
+#: Bytes that are copied until others have their turn in the lane, and what a range counts at least.
+STEP, LEAST_STEP = 16 << 20, 16 << 10
+
+
+def is_of_use(gone: Exception | None) -> bool:
+    """Whether what has come is of use, also where its sender was lost on the way."""
+    return gone is None or isinstance(gone, PeerGone | TimeoutError)
 
 
 class Incoming:
     """One file. Content may come before it is known whether it may be written: it waits in the lane."""
 
-    def __init__(self, stream: Stream, begin: Callable[[], Upload], least: int, *, is_kept: bool) -> None:
-        """`least`: bytes of each DATA frame but the last. `is_kept`: whether who was lost can go on later."""
+    def __init__(
+        self, stream: Stream, begin: Callable[[], Upload], least: int, *, is_kept: bool, has_bases: bool
+    ) -> None:
+        """`least`: bytes of each DATA frame but the last. `is_kept`: whether who was lost can go on later.
+
+        `has_bases`: whether copies may come; a shorter frame may stand before each.
+        """
         self._stream = stream
         self._begin = begin
         self._least = least
         self._is_kept = is_kept
+        self._has_bases = has_bases
+        #: What came and was not written: after a step, the rest of what is to be copied, and what follows.
+        self._waiting: deque[Data | CopyRange] = deque()
         #: Whether something came that was not written: what comes behind it has no place.
         self._is_broken = False
+        #: Whether the last DATA frame was so short that only a copy may stand behind it.
+        self._is_short = False
         self._upload: Upload | None = None
         self._grower = Grower()
 
@@ -39,29 +62,57 @@ class Incoming:
         self._upload = self._begin()
         return self._upload.offset
 
-    def take(self, pieces: Sequence[Data]) -> None:
-        """Write content. Raises `OutOfRange`, `CorruptedResponse`, and as `Upload.write`."""
-        upload = self._upload
-        if upload is None or self._is_broken or not self._is_wanted:
-            # Where it has not begun, whoever waits for that knows why.
-            return
-        self._is_broken = True
-        for data in pieces:
-            self._take(upload, data)
-        self._is_broken = False
+    def take(self, came: Sequence[Data | Copy]) -> bool:
+        """Write what came, as `go_on` does."""
+        for one in came:
+            if isinstance(one, Copy):
+                self._waiting.extend(one.ranges)
+            else:
+                self._waiting.append(one)
+        return self.go_on()
 
-    @property
-    def _is_wanted(self) -> bool:
-        """Whether content shall be written, also where its sender was lost on the way."""
-        gone = self._stream.gone
-        return gone is None or (self._is_kept and isinstance(gone, PeerGone | TimeoutError))
+    def go_on(self) -> bool:
+        """Write what waits, of bases no more than a step; tells whether there is more.
+
+        Raises `OutOfRange`, `CorruptedResponse`, `BadRequestError`, and as `Upload.write` and `Upload.copy`.
+        """
+        upload, gone = self._upload, self._stream.gone
+        if upload is None or self._is_broken or not (gone is None or (self._is_kept and is_of_use(gone))):
+            # Where it has not begun, whoever waits for that knows why.
+            self._waiting.clear()
+            return False
+        self._is_broken = True
+        left = STEP
+        while self._waiting and left > 0:
+            found = self._waiting.popleft()
+            if isinstance(found, Data):
+                self._take(upload, found)
+            else:
+                left -= self._copy(upload, found, left)
+        self._is_broken = False
+        return bool(self._waiting)
 
     def _take(self, upload: Upload, data: Data) -> None:
-        if data.first and not data.compressed and data.size < min(self._least, upload.size - upload.offset):
-            raise OutOfRange(f"a piece of {data.size} bytes: at least {self._least} are wanted")
+        if data.first and not data.compressed:
+            short = data.size < min(self._least, upload.size - upload.offset)
+            if self._is_short or (short and not self._has_bases):
+                raise OutOfRange(f"a piece of less than {self._least} bytes, and more behind it")
+            self._is_short = short
         content = self._grower.feed(data)
         if content is not None:
             upload.write(content)
+
+    def _copy(self, upload: Upload, found: CopyRange, most: int) -> int:
+        """Copy a range, at most so much of it; returns what that counts."""
+        if found.size > upload.size - upload.offset:
+            raise ChangedWhileRead
+        self._is_short = False
+        size = min(found.size, most)
+        # Nobody works on for one that is gone: a few bytes of theirs ask for as much as the file may hold.
+        upload.copy(found.base, found.offset, size, self._stream.check)
+        if size < found.size:
+            self._waiting.appendleft(CopyRange(found.base, found.offset + size, found.size - size))
+        return max(size, LEAST_STEP)
 
     def finish(self, end: End) -> None:
         """Commit. Raises as `Upload.finish`."""
@@ -72,13 +123,64 @@ class Incoming:
 
     def suspend(self) -> None:
         """Keep what has come, where that can be continued."""
+        self._waiting.clear()
         if self._upload is not None:
             self._upload.suspend()
 
     def discard(self) -> None:
         """Forget it; nothing happens after `finish`."""
+        self._waiting.clear()
         if self._upload is not None:
             self._upload.discard()
+
+
+class Feeder:
+    """Brings to an upload what comes for it, in its order. Its methods belong to the reactor's thread.
+
+    Content goes through the lane as it comes. A copy is as much work as its client likes: it is done in
+    steps, between which others have their turn, and what comes behind it waits here, counted as the lane's.
+    """
+
+    def __init__(self, stream: Stream, lane: Lane, copies: DeferredSemaphore, incoming: Incoming) -> None:
+        """`copies`: the steps that the connection may have in its lane at a time."""
+        self._stream = stream
+        self._lane = lane
+        self._copies = copies
+        self._incoming = incoming
+        #: Held while there is something to be copied.
+        self._order = DeferredLock()
+
+    def take(self, came: list[Any], kept: int) -> Deferred[Any]:
+        """Fires when `came`, which keeps `kept` bytes, is written; fails as that does."""
+        if self._order.locked or any(isinstance(one, Copy) for one in came):
+            return Deferred.fromCoroutine(self._take(came, kept))
+        return self._lane.put(partial(self._incoming.take, came), kept)
+
+    async def _take(self, came: list[Any], kept: int) -> None:
+        self._lane.charge(kept)
+        try:
+            async with self._order:
+                await self._take_by_steps(came)
+        finally:
+            self._lane.charge(-kept)
+
+    async def _take_by_steps(self, came: list[Any]) -> None:
+        step, is_done = partial(self._incoming.take, came), False
+        try:
+            while not is_done:
+                async with self._copies:
+                    self._stream.check()
+                    is_done = not await self._lane.put(step)
+                step = partial(self._incoming.go_on)
+        except Exception as error:
+            # Now: what waits behind it has its turn next.
+            self._stream.give_up(error)
+            raise
+
+    async def settled(self) -> None:
+        """Wait until all that came is in the lane, or written."""
+        async with self._order:
+            self._stream.check()
 
 
 class IncomingFiles:
@@ -94,15 +196,15 @@ class IncomingFiles:
         self._count = self._pending = self._bytes = 0
 
     def begin(self) -> None:
-        """Begin."""
-        self._stream.check()
+        """Begin, also for one who was lost: what came whole is of use."""
+        if not is_of_use(self._stream.gone):
+            self._stream.check()
         self._files = self._begin()
         self._committed = self._seconds()
 
     def take(self, came: Sequence[Files]) -> Committed | None:
         """Stage files; tells what became of all so far where they were committed."""
-        self._stream.check()
-        if self._files is None:
+        if self._files is None or not is_of_use(self._stream.gone):
             return None
         for found in came:
             self._files.add(self._count, found.files)
@@ -114,10 +216,10 @@ class IncomingFiles:
             return self.commit()
         return None
 
-    def commit(self) -> Committed:
-        """Commit what has come; tells what became of all since the last time."""
-        self._stream.check()
-        assert self._files is not None
+    def commit(self) -> Committed | None:
+        """Commit what has come, unless it is of no use; tells what became of all since the last time."""
+        if self._files is None or not is_of_use(self._stream.gone):
+            return None
         self._pending = self._bytes = 0
         committed = self._files.commit()
         self._committed = self._seconds()
