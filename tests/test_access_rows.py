@@ -22,6 +22,8 @@ class RowTests(SynchronousTestCase):
             (m.Stat(path("a b")), b"stat", b"/a b"),
             (m.Stat(path("\udcff")), b"stat", b"/\xff"),
             (m.ReadFiles(names), b"read_files", b"/d/a?files=2"),
+            (m.HashFiles(names, fresh=True), b"hash_files", b"/d/a?files=2"),
+            (m.Change([m.MakeStep(one) for one in names]), b"change", b"/d/a?steps=2"),
             (m.Rename(path("a"), path("b")), b"rename", b"/a?target=/b"),
             (m.GetJob("17"), b"job", b"17"),
             (m.ListJobs(), b"jobs", b"-"),

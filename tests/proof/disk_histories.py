@@ -10,10 +10,11 @@ from pathlib import Path
 from random import Random
 from unittest.mock import patch
 
-from fileexport.disk import batches, partials
+from fileexport.disk import batches, partials, steps
 from fileexport.disk.batches import Batch
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.staging import Staged
+from fileexport.disk.steps import Steps
 from fileexport.paths import RelPath
 from tests.proof.disk_model import Recording, Version
 from tests.proof.lossy_disk import Crashed, File
@@ -172,6 +173,43 @@ class History:
 
         self._promise(dict.fromkeys(files), remove)
 
+    def steps(
+        self, changes: dict[str, Version], *todo: Callable[[Steps], object], together: bool = False
+    ) -> None:
+        """Several small changes in one go."""
+
+        def carry_out() -> None:
+            with (
+                patch.object(steps, "MAX_FLUSHED", 0 if together else 64),
+                self._jail.steps(View()) as all_steps,
+            ):
+                for step in todo:
+                    step(all_steps)
+                all_steps.finish()
+
+        self._promise(changes, carry_out)
+
+    def link(self, path: str, *, together: bool = False) -> None:
+        """A link, in place of what is there; nothing has the name that it leads to."""
+        link: Version = (b"nothing", 0o777)
+        self.steps({path: link}, lambda steps: steps.link(P(path), "nothing", True), together=together)
+
+    def change(self, directory: str, *, together: bool = False) -> None:
+        """In one directory a file goes, and another takes the place of a third."""
+        gone, moved, target = (f"{directory}/{name}" for name in "abc")
+        changes: dict[str, Version] = {gone: None, moved: None, target: on_disk(self.root).files[moved]}
+        self.steps(
+            changes,
+            lambda steps: steps.remove(P(gone)),
+            lambda steps: steps.move(P(moved), P(target), True),
+            together=together,
+        )
+
+    def set_mode(self, path: str, *, together: bool = False) -> None:
+        """Other permissions for a file."""
+        changes: dict[str, Version] = {path: ((self.root / path).read_bytes(), 0o700)}
+        self.steps(changes, lambda steps: steps.set(P(path), None, 0o700), together=together)
+
     def discard(self, path: str) -> None:
         """Throw a new version away."""
         self.stage(path)[0].discard()
@@ -240,11 +278,15 @@ def on_disk(root: Path) -> Crashed:
     return Crashed(
         frozenset(name for name, path in paths.items() if path.is_dir()),
         {
-            name: (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+            name: (_content(path), stat.S_IMODE(path.lstat().st_mode))
             for name, path in paths.items()
             if not path.is_dir()
         },
     )
+
+
+def _content(path: Path) -> bytes:
+    return os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
 
 
 Plan = tuple[Callable[[History], object], ...]
@@ -280,6 +322,12 @@ PLANS: dict[str, Plan] = {
     ),
     "rename": (lambda history: history.rename("d/a", "b"), lambda history: history.rename("d/c", "n")),
     "remove tree": (lambda history: history.remove_tree("e"),),
+    "link": (lambda history: history.link("d/n"), lambda history: history.link("d/a")),
+    "link together": (lambda history: history.link("d/a", together=True),),
+    "steps": (lambda history: history.change("d"),),
+    "steps together": (lambda history: history.change("d", together=True),),
+    "set": (lambda history: history.set_mode("d/a"),),
+    "set together": (lambda history: history.set_mode("d/a", together=True),),
     "recover": (
         lambda history: history.abandon("d/a"),
         lambda history: history.recover(),

@@ -90,7 +90,7 @@ class LossyDisk:
                 if step.is_directory:
                     self._names[step.node] = {}
                 else:
-                    self._files[step.node] = (b"", step.mode)
+                    self._files[step.node] = (step.content, step.mode)
             case Names():
                 self._unflushed.setdefault(step.directory, []).append(step)
             case Data() | Mode():

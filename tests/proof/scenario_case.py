@@ -28,10 +28,14 @@ from tests.proof.disk_scenarios import (
 from tests.proof.transfer_scenarios import (
     Batched,
     BatchedTogether,
+    ChangeSteps,
+    ChangeTogether,
     MakeDirectory,
+    MakeSteps,
     RemoveTree,
     Rename,
     RenameTree,
+    ReplaceLink,
     Resume,
 )
 
@@ -100,6 +104,13 @@ class ScenarioCase(SynchronousTestCase, ABC):
     def test_rename(self) -> None:
         """A file has its old name or its new one."""
         self.check(Rename)
+
+    def test_steps(self) -> None:
+        """Small changes in one go are each made in one step, and counted."""
+        self.check(MakeSteps)
+        self.check(ReplaceLink)
+        self.check(ChangeSteps)
+        self.check(ChangeTogether)
 
     def test_control(self) -> None:
         """A file that is written in place is found out: without that the proof would be void."""
