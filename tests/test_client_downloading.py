@@ -277,6 +277,23 @@ class LieTests(DownloadCase):
 class PlaceTests(DownloadCase):
     """Sources and destinations that are not there, or taken."""
 
+    def test_permissions(self) -> None:
+        """Permissions are kept where that is wished; otherwise a file that is replaced leaves its own."""
+
+        def script(peer: Peer) -> None:
+            while True:
+                stream, _ = peer.hear(m.Read)
+                peer.say(m.Content(1, 7, b"v1", mode=0o751), stream)
+                peer.data(stream, b"x")
+                peer.say(m.End(1, blake3(b"x").digest()), stream)
+
+        (self.here / "a").touch()
+        os.chmod(self.here / "a", 0o640)
+        with self.server(script).client() as client:
+            for keep, wanted in ((False, 0o640), (True, 0o751)):
+                self.assertTrue(client.download_file("/a", self.here, replace=True, keep_mode=keep))
+                self.assertEqual(os.stat(self.here / "a").st_mode & 0o777, wanted)
+
     def test_no_source(self) -> None:
         """A source that is not there is `SourceNotFound` with its path."""
 

@@ -11,6 +11,7 @@ from typing import Unpack
 from blake3 import blake3
 
 from fileexport.client.blocking import Client
+from fileexport.client.downloading import Destination
 from fileexport.client.names import LocalFile, Outcome
 from fileexport.errors import (
     ChangedWhileRead,
@@ -24,9 +25,9 @@ from fileexport.wire import messages as m
 from tests.client_server import Peer, Script, ServerCase, ServerOptions
 
 
-def small(path: str, content: bytes, digest: bytes | None = None) -> m.SmallFile:
+def small(path: str, content: bytes, digest: bytes | None = None, mode: int | None = None) -> m.SmallFile:
     """A file of the wire."""
-    return m.SmallFile(RelPath(path.split("/")), 7, digest or blake3(content).digest(), content)
+    return m.SmallFile(RelPath(path.split("/")), 7, digest or blake3(content).digest(), content, mode)
 
 
 class SmallCase(ServerCase):
@@ -90,6 +91,26 @@ class UploadTests(SmallCase):
         self.assertEqual(len(outcomes), 1500)
         self.assertEqual(failures(outcomes), {})
         self.assertEqual(self.got, {f"/{file.path}": Path(file.local).read_bytes() for file in files})
+
+    def test_permissions(self) -> None:
+        """Permissions are said where that is wished, and not otherwise."""
+        said: list[int | None] = []
+
+        def script(peer: Peer) -> None:
+            while True:
+                stream, _ = peer.hear(m.WriteFiles)
+                _, found = peer.hear(m.Files)
+                said.extend(file.mode for file in found.files)
+                peer.hear(m.End)
+                peer.say(m.Outcome([m.Range(0, len(found.files))]), stream)
+                peer.say(m.End(), stream)
+
+        file = self.local("a", b"x")
+        os.chmod(file.local, 0o750)
+        client = self.client(script)
+        self.assertEqual(failures(client.upload_small([file], "/d")), {})
+        self.assertEqual(failures(client.upload_small([file], "/d", modes=True)), {})
+        self.assertEqual(said, [None, 0o750])
 
     def test_small_windows(self) -> None:
         """A server that takes little at once gets small batches; what does not fit at all is a failure."""
@@ -243,6 +264,42 @@ class DownloadTests(SmallCase):
         outcomes = list(client.download_small(files, "/d"))
         self.assertEqual((len(outcomes), failures(outcomes)), (300, {}))
         self.assertEqual({tuple(os.listdir(os.path.dirname(file.local))) for file in files}, {("a",)})
+
+    def test_permissions(self) -> None:
+        """Permissions are kept where that is wished; otherwise a file that is replaced leaves its own."""
+
+        def script(peer: Peer) -> None:
+            while True:
+                stream, _ = peer.hear(m.ReadFiles)
+                peer.say(m.Files([small("d/s/a", b"new", mode=0o751)]), stream)
+                peer.say(m.End(), stream)
+
+        file = self.local("a", b"old")
+        os.chmod(file.local, 0o640)
+        client = self.client(script)
+        for modes, wanted in ((False, 0o640), (True, 0o751)):
+            self.assertEqual(failures(client.download_small([file], "/d", replace=True, modes=modes)), {})
+            self.assertEqual(os.stat(file.local).st_mode & 0o777, wanted)
+
+    def test_place(self) -> None:
+        """Into a place that is open files go by their paths in it, and never out of it."""
+
+        def script(peer: Peer) -> None:
+            stream, asked = peer.hear(m.ReadFiles)
+            peer.say(m.Files([small("/".join(path.parts), b"x") for path in asked.paths]), stream)
+            peer.say(m.End(), stream)
+            peer.next()
+
+        (self.here / "place" / "b").mkdir(parents=True)
+        (self.here / "place" / "out").symlink_to("..")
+        paths = ("a", "b/c", "out/d", "../e", "none/f")
+        files = [LocalFile(name, path, 1, 0) for name, path in zip("12345", paths, strict=True)]
+        with Destination(str(self.here / "place")) as place:
+            found = failures(self.client(script).download_small(files, "/d", place=place))
+        self.assertEqual(sorted(found), ["3", "4", "5"])
+        self.assertEqual(sorted(os.listdir(self.here / "place")), ["a", "b", "out"])
+        self.assertEqual(os.listdir(self.here / "place" / "b"), ["c"])
+        self.assertEqual(os.listdir(self.here), ["place"])
 
     def test_taken(self) -> None:
         """A name that is taken is `FileExistsError` unless `replace`."""

@@ -86,6 +86,15 @@ class WholeTests(UploadCase):
         self.assertIsNone(receiver.asked[0].source)
         self.assertFalse(receiver.asked[0].replace)
 
+    def test_permissions(self) -> None:
+        """Permissions are said where that is wished, and not otherwise."""
+        receiver = Receiver()
+        os.chmod(self.small, 0o4751)
+        with self.server(receiver).client() as client:
+            client.upload_file(self.small, "/d")
+            client.upload_file(self.small, "/d", keep_mode=True)
+        self.assertEqual([one.mode for one in receiver.asked], [None, 0o751])
+
     def test_small_windows(self) -> None:
         """A server that takes little at once gets it in small frames."""
         receiver = Receiver()

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fileexport.client.blocking import Client as Client
+    from fileexport.client.syncing import SyncProgress as SyncProgress
+    from fileexport.client.syncing import SyncResult as SyncResult
+    from fileexport.client.syncing import synchronize_download as synchronize_download
+    from fileexport.client.syncing import synchronize_upload as synchronize_upload
     from fileexport.client.transfers import download_files as download_files
     from fileexport.client.transfers import upload_files as upload_files
     from fileexport.errors import AuthenticationError as AuthenticationError
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from fileexport.errors import BusyError as BusyError
     from fileexport.errors import ChangedWhileRead as ChangedWhileRead
     from fileexport.errors import CorruptedResponse as CorruptedResponse
+    from fileexport.errors import DeletionRefused as DeletionRefused
     from fileexport.errors import DestinationNotFound as DestinationNotFound
     from fileexport.errors import FileExportError as FileExportError
     from fileexport.errors import FileNameError as FileNameError
@@ -31,6 +36,7 @@ __version__ = "0.1.0.dev0"
 
 _ROOMS = {
     "client.blocking": ("Client",),
+    "client.syncing": ("SyncProgress", "SyncResult", "synchronize_download", "synchronize_upload"),
     "client.transfers": ("download_files", "upload_files"),
     "errors": (
         "AuthenticationError",
@@ -38,6 +44,7 @@ _ROOMS = {
         "BusyError",
         "ChangedWhileRead",
         "CorruptedResponse",
+        "DeletionRefused",
         "DestinationNotFound",
         "FileExportError",
         "FileNameError",

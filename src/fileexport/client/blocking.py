@@ -12,6 +12,7 @@ from fileexport.client.answers import no_directory, not_found
 from fileexport.client.chunks import DEFAULT_CHUNK, Manner, ProcessChunk, Progress, check_chunk_size
 from fileexport.client.connection import Wait
 from fileexport.client.login import Server
+from fileexport.client.matching import Matching, PathText
 from fileexport.client.names import LocalFile, Outcome, RemoteEntry, RemoteHash, RemoteJob, remote_path
 from fileexport.client.pool import Pool
 from fileexport.client.security import Security
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-PathText = str | os.PathLike[str]
+    from fileexport.client.downloading import Destination
+
 Format = Literal["tar.gz", "tar.zst", "zip", "gz", "zst"]
 
 
-class Client:
+class Client(Matching):
     """A client of one server. It connects at its first call, and again whenever it has to.
 
     `hostname` and `port` say where the server is, `token` who asks; the token itself never crosses the
@@ -233,6 +235,7 @@ class Client:
         *,
         replace: bool = False,
         progress: Progress | None = None,
+        keep_mode: bool = False,
     ) -> bool:
         """Send a file into a remote directory, its modification time too.
 
@@ -240,6 +243,9 @@ class Client:
         (512 bytes to 1 MiB, and no more than the server takes; 64 KiB where it is not given) but the last;
         what is False, but not None, cancels: then False is returned, otherwise True. `progress(bytes_done,
         size)` is called about once a MiB. Without `process_chunk` `chunk_size` means nothing.
+
+        With `keep_mode` the permissions go with it; otherwise it gets those of the file that it replaces, or
+        what is usual there.
 
         The server waits 60 s for what comes next. Where a callback takes longer, the upload goes on as after
         a cut: by another operation, which can be refused, and for a small file from its beginning.
@@ -253,7 +259,7 @@ class Client:
         """
         local = os.fspath(source)
         target = remote_path(destination) / (name if name is not None else os.path.basename(local))
-        manner = self._manner(chunk_size, process_chunk, timeout, replace, progress)
+        manner = self._manner(chunk_size, process_chunk, timeout, replace, progress, keep_mode)
         from fileexport.client.uploading import upload
 
         return upload(self._pool, local, target, manner)
@@ -269,6 +275,7 @@ class Client:
         *,
         replace: bool = False,
         progress: Progress | None = None,
+        keep_mode: bool = False,
     ) -> bool:
         """Fetch a file into a directory here, its modification time too; parameters as for `upload_file`.
 
@@ -280,7 +287,7 @@ class Client:
         """
         asked = remote_path(source)
         path = RelPath((name if name is not None else asked.name,))
-        manner = self._manner(chunk_size, process_chunk, timeout, replace, progress)
+        manner = self._manner(chunk_size, process_chunk, timeout, replace, progress, keep_mode)
         from fileexport.client.downloading import Destination, download
 
         with Destination(os.fspath(destination)) as place:
@@ -339,16 +346,20 @@ class Client:
         directory: PathText,
         replace: bool = False,
         timeout: float | None = None,
+        *,
+        modes: bool = False,
     ) -> Iterator[Outcome]:
         """Send many files of at most 64 KiB below a remote directory, whose subdirectories are there.
 
         They are read while others are on their way. Yields what became of each, in any order; what cannot be
         read, is too large (ValueError) or is refused is an outcome, not an exception. Cut connections are
         survived. When the iterator is closed early, files without an outcome may or may not be committed.
+        With `modes` their permissions go with them.
         """
         from fileexport.client.small_files import upload_small
 
-        return upload_small(self._pool, files, remote_path(directory), replace, lambda: self._wait(timeout))
+        asked, wait = remote_path(directory), lambda: self._wait(timeout)
+        return upload_small(self._pool, files, asked, replace, wait, modes=modes)
 
     def download_small(
         self,
@@ -356,14 +367,19 @@ class Client:
         directory: PathText,
         replace: bool = False,
         timeout: float | None = None,
+        *,
+        modes: bool = False,
+        place: Destination | None = None,
     ) -> Iterator[Outcome]:
         """Fetch many files of at most 64 KiB from below a remote directory to where each belongs here.
 
-        The directories here are there. Yields what became of each, as `upload_small` does.
+        The directories here are there. Yields what became of each, as `upload_small` does; with `modes` as
+        there. With a `place` that is open, `local` of each file is its path in that (``a/b``).
         """
         from fileexport.client.small_files import download_small
 
-        return download_small(self._pool, files, remote_path(directory), replace, lambda: self._wait(timeout))
+        asked, wait = remote_path(directory), lambda: self._wait(timeout)
+        return download_small(self._pool, files, asked, replace, wait, modes=modes, place=place)
 
     # Jobs.
 
@@ -404,9 +420,6 @@ class Client:
 
     # Inside.
 
-    def _wait(self, timeout: float | None, extra: float = 0) -> Wait:
-        return Wait(self._timeout if timeout is None else timeout, extra)
-
     def _manner(
         self,
         chunk_size: int | None,
@@ -414,6 +427,7 @@ class Client:
         timeout: float | None,
         replace: bool = False,
         progress: Progress | None = None,
+        keep_mode: bool = False,
     ) -> Manner:
         """Refuse a chunk size that is none; with a callback also one that the server does not take."""
         size = DEFAULT_CHUNK if chunk_size is None else chunk_size
@@ -423,7 +437,7 @@ class Client:
             if chunk_size is not None:
                 raise ValueError(f"this server takes chunks of at most {most} bytes, not of {size}")
             size = most
-        return Manner(lambda: self._wait(timeout), replace, size, process, progress)
+        return Manner(lambda: self._wait(timeout), replace, size, process, progress, keep_mode=keep_mode)
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class Manner(NamedTuple):
     """How a file goes over, as its caller wishes.
 
     `file_name` is what `process_chunk` gets; without it, the file's own name there. `wait` gives the patience
-    for one operation.
+    for one operation. With `keep_mode` the file's permissions go with it.
     """
 
     wait: Callable[[], Wait]
@@ -130,6 +130,7 @@ class Manner(NamedTuple):
     process_chunk: ProcessChunk | None = None
     progress: Progress | None = None
     file_name: str | None = None
+    keep_mode: bool = False
 
     def chunks(self, size: int, name: str) -> Chunks | None:
         """What hands a file of `size` bytes to the caller; None where it does not want to see it."""

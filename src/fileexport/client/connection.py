@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import socket
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -63,6 +64,10 @@ class Wait:
         self.path: str | None = None
         self.begin()
 
+    def allow(self, seconds: float) -> None:
+        """Each answer may take so much longer from now on."""
+        self._seconds += seconds
+
     def begin(self) -> None:
         """Something is asked for, or progress was made: the whole time again."""
         self._end = time.monotonic() + self._seconds
@@ -74,6 +79,26 @@ class Wait:
             words = f"no answer within {self._seconds:g} s"
             raise TimeoutError(errno.ETIMEDOUT, words, *(() if self.path is None else (self.path,)))
         return left
+
+
+class Traffic:
+    """Bytes that left and came, before what TLS adds; several connections may count with it, and threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent = self._received = 0
+
+    def add(self, sent: int, received: int = 0) -> None:
+        """So many more."""
+        with self._lock:
+            self._sent += sent
+            self._received += received
+
+    @property
+    def both(self) -> tuple[int, int]:
+        """What left, and what came."""
+        with self._lock:
+            return self._sent, self._received
 
 
 def dial(host: str, port: int, check: Callable[[str], None], wait: Wait) -> socket.socket:
@@ -127,12 +152,15 @@ class Connection:
     that made it: after a fork, nothing is said or read on it by the child.
     """
 
-    def __init__(self, connected: socket.socket, session: Session, *, encrypted: bool) -> None:
+    def __init__(
+        self, connected: socket.socket, session: Session, *, encrypted: bool, traffic: Traffic | None = None
+    ) -> None:
         connected.settimeout(0)
         self._socket = connected
         self._poll = select.poll()
         self._poll.register(connected, 0)
         self._encrypted = encrypted
+        self._traffic = traffic or Traffic()
         self._process = os.getpid()
         self._buffer = memoryview(bytearray(_BUFFER))
         self._kept: deque[Event] = deque()
@@ -231,6 +259,7 @@ class Connection:
                 return False
         if not filled:
             raise PeerGone("the server closed the connection")
+        self._traffic.add(0, filled)
         self.session.receive(self._buffer[:filled])
         return True
 
@@ -270,6 +299,7 @@ class Connection:
             if not sent:
                 break
             offset += sent
+            self._traffic.add(sent)
             wait.begin()
         whole = offset == end
         while offset < end:
@@ -307,6 +337,7 @@ class Connection:
                 self._after(error, wait)
                 continue
             rest = rest[sent:]
+            self._traffic.add(sent)
             if counts:
                 wait.begin()
 

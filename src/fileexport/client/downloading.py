@@ -11,7 +11,7 @@ from fileexport.client.listings import grower
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
 from fileexport.disk.batches import Batch
-from fileexport.disk.jail import Jail, View
+from fileexport.disk.jail import Jail, Opened, View
 from fileexport.disk.partials import KEPT, Partial
 from fileexport.errors import ChangedWhileRead, CorruptedResponse, DestinationNotFound, SourceNotFound
 from fileexport.paths import RESERVED, RelPath
@@ -64,6 +64,14 @@ class Destination:
         """Begin small files in it."""
         return self.jail.batch(_VIEW, replace=replace)
 
+    def open(self, path: RelPath) -> Opened:
+        """Open a file in it for reading; raises `OSError`, for a directory too."""
+        opened = self.jail.open(_VIEW, path)
+        if opened.is_directory:
+            opened.close()
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.spelled(path))
+        return opened
+
     def has_partials(self) -> bool:
         """Whether something in it may be continued."""
         try:
@@ -101,22 +109,29 @@ def download(
     so long. After an error nothing new stands under the name; of a large file, what came is kept for a day
     where the connection failed, and a further call goes on there.
     """
+    return fetch(pool, source, destination, path, manner)[0]
+
+
+def fetch(
+    pool: Pool, source: RelPath, destination: Destination, path: RelPath, manner: Manner
+) -> tuple[bool, int]:
+    """As `download`; also how many bytes of content travelled."""
     if not manner.replace:
         destination.check_new(path)
-    one = _Download(pool, source, destination, path, manner)
+    one = Download(pool, source, destination, path, manner)
     try:
         try:
-            return one.run()
+            return one.run(), one.travelled
         except ChangedWhileRead:
             # What is there of it was thrown away: from the beginning, once.
-            return one.run()
+            return one.run(), one.travelled
     except CallerRaised as raised:
         error = raised.error
     # Out here, so that it is what it was: with its own cause and context.
     raise error
 
 
-class _Download:
+class Download:
     """One file on its way, over as many connections as it takes."""
 
     def __init__(
@@ -137,6 +152,10 @@ class _Download:
         self._owner = repr((server.hostname, server.port, str(source))).encode("utf-8", "surrogateescape")
         self._partial: Partial | None = None
         self._version = b""
+        self._mtime = 0
+        self._mode: int | None = None
+        #: Bytes of content that came, twice what came again.
+        self.travelled = 0
         self._chunks: Chunks | None = None
 
     def run(self) -> bool:
@@ -170,6 +189,7 @@ class _Download:
             announced = operation.reply(m.Content)
             operation.end()
         self._begin(announced)
+        self._note(announced)
 
     def _attempt(self, retries: Retries) -> bool:
         offset = self._partial.offset if self._partial is not None else 0
@@ -179,7 +199,7 @@ class _Download:
             retries.begun_at(partial.offset)
             if not self._catch_up(partial) or not self._copy(operation, partial):
                 return False
-        partial.commit(mtime_ns=self._mtime, replace=self._manner.replace)
+        partial.commit(mtime_ns=self._mtime, replace=self._manner.replace, mode=self._mode)
         return True
 
     def _agree(self, announced: m.Content, offset: int) -> Partial:
@@ -194,8 +214,12 @@ class _Download:
                 raise CorruptedResponse("the rest of another file than was asked for")
             partial.discard()
             partial = self._begin(announced)
-        self._mtime = announced.mtime
+        self._note(announced)
         return partial
+
+    def _note(self, announced: m.Content) -> None:
+        self._mtime = announced.mtime
+        self._mode = announced.mode if self._manner.keep_mode else None
 
     def _begin(self, announced: m.Content) -> Partial:
         self._forget()
@@ -231,6 +255,7 @@ class _Download:
             if len(piece) > partial.size - partial.offset:
                 raise CorruptedResponse("a file that is longer than was said")
             partial.write(piece)
+            self.travelled += len(piece)
             if chunks is not None and not self._feed(operation, chunks, piece):
                 return False
             self._reports.at(partial.offset)

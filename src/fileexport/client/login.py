@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fileexport.client.answers import error_of
-from fileexport.client.connection import Connection, Wait, dial
+from fileexport.client.connection import Connection, Traffic, Wait, dial
 from fileexport.client.names import plain_text
 from fileexport.client.operation import Replied
 from fileexport.client.security import Security, is_loopback
@@ -34,12 +34,12 @@ class Server:
     #: Whether DATA may be compressed; None: where the server is not this machine.
     compression: bool | None = None
 
-    def enter(self, wait: Wait) -> Connection:
+    def enter(self, wait: Wait, traffic: Traffic | None = None) -> Connection:
         """Connect, and prove the token. Nothing is said of the token before the server is known by TLS.
 
-        Raises `AuthenticationError` where either side does not know the token, or the server is another;
-        ValueError for plain TCP to another machine that nobody allowed; else as `Connection`. Nothing is open
-        then.
+        `traffic` counts what is said. Raises `AuthenticationError` where either side does not know the token,
+        or the server is another; ValueError for plain TCP to another machine that nobody allowed; else as
+        `Connection`. Nothing is open then.
         """
         from fileexport.proofs import ClientProof
 
@@ -52,7 +52,8 @@ class Server:
         secured = self.security.secure(plain, self.hostname)
         features = ("zstd",) if self.compression or (self.compression is None and not near) else ()
         session = Session(Role.CLIENT, DEFAULT_OFFER, features)
-        connection = Connection(secured.socket, session, encrypted=self.security.is_encrypted)
+        encrypted = self.security.is_encrypted
+        connection = Connection(secured.socket, session, encrypted=encrypted, traffic=traffic)
         try:
             prove(connection, proof, secured.binding, wait)
         except BaseException:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from fileexport.client.answers import NotBegun
-from fileexport.client.connection import Connection, Wait
+from fileexport.client.connection import Connection, Traffic, Wait
 from fileexport.client.login import Server
 from fileexport.client.operation import Operation
 from fileexport.errors import CorruptedResponse
@@ -26,6 +26,8 @@ class Pool:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        #: What all its connections sent and received.
+        self.traffic = Traffic()
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         #: How often it was closed: what was lent before is not kept.
@@ -110,7 +112,7 @@ class Pool:
                 connection.generation = generation
                 return connection, True
             connection.forget()
-        connection = self.server.enter(wait)
+        connection = self.server.enter(wait, self.traffic)
         connection.generation = generation
         return connection, False
 

@@ -44,7 +44,13 @@ _TOO_LARGE = "the file is too large to travel among small ones"
 
 
 def upload_small(
-    pool: Pool, files: Iterable[LocalFile], directory: RelPath, replace: bool, wait: Callable[[], Wait]
+    pool: Pool,
+    files: Iterable[LocalFile],
+    directory: RelPath,
+    replace: bool,
+    wait: Callable[[], Wait],
+    *,
+    modes: bool = False,
 ) -> Iterator[Outcome]:
     """Send files of at most 64 KiB below `directory`; yields what became of each, in any order."""
     source = iter(files)
@@ -54,7 +60,7 @@ def upload_small(
     retries = Retries()
     settled = 0
     while True:
-        one = _Upload(pool, directory, replace, wait, doubtful)
+        one = _Upload(pool, directory, replace, wait, doubtful, modes)
         try:
             for outcome in one.run(chain(_popped(again), source)):
                 settled += 1
@@ -83,12 +89,14 @@ class _Upload:
         replace: bool,
         wait: Callable[[], Wait],
         doubtful: Set[str],
+        modes: bool,
     ) -> None:
         self._pool = pool
         self._directory = directory
         self._replace = replace
         self._wait = wait
         self._doubtful = doubtful
+        self._modes = modes
         self._batch: list[m.SmallFile] = []
         self._size = _FRAME_OVERHEAD
         self._count = 0
@@ -109,7 +117,7 @@ class _Upload:
             largest = _largest_frame(operation)
             for file in files:
                 try:
-                    found, size = _read(file)
+                    found, size = _read(file, self._modes)
                     if size + _FRAME_OVERHEAD > largest:
                         raise ValueError(_TOO_LARGE)
                 except (OSError, ValueError, FileNameError, ChangedWhileRead) as error:
@@ -182,7 +190,7 @@ def _largest_frame(operation: Operation) -> int:
     return min(_FRAME, offer.control, offer.stream_credit // 2, offer.connection_credit // 2)
 
 
-def _read(file: LocalFile) -> tuple[m.SmallFile, int]:
+def _read(file: LocalFile, modes: bool) -> tuple[m.SmallFile, int]:
     """A file for FILES, and what it takes there. Raises `OSError`, ValueError, `ChangedWhileRead`."""
     path = below(file.path)
     try:
@@ -201,7 +209,8 @@ def _read(file: LocalFile) -> tuple[m.SmallFile, int]:
     digest = blake3(content).digest()
     spelled = len(file.path) if file.path.isascii() else len(os.fsencode(file.path))
     size = len(content) + spelled + _OVERHEAD
-    return m.SmallFile(path, status.st_mtime_ns, digest, content), size
+    mode = status.st_mode & 0o777 if modes else None
+    return m.SmallFile(path, status.st_mtime_ns, digest, content, mode), size
 
 
 def _read_again(descriptor: int) -> tuple[bytes, os.stat_result]:
@@ -219,9 +228,19 @@ def _read_again(descriptor: int) -> tuple[bytes, os.stat_result]:
 
 
 def download_small(
-    pool: Pool, files: Iterable[LocalFile], directory: RelPath, replace: bool, wait: Callable[[], Wait]
+    pool: Pool,
+    files: Iterable[LocalFile],
+    directory: RelPath,
+    replace: bool,
+    wait: Callable[[], Wait],
+    *,
+    modes: bool = False,
+    place: Destination | None = None,
 ) -> Iterator[Outcome]:
-    """Fetch files of at most 64 KiB from below `directory`; yields what became of each, in any order."""
+    """Fetch files of at most 64 KiB from below `directory`; yields what became of each, in any order.
+
+    With a `place` what is `local` in each file is its path in that.
+    """
     source = iter(files)
     retries = Retries()
     settled = 0
@@ -234,7 +253,7 @@ def download_small(
             except FileNameError as error:
                 yield Outcome(file, error)
         while wanted:
-            one = _Download(pool, wanted, replace, wait)
+            one = _Download(pool, wanted, replace, wait, modes, place)
             for outcome in one.run():
                 settled += 1
                 yield outcome
@@ -266,8 +285,12 @@ class _Download:
         wanted: dict[RelPath, LocalFile],
         replace: bool,
         wait: Callable[[], Wait],
+        modes: bool,
+        place: Destination | None,
     ) -> None:
         self._pool = pool
+        self._modes = modes
+        self._whole = place
         self._wanted = wanted
         self._asked = list(wanted)
         self._replace = replace
@@ -308,18 +331,26 @@ class _Download:
             try:
                 if blake3(one.content).digest() != one.digest:
                     raise ChangedWhileRead
-                where, name = os.path.split(file.local)
+                where, path = self._split(file)
                 if where not in self._places and len(self._places) >= _PLACES:
                     yield from self._commit(held)
                 batch, added = self._place(held, where)
-                batch.add(RelPath((name,)), one.content, one.mtime)
+                batch.add(path, one.content, one.mtime, one.mode if self._modes else None)
                 added.append(file)
             except (OSError, FileNameError, ChangedWhileRead) as error:
                 yield Outcome(file, error)
 
+    def _split(self, file: LocalFile) -> tuple[str, RelPath]:
+        """The directory here whose jail a file goes through, and its path in that."""
+        if self._whole is not None:
+            return "", below(file.local)
+        where, name = os.path.split(file.local)
+        return where, RelPath((name,))
+
     def _place(self, held: ExitStack, directory: str) -> tuple[Batch, list[LocalFile]]:
         if directory not in self._places:
-            batch = held.enter_context(Destination(directory or ".")).batch(replace=self._replace)
+            place = self._whole or held.enter_context(Destination(directory or "."))
+            batch = place.batch(replace=self._replace)
             held.callback(batch.discard)
             self._places[directory] = batch, []
         return self._places[directory]

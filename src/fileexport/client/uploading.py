@@ -83,7 +83,7 @@ def _marks(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-class _Hash:
+class SourceHash:
     """BLAKE3 of an open file: a large one by a thread beside the sending, a small one when it is asked."""
 
     def __init__(self, source: Source) -> None:
@@ -153,13 +153,21 @@ def upload(pool: Pool, source: str, target: RelPath, manner: Manner) -> bool:
     so long. After an error nothing stands under the name that was not there before; of a large file the
     server keeps for a day what it got, and a further call goes on there.
     """
+    return send(pool, source, target, manner)[0]
+
+
+def send(pool: Pool, source: str, target: RelPath, manner: Manner) -> tuple[bool, int]:
+    """As `upload`; also how many bytes of content travelled."""
+    travelled = 0
     for is_last_try in (False, True):
         with Source(source) as opened:
+            one = Upload(pool, opened, target, manner)
             try:
-                return _Upload(pool, opened, target, manner).run()
+                return one.run(), travelled + one.travelled
             except ChangedWhileRead:
                 if is_last_try:
                     raise
+                travelled += one.travelled
                 continue
             except CallerRaised as raised:
                 error = raised.error
@@ -168,7 +176,7 @@ def upload(pool: Pool, source: str, target: RelPath, manner: Manner) -> bool:
     raise AssertionError
 
 
-class _Upload:
+class Upload:
     """One file on its way, over as many connections as it takes."""
 
     def __init__(self, pool: Pool, source: Source, target: RelPath, manner: Manner) -> None:
@@ -179,8 +187,11 @@ class _Upload:
         self._reports = manner.reports(source.size)
         self._wait = manner.wait
         mark = source.identity if source.size >= _LARGE else None
-        self._asked = m.Write(target, source.size, source.status.st_mtime_ns, manner.replace, mark)
-        self._hash = _Hash(source)
+        mode = source.status.st_mode & 0o777 if manner.keep_mode else None
+        self._asked = m.Write(target, source.size, source.status.st_mtime_ns, manner.replace, mark, mode)
+        #: Bytes of content that were sent, twice what was sent again.
+        self.travelled = 0
+        self._hash = SourceHash(source)
         self._retries = Retries()
         self._has_ended = self._is_doubtful = False
 
@@ -222,11 +233,19 @@ class _Upload:
             if offset > self._source.size:
                 raise CorruptedResponse("the server has more of the file than there is")
             self._retries.begun_at(offset)
-            _Sending(operation, self._source, self._hash, self._reports).run(offset, self._chunks)
+            sending = Sending(operation, self._source, self._hash, self._reports)
+            try:
+                self._send(operation, sending, offset)
+            finally:
+                self.travelled += sending.travelled
             if self._chunks is not None and self._chunks.stopped:
                 return False
             self._finish(operation)
         return True
+
+    def _send(self, operation: Operation, sending: Sending, offset: int) -> None:
+        """All content from `offset` on."""
+        sending.run(offset, self._chunks)
 
     def _finish(self, operation: Operation) -> None:
         self._source.check_same()
@@ -241,12 +260,14 @@ class _Upload:
             raise CorruptedResponse("the server committed something else")
 
 
-class _Sending:
+class Sending:
     """The content of one file onto one stream."""
 
-    def __init__(self, operation: Operation, source: Source, hash: _Hash, reports: Reports) -> None:
+    def __init__(self, operation: Operation, source: Source, hash: SourceHash, reports: Reports) -> None:
         self._operation = operation
         self._connection = operation.connection
+        #: Bytes of content that were sent.
+        self.travelled = 0
         self._source = source
         self._hash = hash
         self._reports = reports
@@ -266,29 +287,35 @@ class _Sending:
         self._hash.reached(offset)
         if chunks is not None:
             self._send_chunks(offset, chunks)
-        elif self._connection.can_send_file and self._shrink is None:
-            self._send_file(offset)
         else:
-            self._send_copied(offset)
+            self.send_span(offset, self._source.size)
 
-    def _send_file(self, offset: int) -> None:
-        while offset < self._source.size:
-            size = self._room(self._source.size - offset)
+    def send_span(self, offset: int, end: int) -> None:
+        """Send what lies from `offset` to `end`. Raises `ChangedWhileRead` where the file is shorter."""
+        if self._connection.can_send_file and self._shrink is None:
+            self._send_file(offset, end)
+        else:
+            self._send_copied(offset, end)
+
+    def _send_file(self, offset: int, end: int) -> None:
+        while offset < end:
+            size = self._room(end - offset)
             wait = self._operation.wait
             if not self._connection.send_file(
                 self._operation.stream, self._source.descriptor, offset, size, wait
             ):
                 raise ChangedWhileRead
+            self.travelled += size
             offset += size
-            self._at(offset)
+            self.at(offset)
 
-    def _send_copied(self, offset: int) -> None:
-        buffer = memoryview(bytearray(min(_COPIED, self._source.size)))
-        while offset < self._source.size:
-            count = self._read(buffer, offset)
+    def _send_copied(self, offset: int, end: int) -> None:
+        buffer = memoryview(bytearray(min(_COPIED, end - offset)))
+        while offset < end:
+            count = self._read(buffer[: end - offset], offset)
             self._send(buffer[:count])
             offset += count
-            self._at(offset)
+            self.at(offset)
 
     def _send_chunks(self, offset: int, chunks: Chunks) -> None:
         buffer = memoryview(bytearray(min(_COPIED, self._source.size)))
@@ -302,7 +329,7 @@ class _Sending:
             if position + count > offset:
                 self._send(buffer[max(offset - position, 0) : count])
             position += count
-            self._at(position)
+            self.at(position)
 
     def _feed(self, chunks: Chunks, content: memoryview) -> bool:
         try:
@@ -328,6 +355,7 @@ class _Sending:
                 self._operation.wait,
                 compressed=packed is not None,
             )
+            self.travelled += size
             content = content[size:]
 
     def _room(self, left: int) -> int:
@@ -336,6 +364,7 @@ class _Sending:
             self._operation.reply(m.Ready)
         return min(room, left, self._largest)
 
-    def _at(self, offset: int) -> None:
+    def at(self, offset: int) -> None:
+        """All before `offset` is there, or on its way."""
         self._hash.reached(offset)
         self._reports.at(offset)
