@@ -297,14 +297,15 @@ class VerifyTests(CliCase):
         self.assertEqual((action["action"], action["path"], action["message"]), ("differ", "a", "differs"))
         self.assertEqual((summary["different"], summary["files"], summary["exit"]), (1, 3, 8))
 
-    def test_links(self) -> None:
-        """Links are not compared, and named: the status is 9."""
+    def test_unlike(self) -> None:
+        """What is no file, directory or link is not compared, and named: the status is 9."""
         for base in (self.here / "tree", self.there):
-            (base / "l").symlink_to("a")
+            os.mkfifo(base / "p")
+        line = "Left out: tree/p: it is neither a file nor a directory nor a link\n"
         result = self.run_command("verify", "tree", self.remote)
-        self.assertEqual((result.exit_code, result.stderr), (9, "Left out: tree/l: it is a link\n"))
-        # On one side only, as an upload leaves them.
-        (self.there / "l").unlink()
+        self.assertEqual((result.exit_code, result.stderr), (9, line))
+        # On one side only, as a transfer leaves them.
+        (self.there / "p").unlink()
         again = self.run_command("verify", "tree", self.remote)
         self.assertEqual((again.exit_code, again.stderr), (result.exit_code, result.stderr))
 

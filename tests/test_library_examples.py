@@ -17,14 +17,22 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 import fileexport
-from fileexport import BusyError, Client, FileExportError, download_files, upload_files
+from fileexport import (
+    BusyError,
+    Client,
+    FileExportError,
+    download_files,
+    synchronize_download,
+    synchronize_upload,
+    upload_files,
+)
 from tests.loopback import Loopback
 from tests.test_docs import CHECKOUT, page, table
 
 PAGE = "docs/library.md"
 EXAMPLES = CHECKOUT / "docs" / "examples"
 TOKEN = "fex1_examples-" + "x1Y2z3W4" * 5
-HEADS = ("looking", "changing", "transfers", "jobs, and the end")
+HEADS = ("looking", "changing", "transfers", "what a synchronisation is made of", "jobs, and the end")
 MTIME = 1_700_000_000
 
 
@@ -67,17 +75,18 @@ class PageTests(SynchronousTestCase):
                 self.assertIn("timeout", inspect.signature(method).parameters, name)
 
     def test_signatures(self) -> None:
-        """The parameters of `Client`, `upload_files` and `download_files` are those that the page gives."""
+        """The parameters of `Client` and of the functions for many files are those that the page gives."""
         text = " ".join(page(PAGE).split())
-        for function in (Client, upload_files):
+        for function in (Client, upload_files, synchronize_upload):
             parameters = [
                 one.replace(annotation=inspect.Parameter.empty)
                 for one in inspect.signature(function).parameters.values()
             ]
             whole = f"{function.__name__}{inspect.Signature(parameters)}".replace("'", '"')
             self.assertIn(f"`{whole}`", text)
-        both = [[*inspect.signature(one).parameters.values()] for one in (upload_files, download_files)]
-        self.assertEqual(both[0], both[1])
+        for pair in ((upload_files, download_files), (synchronize_upload, synchronize_download)):
+            one, other = ([*inspect.signature(function).parameters.values()] for function in pair)
+            self.assertEqual(one, other)
 
     def test_exceptions(self) -> None:
         """The table has every exception of the library, and otherwise only built-in ones."""
@@ -189,6 +198,23 @@ class ExampleTests(SynchronousTestCase):
         upload_files(self.client, "a/b.txt", "/d", self.here)
         upload_files(self.client, self.here / "a" / "b.txt", "/", self.directory("elsewhere"))
         self.assertEqual(self.below(self.root), ["b.txt", "d/a/b.txt"])
+
+    def test_mirror(self) -> None:
+        """A mirror becomes equal, what it may not remove stays, and what is left out is named."""
+        mirror = example("equal.py", "mirror")
+        self.write(self.here, "a", "d/b")
+        self.write(self.root, "m/old", "m/a")
+        self.patch(sys, "stderr", wrong := io.StringIO())
+        self.patch(sys, "stdout", shown := io.StringIO())
+        self.assertFalse(mirror(self.client, str(self.here), "/m", 0))
+        self.assertEqual(self.below(self.root), ["m/a", "m/old"])
+        self.assertTrue(mirror(self.client, str(self.here), "/m", 1))
+        self.assertEqual(self.below(self.root), ["m/a", "m/d/b"])
+        lines = ["2 files, 4 bytes at most, 1 to be removed", "removed old", "sent 4 bytes, saved 0"]
+        self.assertEqual(shown.getvalue().splitlines(), lines)
+        (self.here / "out").symlink_to("/etc")
+        self.assertFalse(mirror(self.client, str(self.here), "/m", 1))
+        self.assertEqual(wrong.getvalue().splitlines()[1:], ["left out: out: the link leads outside"])
 
     def test_patient(self) -> None:
         """While somebody else writes a path the last try says so; once they are done, it succeeds."""

@@ -16,6 +16,7 @@ SECTIONS = {
         "cat": "listing",
         "upload": "moving",
         "download": "moving",
+        "sync": "syncing",
         "verify": "verifying",
         "file": "changing",
         "directory": "changing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -10,10 +11,12 @@ from fileexport.cli.connecting import Session, absolute, client_command
 from fileexport.cli.output import DIFFERENT, Output, count
 
 if TYPE_CHECKING:
-    from fileexport.client.sides import Item
+    from collections.abc import Mapping
 
-#: Bytes that are read at once.
-_PIECE = 1 << 20
+    from fileexport.sync.manifest import Entry, Manifest
+
+_OTHER = "it is neither a file nor a directory nor a link"
+_OUTSIDE = "the link leads outside"
 
 
 @click.command()
@@ -23,78 +26,115 @@ _PIECE = 1 << 20
 def verify(session: Session, local: str, remote: str) -> None:
     """Compare local files with remote ones.
 
-    LOCAL and REMOTE, two files or two directories, are compared by the hashes of their contents. Nothing is
-    changed. Each difference is named. The exit code is 0 only where all is equal, 8 where something differs,
-    9 where nothing differs but there are links or the like, whose contents are not compared.
+    LOCAL and REMOTE, two files or two directories, are compared by the hashes of their contents, and links by
+    what they lead to. Nothing is changed. Each difference is named. The exit code is 0 only where all is
+    equal, 8 where something differs, 9 where nothing differs but some entries cannot be compared.
     """
     remote = absolute(remote)
-    output = session.output
-    output.subject = remote
+    session.output.subject = remote
     from fileexport.client.sides import Here, There
 
-    here, there = Here(), There(session.client, "/", session.timeout)
-    ours, theirs = here.find(local), there.find(remote)
-    comparison = _Comparison(output)
-    if ours.kind == "directory" and theirs.kind == "directory":
-        local_items = {item.path: item for item in here.below(ours, _everywhere, comparison.unreadable)}
-        for item in there.below(theirs, _everywhere, comparison.unreadable):
-            comparison.pair(local_items.pop(item.path, None), item)
-        for item in local_items.values():
-            comparison.alone("only here", item)
+    ours = Here().find(local)
+    theirs = There(session.client, "/", session.timeout).find(remote)
+    if ours.kind != theirs.kind:
+        comparison = _Comparison(session.output, local)
+        comparison.differs(f"a {ours.kind} here, a {theirs.kind} there", "")
+        comparison.finish()
+    elif ours.kind == "directory":
+        _trees(session, local, remote)
     else:
-        comparison.pair(ours, theirs)
-    for found in session.client.hashes(remote, timeout=session.timeout):
-        comparison.contents(found.path, found.size, found.digest)
+        _files(session, local, remote)
+
+
+def _trees(session: Session, local: str, remote: str) -> None:
+    from fileexport.client.ends import LocalTree, RemoteTree, hash_both, look
+
+    here, there = LocalTree(local), RemoteTree(session.client, remote, session.timeout)
+    comparison = _Comparison(session.output, local)
+    comparison.trees(*look(here, there))
+    paths = list(comparison.expected)
+    comparison.contents(*hash_both(here, there, paths, paths, fresh=True))
     comparison.finish()
 
 
-def _everywhere(path: str) -> bool:
-    return True
+def _files(session: Session, local: str, remote: str) -> None:
+    from fileexport.client.ends import LocalTree, RemoteTree, hash_both
+
+    directory, name = os.path.split(os.path.realpath(local))
+    above, _, name_there = remote.rpartition("/")
+    here, there = LocalTree(directory), RemoteTree(session.client, above or "/", session.timeout)
+    ours, theirs = hash_both(here, there, [name], [name_there], fresh=True)
+    comparison = _Comparison(session.output, local)
+    comparison.expected[""] = os.stat(local).st_size
+    comparison.contents({"": ours[name]} if ours else {}, {"": theirs[name_there]} if theirs else {})
+    comparison.finish()
 
 
 class _Comparison:
-    """What differs so far."""
+    """What differs so far. Paths are below both tops."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, local: str) -> None:
         self._output = output
-        #: Files that are on both sides and whose hash has not come yet: where they are here.
-        self._expected: dict[str, str] = {}
+        self._local = local
+        #: Files that are on both sides with the same size, which it is: their hashes decide.
+        self.expected: dict[str, int] = {}
 
-    def pair(self, ours: Item | None, theirs: Item) -> None:
-        """An entry of the server, and what is here under its path."""
-        if ours is None:
-            self.alone("only there", theirs)
-        elif ours.kind != theirs.kind:
-            self.differs(f"a {ours.kind} here, a {theirs.kind} there", theirs.path)
-        elif ours.kind == "file":
-            self._expected[theirs.path] = ours.place
-        elif ours.kind != "directory":
-            self._left_out(ours)
+    def trees(self, ours: Manifest, theirs: Manifest) -> None:
+        """All that can be said without hashes."""
+        for manifest in (ours, theirs):
+            for path, why in manifest.unreadable.items():
+                self._left_out(path, why)
+            for path in manifest.unnamed:
+                self._left_out(path, "no path can name it")
+        for path, entry in ours.entries():
+            other = theirs.get(path)
+            if other is not None:
+                self._pair(path, entry, other)
+            elif not _is_unknown(path, theirs):
+                self._alone("only here", path, entry)
+        for path, entry in theirs.entries():
+            if ours.get(path) is None and not _is_unknown(path, ours):
+                self._alone("only there", path, entry)
 
-    def alone(self, where: str, item: Item) -> None:
-        """An entry of one side only. A transfer leaves links out: one of those is no difference."""
-        if item.kind in ("file", "directory"):
-            self.differs(where, item.path)
-        else:
-            self._left_out(item)
-
-    def _left_out(self, item: Item) -> None:
-        self._output.left_out(item.place, f"it is {'a link' if item.kind == 'link' else 'no file'}")
-
-    def contents(self, path: str, size: int, digest: bytes) -> None:
-        """The server's hash of a file."""
-        place = self._expected.pop(path, None)
-        if place is None:
-            return
-        try:
-            same = _hash(place) == (size, digest)
-        except OSError as error:
-            self._output.fail(error, place)
-            return
-        self._output.totals["files"] += 1
-        self._output.totals["bytes"] += size
-        if not same:
+    def _pair(self, path: str, ours: Entry, theirs: Entry) -> None:
+        if ours.kind != theirs.kind:
+            self.differs(f"a {ours.kind} here, a {theirs.kind} there", path)
+        elif ours.kind == "other":
+            self._left_out(path, _OTHER)
+        elif ours.kind == "link":
+            if not (_is_inside(path, ours) and _is_inside(path, theirs)):
+                self._left_out(path, _OUTSIDE)
+            elif ours.target != theirs.target:
+                self.differs("differs", path)
+        elif ours.size != theirs.size:
+            self._output.totals["files"] += 1
             self.differs("differs", path)
+        elif ours.kind == "file":
+            self.expected[path] = ours.size
+
+    def _alone(self, where: str, path: str, entry: Entry) -> None:
+        """An entry of one side only. What a synchronisation leaves out is no difference."""
+        if entry.kind == "other":
+            self._left_out(path, _OTHER)
+        elif entry.kind == "link" and not _is_inside(path, entry):
+            self._left_out(path, _OUTSIDE)
+        else:
+            self.differs(where, path)
+
+    def _left_out(self, path: str, why: str) -> None:
+        self._output.left_out(os.path.join(self._local, path) if path else self._local, why)
+
+    def contents(self, ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> None:
+        """The hashes of the files that are expected."""
+        for path, size in self.expected.items():
+            mine, other = ours.get(path), theirs.get(path)
+            if mine is None or other is None:
+                self.differs("not readable here" if mine is None else "not readable there", path)
+                continue
+            self._output.totals["files"] += 1
+            self._output.totals["bytes"] += size
+            if mine != other:
+                self.differs("differs", path)
 
     def differs(self, how: str, path: str) -> None:
         """Name a difference."""
@@ -102,31 +142,25 @@ class _Comparison:
         self._output.action("differ", path, message=how)
         self._output.line(f"{how}: {path or self._output.subject}")
 
-    def unreadable(self, path: str, error: OSError) -> None:
-        """A directory here cannot be read."""
-        self._output.fail(error, path)
-
     def finish(self) -> None:
-        """What the server did not hash differs: it has gone, or cannot be read there."""
-        for path in self._expected:
-            self.differs("not readable there", path)
+        """What was found, as a status."""
         output = self._output
-        different = output.totals["different"]
-        if different:
+        if output.totals["different"]:
             output.status = output.status or DIFFERENT
         elif not output.status:
             output.say(f"{count(output.totals['files'], 'file')} compared: equal")
 
 
-def _hash(place: str) -> tuple[int, bytes]:
-    """Size and BLAKE3 of a local file."""
-    from blake3 import blake3
+def _is_inside(path: str, entry: Entry) -> bool:
+    from fileexport.sync.manifest import leads_inside
 
-    hasher, size = blake3(), 0
-    buffer = bytearray(_PIECE)
-    view = memoryview(buffer)
-    with open(place, "rb", buffering=0) as file:
-        while got := file.readinto(buffer):
-            hasher.update(view[:got])
-            size += got
-    return size, hasher.digest()
+    return leads_inside(path, entry.target)
+
+
+def _is_unknown(path: str, manifest: Manifest) -> bool:
+    """Whether it lies in a directory that could not be read: nobody knows whether it is there."""
+    while path and manifest.unreadable:
+        path = path.rpartition("/")[0]
+        if path in manifest.unreadable:
+            return True
+    return False

@@ -1,0 +1,199 @@
+"""`sync`: one directory made equal to another, from here to a server or from there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fileexport.cli.connecting import Session, absolute, client_command
+from fileexport.cli.output import NO_DIRECTORY, REFUSED, Output, amount, count
+from fileexport.cli.progress import Progress, progress_for
+from fileexport.client.syncing import Listener, Sync, SyncResult, rules_of
+from fileexport.errors import SourceNotFound
+from fileexport.sync.plan import Action, Plan, Totals
+
+if TYPE_CHECKING:
+    from fileexport.client.ends import Tree
+
+#: What is said of an action in a dry run.
+_VERBS = {"clear": "remove", "make_directory": "make directory"}
+_FROM = ("move", "copy")
+#: What a summary counts, and how it says so.
+_COUNTED = ("files", "bytes", "directories", "links", "moved", "copied", "removed", "set")
+_ALSO = ("moved", "copied", "links", "removed")
+_DID = {
+    **{"files": "sent", "fetched": "fetched", "moved": "moved", "copied": "copied"},
+    **{"links": "linked", "removed": "removed"},
+}
+_WOULD = {
+    **{"files": "would send", "fetched": "would fetch", "moved": "move", "copied": "copy"},
+    **{"links": "link", "removed": "remove"},
+}
+_OPTIONS = (
+    click.option("--delete", is_flag=True, help="Remove what SOURCE does not have, in the end."),
+    click.option(
+        "--max-delete",
+        default="50%",
+        metavar="N",
+        help="Remove nothing where that were more than N entries, or N% of them [50%].",
+    ),
+    click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    click.option(
+        *("--exclude", "exclude"),
+        multiple=True,
+        metavar="PATTERN",
+        help="Neither send nor remove what this gitignore pattern matches (repeatable).",
+    ),
+    click.option(
+        *("--include", "include"),
+        multiple=True,
+        metavar="PATTERN",
+        help="But what this one matches, in spite of --exclude (repeatable).",
+    ),
+    click.option("--gitignore", is_flag=True, help="Leave out what .gitignore files in SOURCE match."),
+    click.option("--checksum", is_flag=True, help="Compare contents also where size and time are equal."),
+    click.option("-p", "--progress", is_flag=True, help="Show bytes, rate and time that is left."),
+)
+
+
+def _syncing(command: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("side", type=click.Choice(("local", "remote")), metavar="local|remote")
+@click.argument("source", type=click.Path())
+@click.argument("destination", type=click.Path())
+@_syncing
+@client_command
+def sync(session: Session, side: str, source: str, destination: str, **how: Any) -> None:
+    """Make a directory equal to another.
+
+    The named side is the source: "sync local DIR REMOTE" makes the remote directory equal to the local one,
+    "sync remote REMOTE DIR" the local one equal to the remote.
+
+    Only what differs travels; what has the same size and time is taken for equal. Modes, times and links are
+    kept; a link that leads out of SOURCE is left out and named, which is exit code 9. Without --delete
+    nothing is removed.
+    """
+    is_upload = side == "local"
+    local, remote = (source, absolute(destination)) if is_upload else (destination, absolute(source))
+    if os.path.lexists(local) and not os.path.isdir(local):
+        verb = "upload" if is_upload else "download"
+        raise click.UsageError(f"{local} is no directory: {verb} takes files")
+    work = _sync_of(session, local, remote, is_upload, how)
+    output = session.output
+    output.subject = work.source.place("")
+    output.resume = ": the same command goes on where this one stopped"
+    dry_run = how["dry_run"]
+    try:
+        with progress_for(output, how["progress"] and not dry_run) as progress:
+            result = work.run(_Teller(output, progress, work, dry_run), dry_run=dry_run)
+    except SourceNotFound as error:
+        output.fail(error, status=NO_DIRECTORY)
+    else:
+        _summarize(output, result, is_upload)
+
+
+def _sync_of(session: Session, local: str, remote: str, is_upload: bool, how: dict[str, Any]) -> Sync:
+    from fileexport.client.ends import LocalTree, RemoteTree
+
+    try:
+        rules = rules_of(how["delete"], how["max_delete"], how["exclude"], how["include"], how["checksum"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return Sync(
+        session.client,
+        LocalTree(local),
+        RemoteTree(session.client, remote, session.timeout),
+        rules,
+        is_upload=is_upload,
+        gitignore=how["gitignore"],
+        timeout=session.timeout,
+    )
+
+
+class _Teller(Listener):
+    """Says what happens."""
+
+    def __init__(self, output: Output, progress: Progress, sync: Sync, dry_run: bool) -> None:
+        self._output = output
+        self._progress = progress
+        self._source: Tree = sync.source
+        self._destination: Tree = sync.destination
+        self._dry_run = dry_run
+        #: Bytes that were told of the file that is on its way.
+        self._told = 0
+
+    def planned(self, plan: Plan) -> None:
+        self._progress.total_files = plan.totals.files
+        self._progress.total_bytes = plan.totals.bytes
+
+    def moved(self, action: Action, count: int) -> None:
+        if action.kind in ("send", "update"):
+            self._told += count
+            self._progress.moved(self._destination.place(action.path), action.size, count)
+
+    def done(self, action: Action) -> None:
+        path = self._destination.place(action.path)
+        fields = {"source": self._destination.place(action.sources[0])} if action.kind in _FROM else {}
+        self._output.action(action.kind, path, action.size, **fields)
+        if self._dry_run:
+            size = f" ({amount(action.size)})" if action.kind in ("send", "update") else ""
+            source = f" from {fields['source']}" if fields else ""
+            self._output.line(f"{_VERBS.get(action.kind, action.kind)} {path}{source}{size}")
+        elif action.kind in ("send", "update"):
+            self._progress.done(path, action.size, self._told)
+            self._told = 0
+        elif action.kind in _FROM:
+            self._progress.done(path, 0, 0)
+
+    def left_out(self, path: str, why: str) -> None:
+        self._output.left_out(self._source.place(path), why)
+
+    def failed(self, path: str, error: Exception) -> None:
+        # A value that the server does not take is a file over its limit: it refuses, the usage was right.
+        refused = isinstance(error, ValueError)
+        self._output.fail(error, self._destination.place(path), status=REFUSED if refused else None)
+
+
+def _summarize(output: Output, result: SyncResult, is_upload: bool) -> None:
+    """The totals: what was done, or in a dry run what would be."""
+    totals = result.plan.totals
+    counts = totals if result.dry_run else _counts(result)
+    output.summary = {
+        **{name: getattr(counts, name) for name in _COUNTED},
+        "saved": result.bytes_saved,
+        "unchanged": totals.unchanged,
+        "seconds": round(result.seconds, 3),
+        "dry_run": result.dry_run,
+    }
+    verbs = _WOULD if result.dry_run else _DID
+    sent = counts.files - counts.moved - counts.copied
+    saved = f" (saved {amount(result.bytes_saved)})" if result.bytes_saved else ""
+    parts = [
+        f"{verbs['files' if is_upload else 'fetched']} {count(sent, 'file')}, {amount(counts.bytes)}{saved}"
+    ]
+    parts += [f"{verbs[name]} {number:,}" for name in _ALSO if (number := getattr(counts, name))]
+    parts.append(f"{totals.unchanged:,} unchanged")
+    took = "" if result.dry_run else f" in {result.seconds:.1f} s"
+    output.say(f"{', '.join(parts)}{took}")
+
+
+def _counts(result: SyncResult) -> Totals:
+    """What was done, in the numbers of a plan."""
+    done = result.done
+    return Totals(
+        files=sum(done[kind] for kind in ("send", "update", "copy", "move")),
+        bytes=result.bytes_sent,
+        directories=done["make_directory"],
+        links=done["link"],
+        moved=done["move"],
+        copied=done["copy"],
+        removed=done["remove"] + done["clear"],
+        set=done["set"],
+    )

@@ -1,0 +1,201 @@
+"""`sync` and `verify` of trees, against a daemon: what they say, do, and end with."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tests.cli_case import NO_SOURCE, READER, CliCase
+from tests.sync_case import MTIME, Link, Made, fill, snapshot
+
+BIG = os.urandom(300_000)
+TREE: Made = {"a": b"1", "d/b": b"22", "d/big": BIG, "d/l": Link("b"), "empty": None}
+
+
+class SyncTests(CliCase):
+    """`sync`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.tree = self.here / "tree"
+        self.tree.mkdir()
+        fill(self.tree, TREE)
+
+    def up(self, *words: str) -> list[dict[str, Any]]:
+        """The events of a synchronisation to the server."""
+        return self.events("sync", "local", "tree", self.remote, *words)
+
+    def test_both_ways(self) -> None:
+        """local makes the remote directory equal, remote the local one; `verify` agrees."""
+        result = self.done("sync", "local", "tree", self.remote)
+        self.assertRegex(result.stdout, r"^sent 3 files, 300 KB, linked 1, 0 unchanged in [0-9.]+ s\n$")
+        self.assertEqual(snapshot(self.there), snapshot(self.tree))
+        result = self.done("sync", "remote", self.remote, "copy")
+        self.assertRegex(result.stdout, r"^fetched 3 files, 300 KB, linked 1, 0 unchanged in [0-9.]+ s\n$")
+        self.assertEqual(snapshot(self.here / "copy"), snapshot(self.tree))
+        for local in ("tree", "copy"):
+            self.assertEqual(self.done("verify", local, self.remote).stdout, "3 files compared: equal\n")
+
+    def test_again(self) -> None:
+        """The second time nothing is sent; with --quiet nothing is said."""
+        self.done("sync", "local", "tree", self.remote)
+        for words in (("local", "tree", self.remote), ("remote", self.remote, "tree")):
+            result = self.done("sync", *words)
+            self.assertRegex(result.stdout, r"^(sent|fetched) 0 files, 0 B, 6 unchanged in [0-9.]+ s\n$")
+            self.assertEqual(self.done("sync", *words, "--quiet").stdout, "")
+
+    def test_saved(self) -> None:
+        """What need not travel is said: what was moved, and most of a large file that changed."""
+        self.done("sync", "local", "tree", self.remote)
+        (self.tree / "d/big").rename(self.tree / "moved")
+        fill(self.tree, {})
+        result = self.done("sync", "local", "tree", self.remote, "--delete")
+        words = r"^sent 0 files, 0 B \(saved 300 KB\), moved 1, 4 unchanged in [0-9.]+ s\n$"
+        self.assertRegex(result.stdout, words)
+        self.assertEqual(snapshot(self.there), snapshot(self.tree))
+
+    def test_dry_run(self) -> None:
+        """-n names each action and ends with what it would do; nothing is done."""
+        fill(self.there, {"old": b"1234", "d": b"file"})
+        before = snapshot(self.there)
+        result = self.done("sync", "local", "tree", self.remote, "--delete", "--max-delete", "9", "-n")
+        self.assertEqual(
+            result.stdout.splitlines(),
+            [
+                f"remove {self.remote}/d",
+                f"make directory {self.remote}/d",
+                f"make directory {self.remote}/empty",
+                f"send {self.remote}/a (1 B)",
+                f"send {self.remote}/d/b (2 B)",
+                f"send {self.remote}/d/big (300 KB)",
+                f"link {self.remote}/d/l",
+                f"remove {self.remote}/old",
+                *(f"set {self.remote}{path}" for path in ("/d", "/empty", "")),
+                "would send 3 files, 300 KB, link 1, remove 2, 0 unchanged",
+            ],
+        )
+        self.assertEqual(snapshot(self.there), before)
+
+    def test_programs(self) -> None:
+        """A dry run's actions are those that are done then; the summaries agree."""
+        fill(self.there, {"old": b"1234", "copy of big": BIG, "d": b"file"})
+        rules = ("--delete", "--max-delete", "100%")
+        *said, summary = self.up(*rules, "--dry-run")
+        *done, after = self.up(*rules)
+        self.assertEqual(done, said)
+        self.assertEqual({event["event"] for event in done}, {"action"})
+        self.assertEqual([event["source"] for event in done if event["action"] in ("move", "copy")], [
+            f"{self.remote}/copy of big"
+        ])  # fmt: skip
+        counted = ("files", "bytes", "directories", "links", "moved", "copied", "removed", "set", "unchanged")
+        self.assertEqual([after[name] for name in counted], [summary[name] for name in counted])
+        self.assertEqual((summary["dry_run"], after["dry_run"], after["exit"]), (True, False, 0))
+        self.assertEqual((after["files"], after["bytes"], after["saved"]), (3, 3, len(BIG)))
+
+    def test_refused(self) -> None:
+        """Past --max-delete, or from an empty source, nothing is done, and one line says why: status 6."""
+        fill(self.there, {f"old{number}": b"1" for number in range(8)})
+        before = snapshot(self.there)
+        for source in ("tree", "nothing"):
+            (self.here / "nothing").mkdir(exist_ok=True)
+            for extra in ((), ("-n",)):
+                words = ("sync", "local", source, self.remote, "--delete", *extra)
+                result = self.run_command(*words)
+                self.assertEqual((result.exit_code, result.stdout), (6, ""), result.stderr)
+                self.assertEqual(len(result.stderr.splitlines()), 1)
+                *_, summary = self.events(*words, status=6)
+                self.assertEqual((summary["errors"], summary["exit"]), (1, 6))
+        self.assertEqual(snapshot(self.there), before)
+        self.done("sync", "local", "tree", self.remote, "--delete", "--max-delete", "8")
+
+    def test_left_out(self) -> None:
+        """What cannot be there is named, and the status is 9: links that lead outside, sockets, names."""
+        (self.tree / "out").symlink_to("/etc/passwd")
+        os.mkfifo(self.tree / "fifo")
+        fill(self.tree, {"no:name": b"1"})
+        result = self.run_command("sync", "local", "tree", self.remote)
+        self.assertEqual(result.exit_code, 9)
+        self.assertEqual(
+            sorted(result.stderr.splitlines()),
+            [
+                "Left out: tree/fifo: it is neither a file nor a directory nor a link",
+                "Left out: tree/no:name: the destination does not take this name",
+                "Left out: tree/out: the link leads outside",
+            ],
+        )
+        self.assertRegex(result.stdout, "^sent 3 files, ")
+        *_, summary = self.events("sync", "local", "tree", self.remote, status=9)
+        self.assertEqual((summary["left_out"], summary["errors"]), (3, 0))
+
+    def test_rules(self) -> None:
+        """--exclude, --include and --gitignore leave out and protect; --checksum looks into equal files."""
+        fill(self.tree, {".gitignore": b"*.o\n", "x.o": b"1", "y.o": b"2", "z.log": b"3"})
+        fill(self.there, {"mine.log": b"4"})
+        words = ("--delete", "--gitignore", "--exclude", "*.log", "--include", "y.o", "--max-delete=100%")
+        self.done("sync", "local", "tree", self.remote, *words)
+        names = {path.name for path in self.there.iterdir()}
+        self.assertEqual(names, {"a", "d", "empty", ".gitignore", "y.o", "mine.log"})
+        fill(self.there, {"a": b"X"})
+        self.done("sync", "local", "tree", self.remote, *words)
+        self.assertEqual((self.there / "a").read_bytes(), b"X")
+        self.done("sync", "local", "tree", self.remote, *words, "--checksum")
+        self.assertEqual((self.there / "a").read_bytes(), b"1")
+
+    def test_mistakes(self) -> None:
+        """What is missing is 3, wrong usage 2, a token that may not write 6; each is one line."""
+        self.refused(3, f"none: {NO_SOURCE}", "sync", "local", "none", self.remote)
+        path = f"{self.remote}/none"
+        self.refused(3, f"{path}: {NO_SOURCE}", "sync", "remote", path, "tree")
+        fill(self.there, {"f": b"1"})
+        for status, words in (
+            (3, ("local", "tree", f"{path}/none")),
+            (3, ("remote", self.remote, "none/none")),
+            (3, ("local", "tree", f"{self.remote}/f")),
+            (3, ("remote", f"{self.remote}/f", "tree")),
+            (2, ("local", "tree/a", self.remote)),
+            (2, ("remote", self.remote, "tree/a")),
+            (2, ("local", "tree", "relative")),
+            (2, ("both", "tree", self.remote)),
+            (2, ("local", "tree", self.remote, "--max-delete", "many")),
+            (2, ("local", "tree", self.remote, "--exclude", "!")),
+        ):
+            result = self.run_command("sync", *words)
+            self.assertEqual((result.exit_code, result.stdout), (status, ""), words)
+            self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertIn("upload takes files", self.run_command("sync", "local", "tree/a", self.remote).stderr)
+        result = self.run_command("sync", "local", "tree", self.remote, FILEEXPORT_TOKEN=READER)
+        self.assertEqual(result.exit_code, 6)
+        self.assertEqual({path.name for path in self.there.iterdir()}, {"f"})
+
+    def test_progress(self) -> None:
+        """--progress says nothing where nobody looks, and adds nothing to what is done."""
+        self.done("sync", "local", "tree", self.remote, "--progress")
+        self.assertEqual(snapshot(self.there), snapshot(self.tree))
+
+
+class VerifyTests(CliCase):
+    """`verify` of trees with links."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        fill(self.here, TREE)
+        fill(self.there, TREE, MTIME + 1)
+
+    def test_links(self) -> None:
+        """Links are compared by what they lead to; those that lead outside cannot be, which is status 9."""
+        self.assertEqual(self.done("verify", ".", self.remote).stdout, "3 files compared: equal\n")
+        for base in (self.here, self.there):
+            (base / "out").symlink_to("../x")
+        result = self.run_command("verify", ".", self.remote)
+        self.assertEqual((result.exit_code, result.stderr), (9, "Left out: ./out: the link leads outside\n"))
+        (self.there / "d/l").unlink()
+        fill(self.there, {"d/l": Link("big"), "new": Link("a")})
+        result = self.run_command("verify", ".", self.remote)
+        self.assertEqual((result.exit_code, result.stdout), (8, "differs: d/l\nonly there: new\n"))
+
+    def test_same_size_and_time(self) -> None:
+        """Contents are read on both sides, whatever sizes and times say and the server remembers."""
+        self.done("verify", ".", self.remote)
+        other = BIG[::-1]
+        fill(self.there, {"d/big": other}, MTIME + 1)
+        self.assertEqual(self.run_command("verify", ".", self.remote).stdout, "differs: d/big\n")
