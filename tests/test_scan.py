@@ -15,7 +15,7 @@ from fileexport.disk.scan import Part, entry_of, manifest_of, scan
 from fileexport.disk.walks import Names
 from fileexport.errors import BadRequestError, OverloadedError, PeerGone
 from fileexport.paths import MAX_DEPTH, RESERVED
-from fileexport.sync.manifest import Entry
+from fileexport.sync.manifest import Entry, omission
 from tests.hostile import SECRET, build
 from tests.test_jail import ALL, PLAIN, JailCase, P
 from tests.watched import Later, WatchedCalls, forbid, unprivileged
@@ -130,7 +130,7 @@ class ScanTests(ScanCase):
         os.close(here)
         parts = self.parts()
         self.assertEqual((parts[-1].path, parts[-1].entries, parts[-1].omitted), (deep, [], 1))
-        self.assertEqual(manifest_of(parts).unnamed, ["/".join(deep) + "/ (1 entries)"])
+        self.assertEqual(manifest_of(parts).unreadable, {"/".join(deep): omission(1)})
         # The limit is that of a path from the root on.
         self.assertEqual(self.parts("d")[-1].omitted, 1)
         self.assertEqual(list(scan(self.jail, View(P("d")), P("")))[-1].omitted, 1)

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport.errors import DeletionRefused
 from fileexport.paths import MAX_DEPTH, MAX_PATH, RESERVED
 from fileexport.sync.chunks import LEAST
-from fileexport.sync.manifest import Entry, Manifest
+from fileexport.sync.manifest import Entry, Manifest, omission
 from fileexport.sync.plan import SMALL, Problem, Questions, Totals, plan, questions
 from fileexport.sync.rules import Limit, Patterns, Rules
 from tests.sync_model import Node, Nodes, manifest_of, planned
@@ -234,14 +234,13 @@ class DecisionTests(SynchronousTestCase):
         self.assertEqual([problem.path for problem in made.problems], ["a"])
 
     def test_unnamed(self) -> None:
-        """What no path can name is told, unless it is excluded; at the destination its directory stays."""
-        mine, theirs = manifest_of(tree(d=file())), manifest_of(tree(a__b=file(), d=file()))
-        mine.unnamed += ["d/x", "d/y.o"]
-        theirs.unnamed += ["a/z"]
-        rules = Rules(True, Limit(percent=100), patterns=Patterns(["*.o"]))
-        made = plan(mine, theirs, rules)
-        self.assertEqual([(a.kind, a.path) for a in made.actions], [("remove", "a/b")])
-        self.assertEqual([problem.path for problem in made.problems], ["a/z", "d/x"])
+        """Where the source has names that no path can hold, the others are sent and nothing is removed."""
+        mine, theirs = manifest_of(tree(d__x=file(), e=file())), manifest_of(tree(d__y=file(), f=file()))
+        mine.unreadable["d"] = omission(2)
+        made = plan(mine, theirs, Rules(True, Limit(percent=100)))
+        actions = [(a.kind, a.path) for a in made.actions if a.kind != "set"]
+        self.assertEqual(actions, [("send", "d/x"), ("send", "e"), ("remove", "f")])
+        self.assertEqual(made.problems, [Problem("d", omission(2))])
 
 
 class AgainTests(SynchronousTestCase):

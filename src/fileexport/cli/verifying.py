@@ -84,8 +84,6 @@ class _Comparison:
         for manifest in (ours, theirs):
             for path, why in manifest.unreadable.items():
                 self._left_out(path, why)
-            for path in manifest.unnamed:
-                self._left_out(path, "no path can name it")
         for path, entry in ours.entries():
             other = theirs.get(path)
             if other is not None:

@@ -18,7 +18,7 @@ from fileexport.disk.jail import Jail, View
 from fileexport.disk.scan import manifest_of, scan
 from fileexport.errors import CorruptedResponse, DestinationNotFound, SourceNotFound
 from fileexport.paths import RESERVED, RelPath
-from fileexport.sync.manifest import Entry, Manifest
+from fileexport.sync.manifest import Entry, Manifest, omission
 from fileexport.wire import messages as m
 
 #: Entries of one manifest, and characters of their names and links: more is no tree, but a server that never
@@ -128,8 +128,8 @@ class _Reader:
             self.manifest.unreadable[path] = plain_text(folder.message) or str(error_of(folder.code, ""))
             if not entries:
                 del self.manifest.folders[path]
-        if folder.omitted:
-            self.manifest.unnamed.append(plain_text(f"{path}/ ({folder.omitted} entries)"))
+        elif folder.omitted:
+            self.manifest.unreadable[path] = omission(folder.omitted)
 
     def _entries(self, directory: RelPath, path: str) -> dict[str, Entry]:
         """The entries of a folder so far. It was announced by the one that it lies in."""

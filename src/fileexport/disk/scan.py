@@ -14,8 +14,8 @@ from fileexport.disk.staging import Identity, identity
 from fileexport.disk.views import Opened, View, is_near_limit, kind_of
 from fileexport.disk.walks import Kept, Names
 from fileexport.errors import FileNameError
-from fileexport.paths import RelPath, printable
-from fileexport.sync.manifest import Entry, Manifest
+from fileexport.paths import RelPath
+from fileexport.sync.manifest import Entry, Manifest, omission
 
 #: Entries of one part at most.
 MAX_ENTRIES = 65_536
@@ -219,8 +219,8 @@ def manifest_of(parts: Iterable[Part]) -> Manifest:
         path = "/".join(part.path)
         if part.error is not None:
             manifest.unreadable[path] = part.error.strerror or str(part.error)
+        elif part.omitted:
+            manifest.unreadable[path] = omission(part.omitted)
         if part.entries or part.error is None:
             manifest.folders.setdefault(path, {}).update(part.entries)
-        if part.omitted:
-            manifest.unnamed.append(printable(f"{path}/ ({part.omitted} entries)"))
     return manifest

@@ -35,24 +35,22 @@ class Manifest:
 
     `folders` has a directory's entries by name; a directory without its folder was not entered or could not
     be read. `unreadable` says of a directory why it, or the rest of it, could not be listed: nothing more is
-    known of what it holds. `unnamed` has the printable paths of entries that no path can name. `top` is the
+    known of what it holds, as where it has names that no path can hold (see `omission`). `top` is the
     top directory itself, None where it does not exist. With `is_portable`, only portable names may be new in
     the tree.
     """
 
-    __slots__ = ("folders", "is_portable", "top", "unnamed", "unreadable")
+    __slots__ = ("folders", "is_portable", "top", "unreadable")
 
     def __init__(
         self,
         top: Entry | None = None,
         folders: dict[str, dict[str, Entry]] | None = None,
         unreadable: dict[str, str] | None = None,
-        unnamed: list[str] | None = None,
     ) -> None:
         self.top = top
         self.folders: dict[str, dict[str, Entry]] = {} if folders is None else folders
         self.unreadable: dict[str, str] = {} if unreadable is None else unreadable
-        self.unnamed: list[str] = [] if unnamed is None else unnamed
         self.is_portable = False
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
@@ -80,6 +78,11 @@ class Manifest:
     def count(self) -> int:
         """How many entries there are, the top not counted."""
         return sum(map(len, self.folders.values()))
+
+
+def omission(count: int) -> str:
+    """Why a directory is not wholly known that has `count` names which no path can hold."""
+    return f"no path can hold {count} of its names: they lie too deep, or their paths are too long"
 
 
 def leads_inside(path: str, target: str) -> bool:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fileexport.paths import MAX_DEPTH, MAX_NAME, MAX_PATH, RESERVED, printable
+from fileexport.paths import MAX_DEPTH, MAX_NAME, MAX_PATH, RESERVED
 from fileexport.sync.chunks import LEAST
 from fileexport.sync.manifest import Entry, Manifest, leads_inside
 from fileexport.sync.rules import Rules
@@ -80,7 +80,6 @@ class Survey:
         self._depth = beneath.strip("/").count("/") + 1 if beneath.strip("/") else 0
         self._room = MAX_PATH - len(os.fsencode(beneath)) - 1
         self.is_selective = rules.is_selective
-        self._holds_unnamed = {parent_of(path) for path in destination.unnamed}
         self._waiting: list[_Step] = []
         self.problems: list[Problem] = []
         self.made: list[Both] = []
@@ -108,22 +107,7 @@ class Survey:
         self._waiting.append(_Step("", self._destination.top is not None, False))
         while self._waiting:
             self._meet(self._waiting.pop())
-        self._report_unnamed(self._source, "")
-        if self._rules.delete:
-            self._report_unnamed(self._destination, "at the destination: ")
         self.problems.sort()
-
-    def _report_unnamed(self, manifest: Manifest, where: str) -> None:
-        for path in manifest.unnamed:
-            if not (self.is_selective and self._is_below_excluded(path)):
-                self._left_out(path, f"{where}no path can name it: it is too long or lies too deep")
-
-    def _is_below_excluded(self, path: str) -> bool:
-        names = path.split("/")
-        return any(
-            self._rules.leaves_out("/".join(names[:depth]), depth < len(names))
-            for depth in range(1, len(names) + 1)
-        )
 
     def _left_out(self, path: str, why: str) -> None:
         self.problems.append(Problem(path, why))
@@ -272,13 +256,11 @@ class Survey:
 
     def _is_known_there(self, directory: str) -> bool:
         """Whether all is known of what a directory of the destination holds."""
-        if directory not in self._destination.folders or directory in self._destination.unreadable:
-            return False
-        return not (self._holds_unnamed and printable(directory) in self._holds_unnamed)
+        return directory in self._destination.folders and directory not in self._destination.unreadable
 
     def _report_unlisted(self, directory: str) -> None:
         """Tell it where a directory of the destination could not be listed to its end."""
-        if directory not in self._destination.folders or directory in self._destination.unreadable:
+        if not self._is_known_there(directory):
             why = self._destination.unreadable.get(directory, NOT_LISTED)
             self._left_out(directory, f"at the destination: {why}")
 
