@@ -21,6 +21,7 @@ from benchmarks import Case, Contender, Measure, Missing
 from benchmarks.http_cases import http_cases
 from benchmarks.jobs import job_cases
 from benchmarks.start import START
+from benchmarks.sync import sync_cases
 from benchmarks.transfer import transfer_cases
 
 
@@ -154,8 +155,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("case", nargs="*", help="all by default, else names or parts of names")
     parser.add_argument("--peers", type=lambda text: text.split(","), metavar="A,B", help="all by default")
-    parser.add_argument("--rounds", type=_at_least_one, metavar="N", help="5 by default, 3 for transfer")
-    parser.add_argument("--full", action="store_true", help="10,000 idle connections; 5 rounds of transfer")
+    parser.add_argument(
+        "--rounds", type=_at_least_one, metavar="N", help="5 by default, 3 for transfer and sync"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="10,000 idle connections; 5 rounds of transfer and sync"
+    )
     parser.add_argument("--dir", type=Path, metavar="D", help="where the files lie; /tmp by default")
     parser.add_argument("--json", action="store_true", help="one JSON object a line for each figure")
     return parser
@@ -166,7 +171,7 @@ def main() -> int:
     parser = _parser()
     options = parser.parse_args()
     cases = {**http_cases(full=options.full), "http.start": START, **job_cases()}
-    cases |= transfer_cases(full=options.full)
+    cases |= transfer_cases(full=options.full) | sync_cases(full=options.full)
     if unknown := [word for word in options.case if not _chosen([word], list(cases))]:
         parser.error(f"no such case: {', '.join(unknown)}; there are: {', '.join(cases)}")
     known = {one.peer for case in cases.values() for one in case.contenders if one.peer}

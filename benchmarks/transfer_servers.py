@@ -82,7 +82,8 @@ def _ours(durability: str) -> Callable[[Place], list[str]]:
     return command
 
 
-def _fileexport(place: Place, *words: str | Path) -> Words:
+def fileexport(place: Place, *words: str | Path) -> Words:
+    """Our client's command line."""
     environ = {
         "FILEEXPORT_HOSTNAME": "127.0.0.1",
         "FILEEXPORT_PORT": str(place.port),
@@ -98,9 +99,9 @@ def _ours_mover(name: str, durability: str) -> Mover:
         name,
         "" if durability == "fast" else "safe",
         _ours(durability),
-        lambda place, source, target: _fileexport(place, "upload", source, Path("/", target)),
-        lambda place, source, target: _fileexport(place, "download", Path("/", source), target),
-        lambda place, source, target: _fileexport(place, "upload", "-r", source, Path("/", target)),
+        lambda place, source, target: fileexport(place, "upload", source, Path("/", target)),
+        lambda place, source, target: fileexport(place, "download", Path("/", source), target),
+        lambda place, source, target: fileexport(place, "upload", "-r", source, Path("/", target)),
     )
 
 
@@ -127,22 +128,24 @@ def _rsync_daemon(place: Place) -> list[str]:
     return [program("rsync", "rsync"), "--daemon", "--no-detach", f"--config={place.home / 'rsyncd.conf'}"]
 
 
-def _rsync(place: Place, option: str, source: str | Path, target: str | Path) -> Words:
-    # The time of last change is kept, as ours keeps it.
-    return [program("rsync", "rsync"), option, str(source), str(target)], {}
+def rsync(*words: str | Path) -> Words:
+    """The command line of rsync."""
+    return [program("rsync", "rsync"), *map(str, words)], {}
 
 
-def _module(place: Place, path: Path) -> str:
+def module(place: Place, path: Path) -> str:
+    """How rsync spells a path of its daemon."""
     return f"rsync://127.0.0.1:{place.port}/files/{path}"
 
 
+# The time of last change is kept, as ours keeps it.
 RSYNC = Mover(
     "rsync daemon",
     "rsync",
     _rsync_daemon,
-    lambda place, source, target: _rsync(place, "-t", source, f"{_module(place, target)}/"),
-    lambda place, source, target: _rsync(place, "-t", _module(place, source), f"{target}/"),
-    lambda place, source, target: _rsync(place, "-rt", source, f"{_module(place, target)}/"),
+    lambda place, source, target: rsync("-t", source, f"{module(place, target)}/"),
+    lambda place, source, target: rsync("-t", module(place, source), f"{target}/"),
+    lambda place, source, target: rsync("-rt", source, f"{module(place, target)}/"),
 )
 
 
