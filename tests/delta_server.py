@@ -17,6 +17,8 @@ from tests.client_server import Peer, ServerCase
 MIB = 1 << 20
 OLD = blake3(b"seed").digest(length=3 * MIB + 5)
 NEW = b"in front" + OLD[:MIB] + b"in the midst" + OLD[MIB : 2 * MIB] + blake3(b"rest").digest(length=MIB)
+#: Bytes of a piece that is not short.
+LEAST_PIECE = 512
 #: What is new in it, and what the cutting costs beside that.
 MISSING = MIB + 3 * (128 << 10)
 MTIME = 1_700_000_000_123_456_789
@@ -55,7 +57,7 @@ class Holder:
         if content is None:
             peer.say(m.Reset(1), stream)
         elif isinstance(asked, m.GetChunks):
-            self.tell(peer, stream, content, asked.average)
+            self.tell(peer, stream, content, asked)
         else:
             assert isinstance(asked, m.Read)
             self.give(peer, stream, content, asked)
@@ -63,12 +65,13 @@ class Holder:
     def copied(self, ranges: list[m.CopyRange]) -> None:
         """One COPY came."""
 
-    def tell(self, peer: Peer, stream: int, content: bytes, average: int) -> None:
-        """The chunks of a file."""
-        rows = [m.ChunkRow(*chunk) for chunk in chunks_of(content, average)]
+    def tell(self, peer: Peer, stream: int, content: bytes, asked: m.GetChunks) -> None:
+        """The chunks of a file, or of parts of it."""
+        parts = [content[one.offset : one.offset + one.size] for one in asked.ranges] or [content]
+        rows = [m.ChunkRow(*chunk) for part in parts for chunk in chunks_of(part, asked.average)]
         for start in range(0, len(rows) or 1, 20):
             peer.say(m.Chunks(self.version(content), rows[start : start + 20]), stream)
-        peer.say(m.End(len(content)), stream)
+        peer.say(m.End(sum(map(len, parts))), stream)
 
     def version(self, content: bytes) -> bytes:
         """What a content is called."""
@@ -99,13 +102,19 @@ class Holder:
         if asked.source is not None:
             peer.say(m.Ready(len(self.kept)), stream)
         whole, came = bytearray(self.kept), bytearray()
+        is_short = False
         while True:
             found = peer.next()
             if isinstance(found, Data):
+                if found.first and not found.compressed:
+                    # As our server has it: such a piece may only stand before a copy, or at the end.
+                    assert not is_short, "a piece that is too short, and more behind it"
+                    is_short = found.size < min(LEAST_PIECE, asked.size - len(whole))
                 whole += found.piece
                 came += found.piece
                 peer.session.consumed(stream, len(found.piece))
             elif isinstance(found, Received) and isinstance(found.message, m.Copy):
+                is_short = False
                 self.ranges += found.message.ranges
                 self.copied(found.message.ranges)
                 for base_number, offset, size in map(_row, found.message.ranges):

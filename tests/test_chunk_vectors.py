@@ -37,6 +37,7 @@ CASES: dict[str, tuple[int, bytes, int, bool]] = {
     "the same behind three others": (32768, b"new", 400_000, False),
     "the same, larger chunks": (65536, b"", 400_000, False),
     "the largest chunks": (262144, b"", 1_200_001, False),
+    "the smallest chunks": (4096, b"", 60_000, False),
     "nothing": (32768, b"", 0, False),
     "the least chunk": (32768, b"", 8192, False),
     "one byte more than the least": (32768, b"", 8193, False),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 
+import msgspec
 from blake3 import blake3
 
 from fileexport.client import delta
 from fileexport.client.blocking import Client
+from fileexport.client.cutting import most_chunks
 from fileexport.client.delta import copy_here
+from fileexport.client.uploading import Source
+from fileexport.disk.jail import Jail
 from fileexport.errors import (
     BusyError,
     ChangedWhileRead,
@@ -18,12 +23,22 @@ from fileexport.errors import (
     DestinationNotFound,
     SourceNotFound,
 )
-from fileexport.sync import chunks
+from fileexport.exports import Exports
+from fileexport.paths import RelPath
+from fileexport.sync.chunks import AVERAGES
 from fileexport.sync.manifest import Entry
+from fileexport.tokens import Principal, Right
 from fileexport.wire import messages as m
+from fileexport.wire.session import DEFAULT_OFFER
 from tests.client_server import TOKEN, Peer, raising
-from tests.delta_server import MIB, MISSING, MTIME, NEW, OLD, DeltaCase, Holder
+from tests.delta_server import MIB, MISSING, MTIME, NEW, OLD, DeltaCase, Holder, chunks_of
 from tests.loopback import Loopback
+
+
+def compared(holder: Holder, peer: Peer) -> None:
+    """Say the chunks of a base, and the finer ones of its gaps."""
+    holder.one(peer)
+    holder.one(peer)
 
 
 class UploadTests(DeltaCase):
@@ -70,7 +85,7 @@ class UploadTests(DeltaCase):
             holder = Holder(a=OLD)
 
             def script(peer: Peer, holder: Holder = holder, most: int = most) -> None:
-                holder.one(peer)
+                compared(holder, peer)
                 stream, asked = peer.hear(m.Write)
                 holder.take(peer, stream, asked, most)
 
@@ -83,9 +98,13 @@ class UploadTests(DeltaCase):
             self.assertTrue(came <= count <= 2 * MISSING, count)
 
     def test_in_steps(self) -> None:
-        """The server is told of what it has while the rest is still being cut."""
-        self.patch(chunks, "MAX_PIECE", 100_000)
+        """The server is told of what it has in more than one message, so that it begins at once."""
         self.patch(delta, "_TELL_EVERY", 200_000)
+        edits = (100_000, 1_300_000, 2_500_000)
+        content = bytearray(OLD)
+        for at in edits:
+            content[at] ^= 1
+        self.file.write_bytes(content)
         told: list[int] = []
 
         class Watching(Holder):
@@ -95,8 +114,55 @@ class UploadTests(DeltaCase):
         holder = Watching(a=OLD)
         with self.server(holder).client() as client:
             client.upload_changes(self.file, "/a", ["/a"])
+        self.assertEqual(holder.files["/a"], bytes(content))
+        self.assertTrue(len(told) > len(edits), told)
+
+    def test_pieces(self) -> None:
+        """Whatever is new, a short piece stands only before a copy or at the end, for any window."""
+        dice = random.Random(5)
+        for credit in (8 << 20, (256 << 10) - 100, 99_999):
+            # What is compressed, or would be, passes through Python; other content does not.
+            for compression in (False, True):
+                content = bytearray(OLD)
+                for _ in range(8):
+                    at = dice.randrange(len(content))
+                    content[at : at + dice.choice((0, 1, 5000))] = dice.randbytes(
+                        dice.choice((1, 300, 500_000))
+                    )
+                # More than one frame, which is cut by the window and does not shrink.
+                content[1_000_000:1_000_000] = dice.randbytes(1_500_000)
+                self.file.write_bytes(content)
+                holder = Holder(a=OLD)
+                offer = msgspec.structs.replace(DEFAULT_OFFER, stream_credit=credit)
+                server = self.server(holder, offer=offer, features=("zstd",))
+                with server.client(compression=compression) as client:
+                    client.upload_changes(self.file, "/a", ["/a"])
+                self.assertEqual(holder.files["/a"], bytes(content))
+                self.assertTrue(holder.ranges)
+
+    def test_small_edits(self) -> None:
+        """A change of few bytes costs few of the smallest chunks: in front, in the midst, at the end."""
+        for at in (0, 1_500_000, len(OLD) - 1):
+            for new in (OLD[:at] + OLD[at + 1 :], OLD[:at] + b"new" + OLD[at:]):
+                self.file.write_bytes(new)
+                holder = Holder(a=OLD)
+                with self.server(holder).client() as client:
+                    count = client.upload_changes(self.file, "/a", ["/a"])
+                self.assertEqual(holder.files["/a"], new)
+                self.assertTrue(count < 3 * (16 << 10), (at, count))
+
+    def test_changed_between(self) -> None:
+        """Where the base is another one when its gaps are looked at, the whole file travels."""
+        holder = Holder(a=OLD)
+
+        def script(peer: Peer) -> None:
+            holder.one(peer)
+            holder.files["/a"] = OLD[::-1]
+            holder(peer)
+
+        with self.server(script).client() as client:
+            self.assertEqual(client.upload_changes(self.file, "/a", ["/a"]), len(NEW))
         self.assertEqual(holder.files["/a"], NEW)
-        self.assertTrue(len(told) > 5 and max(told) < 600_000, told)
 
     def test_cut_list(self) -> None:
         """A list of chunks that breaks off is asked for again."""
@@ -125,7 +191,7 @@ class UploadTests(DeltaCase):
             holder = Holder(a=OLD)
 
             def script(peer: Peer, holder: Holder = holder, end: Callable[[Peer, int], None] = end) -> None:
-                holder.one(peer)
+                compared(holder, peer)
                 stream, _ = peer.hear(m.Write)
                 end(peer, stream)
                 holder(peer)
@@ -139,7 +205,7 @@ class UploadTests(DeltaCase):
         holder = Holder(a=OLD)
 
         def script(peer: Peer) -> None:
-            holder.one(peer)
+            compared(holder, peer)
             stream, _ = peer.hear(m.Write)
             peer.say(m.Reset(11), stream)
             holder(peer)
@@ -164,6 +230,7 @@ class UploadTests(DeltaCase):
             [m.Chunks(b"v", [m.ChunkRow(1 << 20, bytes(32))]), m.End(1 << 20)],
             [m.Chunks(b"v", [row]), m.End(99)],
             [m.Chunks(b"v", [row]), m.Chunks(b"v", []), m.End(100)],
+            [m.Chunks(b"v", [row, row]), m.End(200)],
         ):
 
             def script(peer: Peer, lie: list[m.Message] = lie) -> None:
@@ -171,6 +238,48 @@ class UploadTests(DeltaCase):
                 for message in lie:
                     peer.say(message, stream)
                 peer.next()
+
+            with self.server(script).client() as client:
+                self.assertRaises(CorruptedResponse, client.upload_changes, self.file, "/a", ["/a"])
+
+    def test_too_many_chunks(self) -> None:
+        """Bases with more chunks than such a file and all its bases have are none: nobody holds them."""
+        self.patch(delta, "_SPARE", 100)
+        told = 0
+
+        def script(peer: Peer) -> None:
+            nonlocal told
+            stream, _ = peer.hear(m.GetChunks)
+            while told < 10_000:
+                peer.say(m.Chunks(b"v", [m.ChunkRow(8 << 10, bytes(32))] * 100), stream)
+                told += 100
+            peer.hear(m.Reset)
+            holder(peer)
+
+        holder = Holder(a=OLD)
+        with self.server(script).client() as client:
+            self.assertEqual(client.upload_changes(self.file, "/a", ["/b"]), len(NEW))
+        self.assertEqual(holder.files["/a"], NEW)
+        chunks = sum(len(chunks_of(content, AVERAGES[0])) for content in (OLD, NEW))
+        self.patch(delta, "_SPARE", 0)
+        self.assertTrue(most_chunks(len(NEW), AVERAGES[0]) > chunks)
+        holder = Holder(a=OLD, b=NEW)
+        with self.server(holder).client() as client:
+            self.assertEqual(client.upload_changes(self.file, "/c", ["/a", "/b"]), 0)
+
+    def test_lies_of_ranges(self) -> None:
+        """So do chunks that are not those of the ranges: fewer, more, or across their ends."""
+        row = m.ChunkRow(1000, bytes(32))
+        for count in (0, 1, 10_000):
+            holder = Holder(a=OLD)
+
+            def script(peer: Peer, holder: Holder = holder, count: int = count) -> None:
+                holder.one(peer)
+                stream, _ = peer.hear(m.GetChunks)
+                for start in range(0, count or 1, m.MAX_BATCH):
+                    rows = [row] * min(m.MAX_BATCH, count - start)
+                    peer.say(m.Chunks(holder.version(OLD), rows), stream)
+                peer.say(m.End(count * 1000), stream)
 
             with self.server(script).client() as client:
                 self.assertRaises(CorruptedResponse, client.upload_changes, self.file, "/a", ["/a"])
@@ -259,6 +368,31 @@ class RealTests(DeltaCase):
         status = os.stat(self.file)
         self.assertEqual(self.file.read_bytes(), NEW)
         self.assertEqual((status.st_mtime_ns, status.st_mode & 0o777), (MTIME, 0o640))
+
+    def test_go_on_with_another(self) -> None:
+        """What the server kept of an upload and is not the file's is thrown away: the file arrives whole."""
+        who = Principal("test", Right.ALL, RelPath())
+        jail = Jail(str(self.root))
+        self.addCleanup(jail.close)
+        with Source(str(self.file)) as source:
+            for at in (0, 2 * MIB - 1):
+                kept = bytearray(NEW[: 2 * MIB])
+                kept[at] ^= 1
+                upload = Exports(jail).begin_upload(
+                    who,
+                    RelPath(("new",)),
+                    size=len(NEW),
+                    mtime_ns=None,
+                    replace=True,
+                    source=source.identity,
+                    holder="test",
+                )
+                upload.write(bytes(kept))
+                upload.suspend()
+                # What follows what was kept, and then all.
+                self.assertTrue(self.client.upload_changes(self.file, "/new", ["/old"]) > len(NEW))
+                self.assertEqual((self.root / "new").read_bytes(), NEW)
+                self.assertEqual(os.listdir(self.root / ".fileexport"), [])
 
     def test_copy(self) -> None:
         """The server copies what is there, and nothing else."""

@@ -18,8 +18,10 @@ from fileexport.disk.contents_cache import ContentsCache
 from fileexport.disk.database import Database
 from fileexport.disk.jail import Jail, Opened, View
 from fileexport.disk.schema import MIGRATIONS
+from fileexport.errors import ChangedWhileRead
 from fileexport.paths import RelPath
-from fileexport.sync.chunks import AVERAGES, Chunk, cut
+from fileexport.sync.chunks import AVERAGES, FINE, Chunk, cut
+from fileexport.sync.gaps import Range
 from tests.watched import NAMES, FailAt, Later, WatchedCalls, open_descriptors
 
 CONTENT = random.Random(6).randbytes(WORTH * 3)
@@ -125,6 +127,18 @@ class ReadTests(ContentsCase):
         (self.root / "empty").touch()
         self.assertEqual(list(self.contents.chunks(self.opened("empty"), AVERAGE)), [])
 
+    def test_parts(self) -> None:
+        """Parts are cut by themselves and not remembered; one that became shorter is said to be."""
+        parts = [Range(WORTH, WORTH), Range(5, 10_000)]
+        expected = [chunk for at, size in parts for chunk in chunks_of(CONTENT[at : at + size], FINE)]
+        for _ in range(2):
+            found = [chunk for some in self.contents.parts(self.opened(), parts) for chunk in some]
+            self.assertEqual(found, expected)
+        self.assertTrue(self.is_read())
+        opened = self.opened()
+        os.truncate(self.file, 10_000)
+        self.assertRaises(ChangedWhileRead, list, self.contents.parts(opened, parts[1:]))
+
     def test_lists(self) -> None:
         """No list has too many chunks, and none takes long, read or remembered."""
         self.patch(limits, "MAX_CHUNKS", 2)
@@ -223,6 +237,16 @@ class RememberedTests(ContentsCase):
         found = self.contents.chunks(self.opened(), AVERAGE)
         next(iter(found))
         self.assertGreater(self.reads_of(self.chunks), 0)
+
+    def test_too_many(self) -> None:
+        """A list that is too long to be remembered is not collected either."""
+        self.patch(limits, "MAX_DATA", 100)
+        added: list[int] = []
+        cache = self.contents.cache
+        assert cache is not None
+        self.patch(cache, "add", lambda place, version, data: added.append(len(data)))
+        self.assertEqual(self.chunks(), chunks_of(CONTENT))
+        self.assertEqual(added, [])
 
     def test_small(self) -> None:
         """A small file is always read."""

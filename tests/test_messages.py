@@ -31,6 +31,8 @@ STEPS: list[m.AnyStep] = [
     *(m.MakeStep(A), m.LinkStep(A, b"../b"), m.LinkStep(B, b"\xff", replace=True)),
     *(m.MoveStep(A, B), m.MoveStep(A, B, replace=True), m.RemoveStep(A)),
     *(m.SetStep(A, WHEN, 0o755), m.SetStep(A, mode=0), m.SetStep(B, mtime=-1)),
+    *(m.MakeStep(A, 0o700), m.MoveStep(A, B, size=5, mtime=WHEN), m.RemoveStep(A, size=0, mtime=-1)),
+    m.SetStep(A, WHEN, old_size=5, old_mtime=1),
 ]
 #: One message of each kind at least.
 SAMPLES: dict[str, m.Message] = {
@@ -71,6 +73,7 @@ SAMPLES: dict[str, m.Message] = {
     "cancel": m.CancelJob(id="j1"),
     "manifest": m.Manifest(B),
     "chunks": m.GetChunks(A, average=32768, fresh=True),
+    "finer chunks of parts": m.GetChunks(A, average=4096, ranges=[m.Span(2**40, 70_000), m.Span(0, 1)]),
     "hash_files": m.HashFiles(paths=[A, B], fresh=True),
     "change": m.Change(steps=STEPS),
     "entries": m.Entries(entries=[m.Entry(B, "file", 2**60, WHEN), m.Entry(A, "directory", 0, 0)]),
@@ -312,7 +315,7 @@ class TolerantTests(SynchronousTestCase):
         for row in value["entries"]:
             row.append({"new": 1})
         self.assertEqual(decode(FrameType.REPLY, msgspec.msgpack.encode(value)), message)
-        steps = [["make", b"a", {"new": 1}], ["set", b"a"]]
+        steps = [["make", b"a", None, {"new": 1}], ["set", b"a"]]
         change = msgspec.msgpack.encode({"op": "change", "steps": steps})
         self.assertEqual(decode(FrameType.OPEN, change), m.Change([m.MakeStep(A), m.SetStep(A)]))
         files = msgspec.msgpack.encode({"files": [[b"a", 0, DIGEST, b""]]})

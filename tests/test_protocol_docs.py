@@ -17,6 +17,7 @@ from fileexport import paths, proofs
 from fileexport.disk.sender import STALL
 from fileexport.errors import ERRORS, FULL_DISK
 from fileexport.sync import chunks
+from fileexport.sync.gaps import MAX_RANGED
 from fileexport.transfer_access import ACCESS_TIME, TRIES, WRONG_TIME
 from fileexport.transfer_connection import PING_TIME, SILENCE
 from fileexport.transfer_desk import READS
@@ -177,10 +178,13 @@ class FrameTests(SynchronousTestCase):
             rows,
             [
                 [str(average), *(f"`{MASKS[average.bit_length() - 1 + step]:#018x}`" for step in (1, -1))]
-                for average in chunks.AVERAGES
+                for average in (chunks.FINE, *chunks.AVERAGES)
             ],
         )
-        self.assertIn(f"below {chunks.LEAST} bytes travel whole", re.sub(r"\s+", " ", page(PAGE)))
+        text = re.sub(r"\s+", " ", page(PAGE))
+        self.assertIn(f"below {chunks.LEAST} bytes travel whole", text)
+        self.assertIn(f"{chunks.FINE} is for `ranges`, and they for it", text)
+        self.assertIn(f"more than {MAX_RANGED} bytes of them together", text)
         for size, average in ((64 << 20, 65536), (1 << 30, 262144)):
             found = (chunks.average_for(size - 1), chunks.average_for(size))
             self.assertEqual(found, (chunks.AVERAGES[chunks.AVERAGES.index(average) - 1], average))

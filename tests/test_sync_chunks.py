@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.sync.chunks import (
     AVERAGES,
+    FINE,
     LITERAL,
     Chunk,
     Piece,
@@ -38,7 +39,7 @@ class CutTests(SynchronousTestCase):
 
     def test_chunks(self) -> None:
         """The chunks are the file in its order, named by their own hashes, within the bounds of size."""
-        for average in AVERAGES:
+        for average in (FINE, *AVERAGES):
             found = chunks(self.content, average)
             ends = list(accumulate(chunk.size for chunk in found))
             self.assertEqual(ends[-1], len(self.content))
@@ -86,6 +87,30 @@ class CutTests(SynchronousTestCase):
 
         with self.assertRaises(OSError):
             list(cut(read_into, AVERAGE))
+
+    def test_guesses(self) -> None:
+        """Guesses, right ones and wrong ones of any size, change nothing."""
+        expected = chunks(self.content)
+        chance = random.Random(3)
+        told = [*expected, *chunks(self.content[::-1]), *(Chunk(size, bytes(32)) for size in (1, 1 << 30))]
+
+        def right(last: Chunk | None) -> Chunk | None:
+            at = 0 if last is None else expected.index(last) + 1
+            return expected[at] if at < len(expected) else None
+
+        def some(last: Chunk | None) -> Chunk | None:
+            return chance.choice((right(last), None, chance.choice(told)))
+
+        for guess in (right, some):
+            found = list(cut(BytesIO(self.content).readinto, AVERAGE, lambda: None, guess))
+            self.assertEqual(found, expected)
+
+    def test_short_guesses(self) -> None:
+        """Only the last chunk is shorter than chunks are, whatever is guessed."""
+        content = bytes(5 * AVERAGE + 3)
+        short = chunks(content[:1])[0]
+        found = list(cut(BytesIO(content).readinto, AVERAGE, lambda: None, lambda last: short))
+        self.assertTrue(found == chunks(content), len(found))
 
     def test_wrong_average(self) -> None:
         """Only the averages of the specification are cut."""

@@ -19,7 +19,8 @@ from fileexport.errors import (
     ConflictError,
 )
 from fileexport.exports import Exports
-from fileexport.sync.chunks import AVERAGES, cut
+from fileexport.sync.chunks import AVERAGES, FINE, cut
+from fileexport.sync.gaps import MAX_RANGED
 from fileexport.tokens import Right
 from fileexport.wire import messages as m
 from tests.helpers import Immediate
@@ -127,16 +128,20 @@ class ManifestTests(OperationCase):
 
     def test_far_times(self) -> None:
         """A time that no message can say comes as the nearest that one can."""
-        self.file("a")
-        self.patch(self.exports, "manifest", self.beyond)
-        self.assertEqual([row[3] for row in self.rows(self.parts())["/"]], [2**63 - 1, -(2**63) + 1])
-
-    def beyond(self, *args: Any, **more: Any) -> Iterator[Any]:
-        """A manifest with times out of this world."""
-        for part in Exports(self.jail).manifest(*args, **more):
-            ((_, entry),) = part.entries
-            names = [("a", entry._replace(mtime_ns=2**64)), ("b", entry._replace(mtime_ns=-(2**64)))]
-            yield part._replace(entries=names)
+        for name, seconds in (("a", 10**10), ("b", -(10**10))):
+            self.file(name)
+            os.utime(self.root / name, (seconds, seconds))
+        times = [2**63 - 1, max((self.root / "b").stat().st_mtime_ns, -(2**63) + 1)]
+        self.assertEqual([row[3] for row in self.rows(self.parts())["/"]], times)
+        peer = self.client()
+        for name, time in zip("ab", times, strict=True):
+            entries = expect(m.Entries, peer.ask(m.Stat(path(name)))[0])
+            content = expect(m.Content, peer.ask(m.Read(path(name)))[0])
+            files = expect(m.Files, peer.ask(m.ReadFiles([path(name)]))[0])
+            found = entries.entries[0].mtime, content.mtime, files.files[0].mtime
+            self.assertEqual(found, (time,) * 3)
+        entries = expect(m.Entries, peer.ask(m.List(path("")))[0])
+        self.assertEqual([row.mtime for row in entries.entries], times)
 
     def test_slow_reader(self) -> None:
         """Nothing is read ahead of a client that takes nothing, and all is let go when it leaves."""
@@ -247,6 +252,35 @@ class ChunkTests(ContentCase):
         small = self.client(offer=m.Offer(**{**FIELDS, "control": 1024}))
         self.assertGreater(len(small.ask(m.GetChunks(path("a"), AVERAGES[0]))), 4)
         self.assertEqual(self.chunks(small), self.chunks())
+
+    def test_ranges(self) -> None:
+        """Parts of a file are cut finer and each by itself, in any order; nothing else is read for them."""
+        content = self.file("a", os.urandom(MIB))
+        parts = [(700_000, 300_000), (0, 50_000), (10_000, 1)]
+        *batches, end = self.peer.ask(m.GetChunks(path("a"), FINE, ranges=[m.Span(*one) for one in parts]))
+        self.assertEqual(self.taken(), 350_001)
+        found = [row for batch in batches for row in expect(m.Chunks, batch).chunks]
+        expected = [
+            m.ChunkRow(*chunk)
+            for offset, size in parts
+            for chunk in cut(io.BytesIO(content[offset : offset + size]).readinto, FINE)
+        ]
+        self.assertEqual((found, end), (expected, m.End(350_001)))
+        self.assertEqual(self.chunks()[0], {expect(m.Chunks, batches[0]).version})
+
+    def test_refused_ranges(self) -> None:
+        """Ranges lie in the file, are not too long together, and are cut by their own average."""
+        self.file("a", bytes(100_000))
+        for average, ranges, kind in (
+            (FINE, [(0, 100_001)], ValueError),
+            (FINE, [(0, 1), (100_000, 1)], ValueError),
+            (FINE, [(2**63 - 1, 1)], ValueError),
+            (FINE, [(0, MAX_RANGED), (0, 1)], BadRequestError),
+            (AVERAGES[0], [(0, 1)], BadRequestError),
+            (FINE, [], BadRequestError),
+        ):
+            asked = m.GetChunks(path("a"), average, ranges=[m.Span(*one) for one in ranges])
+            self.assertReset(self.peer.ask(asked), kind)
 
     def test_refused(self) -> None:
         """There are chunks of files only, and of the sizes that both sides know."""

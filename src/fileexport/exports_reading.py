@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -17,13 +17,15 @@ from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.scan import Part, entry_of, scan
 from fileexport.disk.trees import Tree, TreeForm, archived
 from fileexport.disk.walks import Names, hashes, walk
-from fileexport.errors import BadRequestError, FileNameError
+from fileexport.errors import BadRequestError, FileNameError, OutOfRange
 from fileexport.exports_places import Places
 from fileexport.paths import RelPath
-from fileexport.sync.chunks import AVERAGES, Chunk
+from fileexport.sync.chunks import AVERAGES, FINE, Chunk
+from fileexport.sync.gaps import MAX_RANGED, Range
 from fileexport.sync.manifest import Entry as OwnEntry
 from fileexport.tokens import Principal, Right
 from fileexport.uploads import Files
+from fileexport.wire.bounds import clamped
 
 #: Entries of one listing, over all its directories: bounds the memory that one request can take.
 MAX_LISTED = 1_000_000
@@ -237,32 +239,50 @@ class Reading(Places):
         who: Principal,
         path: RelPath,
         average: int,
+        ranges: Sequence[Range] = (),
         *,
         check: Callable[[], object] = lambda: None,
         fresh: bool = False,
     ) -> tuple[bytes, Generator[list[Chunk], None, None]]:
         """The version of a file, and the chunks of this `average` size that it is cut into.
 
-        At most 1,024 in each list; now and then one is empty, so that none takes long. `fresh` is as that of
+        With `ranges`, the chunks of these parts alone, each cut by itself; their `average` is `FINE`. At most
+        1,024 in each list; now and then one is empty, so that none takes long. `fresh` is as that of
         `hash_files`. The generator holds the file open: close it, or read it to its end. Raises
-        `BadRequestError` for another average than those of `sync.chunks`, `IsADirectoryError`, `OSError`;
-        the generator raises `OSError`, and what `check` raises between two pieces.
+        `BadRequestError` for another average than those of `sync.chunks` and for ranges of more than
+        `MAX_RANGED` bytes, `OutOfRange` for one behind the end, `IsADirectoryError`, `OSError`; the generator
+        raises `OSError`, `ChangedWhileRead` where a range became shorter, and what `check` raises between two
+        pieces.
         """
         self._require(who, Right.READ)
-        if average not in AVERAGES:
-            raise BadRequestError(f"chunks of {average} bytes: they have {', '.join(map(str, AVERAGES))}")
+        averages = (FINE,) if ranges else AVERAGES
+        if average not in averages:
+            raise BadRequestError(f"chunks of {average} bytes: they have {', '.join(map(str, averages))}")
+        if sum(size for _, size in ranges) > MAX_RANGED:
+            raise BadRequestError(f"ranges of more than {MAX_RANGED} bytes together")
         opened = self._open_file(who, path)
-        found = self._chunks(opened, average, check, fresh)
+        if any(offset + size > opened.stat.st_size for offset, size in ranges):
+            opened.close()
+            raise OutOfRange("a range behind the end of the file")
+        found = self._chunks(opened, average, ranges, check, fresh)
         # So that closing it closes the file, whatever becomes of it.
         next(found)
         return file_version(opened), found
 
     def _chunks(
-        self, opened: Opened, average: int, check: Callable[[], object], fresh: bool
+        self,
+        opened: Opened,
+        average: int,
+        ranges: Sequence[Range],
+        check: Callable[[], object],
+        fresh: bool,
     ) -> Generator[list[Chunk], None, None]:
         with opened:
             yield []
-            yield from self._contents.chunks(opened, average, check, fresh=fresh)
+            if ranges:
+                yield from self._contents.parts(opened, ranges, check)
+            else:
+                yield from self._contents.chunks(opened, average, check, fresh=fresh)
 
     def _open_file(self, who: Principal, path: RelPath) -> Opened:
         opened = self.open(who, path)
@@ -344,4 +364,4 @@ class Reading(Places):
             return None
         if not stat.S_ISREG(status.st_mode):
             return None
-        return entry._replace(size=status.st_size, mtime_ns=status.st_mtime_ns)
+        return entry._replace(size=status.st_size, mtime_ns=clamped(status.st_mtime_ns))

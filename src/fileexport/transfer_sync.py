@@ -11,6 +11,7 @@ from itertools import chain, groupby
 
 from fileexport.disk.scan import Part
 from fileexport.errors import row_for
+from fileexport.sync.gaps import Range
 from fileexport.transfer_desk import Answers, Desk
 from fileexport.transfer_operations import BATCH, batches, carry_out, hash_rows, outcomes, words_for
 from fileexport.transfer_streams import Stream
@@ -22,8 +23,6 @@ __all__ = ("carry_out",)
 #: Bytes of a chunk in a message.
 _CHUNK = 48
 _LETTERS = {"file": "f", "directory": "d", "link": "l", "other": "o"}
-#: The time of what was changed longer ago, or later, than a message can say.
-_FIRST, _LAST = -(2**63) + 1, 2**63 - 1
 
 
 @carry_out.register(m.Manifest)
@@ -35,23 +34,19 @@ def _folders(operation: m.Manifest, stream: Stream, desk: Desk) -> Answers:
     with closing(desk.exports.manifest(desk.who, operation.path, check=stream.check)) as parts:
         first = next(parts)
         assert first.own is not None
-        top = m.Top(_time(first.own.mtime_ns), first.own.mode, desk.exports.is_portable)
+        top = m.Top(first.own.mtime_ns, first.own.mode, desk.exports.is_portable)
         for part in m.parts_of(map(_listed, chain((first,), parts)), top, stream.most(BATCH)):
             yield (part, 0) if part else ()
 
 
 def _listed(part: Part) -> m.Listed:
     lines = [
-        (name, _LETTERS[kind], size, _time(mtime), mode, target)
+        (name, _LETTERS[kind], size, mtime, mode, target)
         for name, (kind, size, mtime, mode, target) in part.entries
     ]
     if part.error is None:
         return m.Listed(part.path, lines, omitted=part.omitted)
     return m.Listed(part.path, lines, row_for(part.error).wire, words_for(part.error), part.omitted)
-
-
-def _time(mtime_ns: int) -> int:
-    return min(max(mtime_ns, _FIRST), _LAST)
 
 
 @carry_out.register(m.GetChunks)
@@ -60,8 +55,9 @@ async def _get_chunks(operation: m.GetChunks, stream: Stream, desk: Desk) -> Non
 
     def answers() -> Answers:
         nonlocal size
+        ranges = [Range(one.offset, one.size) for one in operation.ranges]
         version, found = desk.exports.chunks(
-            desk.who, operation.path, operation.average, check=stream.check, fresh=operation.fresh
+            desk.who, operation.path, operation.average, ranges, check=stream.check, fresh=operation.fresh
         )
         with closing(found):
             for chunks in found:

@@ -1,7 +1,8 @@
 """One file by its differences, each way: what files of the other side hold already does not travel.
 
-Files are cut into chunks on both sides (`fileexport.sync.chunks`). Up, the server copies from its own files
-what they have, and is sent the rest. Down, chunks come out of files here, or are asked for; each is checked
+Files are cut into chunks on both sides (`fileexport.sync.chunks`), and what no chunk has is cut once more,
+finer (`fileexport.sync.gaps`). Up, the server copies from its own files what they have, and is sent the
+rest. Down, chunks come out of files here, or are asked for; each is checked
 by its hash before it is written. Where a file changes meanwhile, the whole of it goes over.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import accumulate
 
 import msgspec
@@ -18,7 +20,16 @@ from blake3 import blake3
 from fileexport.client.answers import Stalled, no_directory
 from fileexport.client.chunks import CallerRaised, Manner, Retries
 from fileexport.client.connection import Wait
-from fileexport.client.cutting import Cutting, Listed, ask_chunks
+from fileexport.client.cutting import (
+    MAX_CHUNKS,
+    Cutting,
+    Known,
+    Listed,
+    ask_chunks,
+    ask_ranges,
+    cut_ranges,
+    most_chunks,
+)
 from fileexport.client.downloading import Destination, Download, fetch
 from fileexport.client.feeding import Feed
 from fileexport.client.names import below
@@ -30,17 +41,20 @@ from fileexport.disk.partials import Partial
 from fileexport.errors import ChangedWhileRead, ConflictError, CorruptedResponse
 from fileexport.paths import RelPath
 from fileexport.sync.chunks import LITERAL, Chunk, Piece, average_for, pieces_from, recipe
+from fileexport.sync.gaps import refined
 from fileexport.sync.manifest import Entry
 from fileexport.wire import messages as m
 
 #: What one range of COPY takes in its frame, and what the frame takes beside them, in bytes at most.
 _RANGE, _FRAME = 24, 32
-#: Bytes that are copied before the server is told of it: it begins while we still cut.
+#: Bytes that are copied before the server is told of it: it begins while we still say the rest.
 _TELL_EVERY = 32 << 20
 #: Bytes that a server copies in a second, at least: so much longer its next answer may take.
 _COPIES = 20 << 20
 #: Bytes of chunks that are checked and written together; a cut loses no more.
 _GROUP = 256 << 10
+#: Chunks that the bases of an upload may have together, beside as many as the file itself can have.
+_SPARE = 64 << 10
 #: What a base may do to us: then there is none.
 _NO_BASE = (FileNotFoundError, IsADirectoryError, PermissionError, ConflictError, ChangedWhileRead)
 
@@ -56,7 +70,7 @@ def upload_changes(pool: Pool, source: str, target: RelPath, bases: Sequence[Rel
     travelled = 0
     error: BaseException | None = None
     if bases:
-        with Source(source) as opened:
+        with Source(source, manner.tree) as opened:
             one = _Upload(pool, opened, target, manner, bases)
             try:
                 one.run()
@@ -77,45 +91,51 @@ class _Upload(Upload):
     def __init__(
         self, pool: Pool, source: Source, target: RelPath, manner: Manner, bases: Sequence[RelPath]
     ) -> None:
-        super().__init__(pool, source, target, manner)
+        self._average = average_for(source.size)
+        # What is cut is read to its end anyway: so the hash of the whole costs no second reading.
+        self._cutting = Cutting(source.descriptor, source.size, self._average, is_hashed=True)
+        super().__init__(pool, source, target, manner, self._cutting)
         self._paths = bases[: m.MAX_BASES]
-        self._lists: list[list[Chunk]] = []
-        self._cutting: Cutting | None = None
+        self._pieces: list[Piece] = []
 
     def run(self) -> bool:
         """Send what is missing there. Raises as `Upload.run`."""
         try:
-            self._ask()
+            self._compare(self._ask())
             return super().run()
         finally:
-            self._hash.stop()
-            if self._cutting is not None:
-                self._cutting.stop()
+            self._cutting.stop()
 
-    def _ask(self) -> None:
-        average = average_for(self._source.size)
+    def _ask(self) -> list[Listed]:
         found: list[Listed] = []
+        room = min(most_chunks(self._source.size, self._average) + _SPARE, MAX_CHUNKS)
         for path in self._paths:
             with suppress(*_NO_BASE):
-                listed = ask_chunks(self._pool, path, average, self._wait, lambda: self._cut(average))
+                listed = ask_chunks(self._pool, path, self._average, self._wait, self._begun, room=room)
                 if listed is not None and listed.chunks:
                     found.append(listed)
+                    room -= len(listed.chunks)
         if not found:
             raise ConflictError("no base")
         bases = [m.Base(one.path, one.version) for one in found]
         self._asked = msgspec.structs.replace(self._asked, bases=bases)
-        self._lists = [one.chunks for one in found]
+        return found
 
-    def _cut(self, average: int) -> None:
-        """Begin to cut the file, once; the hash of the whole is not far behind."""
-        if self._cutting is None:
-            source = self._source
-            self._cutting = Cutting(source.descriptor, source.size, average, self._hash.reached)
+    def _begun(self) -> list[Cutting]:
+        self._cutting.begin()
+        return [self._cutting]
+
+    def _compare(self, bases: list[Listed]) -> None:
+        """Find out in pieces what is there and what is to be sent."""
+        lists = [one.chunks for one in bases]
+        sizes = [sum(chunk.size for chunk in chunks) for chunks in lists]
+        ask = [partial(ask_ranges, self._pool, one.path, one.version, self._wait) for one in bases]
+        pieces = list(recipe(self._cutting.chunks(), lists))
+        self._pieces = refined(pieces, sizes, partial(cut_ranges, self._source.descriptor), ask)
 
     def _send(self, operation: Operation, sending: Sending, offset: int) -> None:
-        assert self._cutting is not None
         copies = _Copies(operation)
-        for piece in pieces_from(recipe(self._cutting, self._lists), offset):
+        for piece in pieces_from(self._pieces, offset):
             offset += piece.size
             if piece.base == LITERAL:
                 copies.flush()
@@ -256,6 +276,7 @@ class _Download(Download):
         retries.begun_at(partial.offset)
         if self._list is None:
             self._list = self._compare(partial.size)
+            partial = self._checked(partial, self._list)
         pieces = pieces_from(self._pieces, partial.offset)
         with Feed(self._pool, self._source, self._version, partial.size, self._wait) as feed:
             feed.begin(self._bases, pieces)
@@ -267,23 +288,41 @@ class _Download(Download):
         return True
 
     def _compare(self, size: int) -> list[Chunk]:
-        """The chunks of the file; and in pieces, where each of them comes from."""
+        """The chunks of the file; and in pieces, where each part of it comes from."""
         average = average_for(size)
-        cuttings: list[Cutting] = []
+        sizes = [base.stat.st_size for base in self._bases]
         with ExitStack() as held:
+            cuttings = [
+                Cutting(base.descriptor, size, average) for base, size in zip(self._bases, sizes, strict=True)
+            ]
+            for cutting in cuttings:
+                held.callback(cutting.stop)
 
-            def begun() -> None:
-                for base in self._bases[len(cuttings) :]:
-                    cuttings.append(Cutting(base.descriptor, base.stat.st_size, average))
-                    held.callback(cuttings[-1].stop)
+            def begun() -> list[Cutting]:
+                for cutting in cuttings:
+                    cutting.begin()
+                return cuttings
 
-            listed = ask_chunks(self._pool, self._source, average, self._wait, begun)
-            if listed is None or listed.version != self._version:
+            known = Known(self._version, [size])
+            listed = ask_chunks(self._pool, self._source, average, self._wait, begun, known=known)
+            if listed is None:
                 raise ChangedWhileRead
-            if sum(chunk.size for chunk in listed.chunks) != size:
-                raise CorruptedResponse("chunks that are not the whole of a file")
-            self._pieces = list(recipe(listed.chunks, [list(cutting) for cutting in cuttings]))
+            pieces = list(recipe(listed.chunks, [cutting.chunks() for cutting in cuttings]))
+        ask = partial(ask_ranges, self._pool, self._source, self._version, self._wait)
+        cut_bases = [partial(cut_ranges, base.descriptor) for base in self._bases]
+        self._pieces = refined(pieces, sizes, ask, cut_bases)
         return listed.chunks
+
+    def _checked(self, partial: Partial, chunks: list[Chunk]) -> Partial:
+        """The partial, if what was kept of it is what its chunks say; otherwise a new one.
+
+        No hash of the whole decides at the end: whatever was noted of it, it counts as what comes does.
+        """
+        while not _is_right(partial, chunks):
+            partial.discard()
+            partial = self._destination.partial(self._path, partial.size, self._version, self._owner)
+            self._partial = partial
+        return partial
 
     def _fill(self, partial: Partial, chunks: list[Chunk], feed: Feed) -> None:
         """Write all that is missing, each chunk once it is known to be the right one."""
@@ -297,11 +336,26 @@ class _Download(Download):
             ends = accumulate(chunk.size for chunk in group)
             for chunk, end in zip(group, ends, strict=True):
                 if blake3(content[end - chunk.size : end]).digest() != chunk.digest:
-                    # What was checked before stays, for the whole file that is fetched now.
-                    partial.suspend()
+                    if not there:
+                        # What was checked stays, for the whole file that is fetched now.
+                        partial.suspend()
                     raise ChangedWhileRead
             partial.write(content[there:])
             self._reports.at(partial.offset)
+
+
+def _is_right(partial: Partial, chunks: list[Chunk]) -> bool:
+    """Whether the chunks that are there whole are these."""
+    buffer = memoryview(bytearray(max((chunk.size for chunk in chunks), default=0)))
+    at = 0
+    for size, digest in chunks:
+        if at + size > partial.offset:
+            break
+        content = buffer[:size]
+        if os.preadv(partial.descriptor, [content], at) != size or blake3(content).digest() != digest:
+            return False
+        at += size
+    return True
 
 
 def _groups(chunks: list[Chunk], offset: int) -> Iterator[tuple[int, list[Chunk]]]:

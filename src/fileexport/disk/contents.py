@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from struct import Struct
 from typing import Protocol
 
 from blake3 import blake3
 
+from fileexport.disk.contents_cache import MAX_DATA
 from fileexport.disk.views import Opened
-from fileexport.sync.chunks import LEAST, Chunk, cut
+from fileexport.errors import ChangedWhileRead
+from fileexport.sync.chunks import FINE, LEAST, Chunk, cut
+from fileexport.sync.gaps import Range
 
 #: Smaller files are not remembered: to read them again costs no more than to ask.
 WORTH = LEAST
@@ -107,11 +110,22 @@ class Contents:
         packed = bytearray()
         for chunks in _batches(cut(_Reader(opened).read_into, average, check)):
             size += sum(chunk.size for chunk in chunks)
-            if entry.is_wanted:
+            if entry.is_wanted and len(packed) <= MAX_DATA:
                 packed += b"".join(_CHUNK.pack(*chunk) for chunk in chunks)
             yield chunks
-        entry.add(size, bytes(packed))
+        if len(packed) <= MAX_DATA:
+            entry.add(size, bytes(packed))
         self.flush()
+
+    def parts(
+        self, opened: Opened, ranges: Sequence[Range], check: Callable[[], object] = _nothing
+    ) -> Iterator[list[Chunk]]:
+        """The fine chunks of parts of a file, each cut by itself, in lists as those of `chunks`.
+
+        They are not remembered: who has compared once asks for others. Raises `ChangedWhileRead` where the
+        file ends before.
+        """
+        yield from _batches(chunk for part in ranges for chunk in _part(opened, part, check))
 
     def flush(self) -> None:
         """Have stored what was read."""
@@ -120,16 +134,26 @@ class Contents:
 
 
 class _Reader:
-    """Reads an open file from its beginning to its end."""
+    """Reads an open file from an offset to its end, or `size` bytes of it."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, offset: int = 0, size: int | None = None) -> None:
         self._opened = opened
-        self._offset = 0
+        self._offset = offset
+        self.left = size
 
     def read_into(self, buffer: memoryview) -> int:
-        count = self._opened.read_at(buffer, self._offset)
+        count = self._opened.read_at(buffer[: self.left], self._offset)
         self._offset += count
+        if self.left is not None:
+            self.left -= count
         return count
+
+
+def _part(opened: Opened, part: Range, check: Callable[[], object]) -> Iterator[Chunk]:
+    reader = _Reader(opened, *part)
+    yield from cut(reader.read_into, FINE, check)
+    if reader.left:
+        raise ChangedWhileRead
 
 
 class _Entry:
@@ -185,4 +209,5 @@ def _unpacked(data: bytes | None, size: int) -> list[Chunk] | None:
     if data is None or len(data) % _CHUNK.size:
         return None
     chunks = [Chunk(*row) for row in _CHUNK.iter_unpack(data)]
-    return chunks if sum(chunk.size for chunk in chunks) == size else None
+    is_right = all(chunk.size for chunk in chunks) and sum(chunk.size for chunk in chunks) == size
+    return chunks if is_right else None

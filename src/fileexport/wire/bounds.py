@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from fileexport.paths import RelPath
+from fileexport.paths import MAX_TARGET, RelPath
 from fileexport.wire.frames import FrameType
 
 #: Items of one message: entries, files, hashes, paths. More go into the next message.
@@ -18,8 +18,6 @@ MAX_INLINE = 64 << 10
 MAX_TEXT = 1024
 #: Bytes that mean something to their sender only.
 MAX_OPAQUE = 64
-#: Bytes of a link's text, as PATH_MAX.
-MAX_TARGET = 4096
 #: Bytes of a BLAKE3 hash, a SHA-256 proof and a nonce.
 DIGEST_SIZE = 32
 MAX_INTEGER = 2**63 - 1
@@ -37,6 +35,11 @@ Opaque = Annotated[bytes, Meta(max_length=MAX_OPAQUE)]
 Digest = Annotated[bytes, Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
 #: The text of a symbolic link, as it stands on the disk.
 Target = Annotated[bytes, Meta(min_length=1, max_length=MAX_TARGET)]
+
+
+def clamped(time_ns: int) -> int:
+    """A time of a file as it can be said: what lies before 1677-09-21 or behind 2262-04-11 is the limit."""
+    return min(max(time_ns, -MAX_INTEGER), MAX_INTEGER)
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):

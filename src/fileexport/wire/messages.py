@@ -15,12 +15,11 @@ import msgspec
 from msgspec import Meta
 
 from fileexport.errors import BadRequestError, CorruptedResponse, FileNameError
-from fileexport.paths import MAX_PATH, RelPath
+from fileexport.paths import MAX_PATH, MAX_TARGET, RelPath
 from fileexport.wire.bounds import (
     DIGEST_SIZE,
     MAX_BATCH,
     MAX_INLINE,
-    MAX_TARGET,
     MAX_TEXT,
     Code,
     Count,

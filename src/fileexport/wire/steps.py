@@ -67,10 +67,14 @@ class Copy(Message, frozen=True):
 
 
 class GetChunks(OnePath, frozen=True, tag="chunks"):
-    """The chunks of a file; `fresh` reads it even where they are known."""
+    """The chunks of a file; `fresh` reads it even where they are known.
+
+    With `ranges`, those of these parts of it, each cut by itself.
+    """
 
     average: Annotated[int, Meta(ge=MIN_AVERAGE, le=MAX_AVERAGE)]
     fresh: bool = False
+    ranges: Annotated[list[Span], Meta(max_length=MAX_BATCH)] = []
 
 
 class HashFiles(Open, frozen=True, tag="hash_files"):
@@ -101,7 +105,9 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag_field="step"):
 
 
 class MakeStep(Step, frozen=True, tag="make"):
-    """A new directory."""
+    """A new directory; without `mode` its permissions are left to the umask."""
+
+    mode: Mode | None = None
 
 
 class LinkStep(Step, frozen=True, tag="link"):
@@ -112,21 +118,28 @@ class LinkStep(Step, frozen=True, tag="link"):
 
 
 class MoveStep(Step, frozen=True, tag="move"):
-    """A file or directory gets another name."""
+    """A file or directory gets another name; with `size` or `mtime` only one that is so."""
 
     target: RelPath
     replace: bool = False
+    size: Count | None = None
+    mtime: Time | None = None
 
 
 class RemoveStep(Step, frozen=True, tag="remove"):
-    """A file, a link or an empty directory goes."""
+    """A file, a link or an empty directory goes; with `size` or `mtime` only one that is so."""
+
+    size: Count | None = None
+    mtime: Time | None = None
 
 
 class SetStep(Step, frozen=True, tag="set"):
-    """A file or directory, never what a link leads to, gets this time and these permissions."""
+    """A file or directory, never what a link leads to, gets time and mode; with old ones one that is so."""
 
     mtime: Time | None = None
     mode: Mode | None = None
+    old_size: Count | None = None
+    old_mtime: Time | None = None
 
 
 STEPS: tuple[type[Step], ...] = (MakeStep, LinkStep, MoveStep, RemoveStep, SetStep)
