@@ -8,14 +8,14 @@ import stat
 from itertools import count
 from typing import Any
 
-from fileexport.disk import batches
+from fileexport.disk import batches, flushing
 from fileexport.disk.batches import Batch
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail, View
 from fileexport.errors import FileNameError
 from fileexport.paths import RESERVED
 from tests.test_staging import ALL, Counted, P, StagingCase
-from tests.watched import FailAt, in_child
+from tests.watched import FailAt, in_child, open_descriptors, unprivileged
 
 
 class BatchCase(StagingCase):
@@ -94,6 +94,17 @@ class CommitTests(BatchCase):
         for name in ("file", "new"):
             self.assertEqual(stat.S_IMODE((self.root / "d" / name).stat().st_mode), 0o664)
 
+    def test_modes_of_many(self) -> None:
+        """Each of many files has its own mode, one that the umask leaves alone and one that it does not."""
+        self.addCleanup(os.umask, os.umask(0o027))
+        modes = [0o640, 0o666, 0o400, 0o777, 0o000, 0o750] * 2
+        batch = self.batch()
+        for number, mode in enumerate(modes):
+            batch.add(P(f"d/{number}"), b"some", mode=mode)
+        self.assertEqual(batch.commit(), [None] * len(modes))
+        found = [stat.S_IMODE((self.root / "d" / str(number)).stat().st_mode) for number in range(len(modes))]
+        self.assertEqual(found, modes)
+
     def test_short_writes(self) -> None:
         """All is written, however little the disk takes at a time."""
 
@@ -131,19 +142,25 @@ class CommitTests(BatchCase):
             self.assertEqual(" ".join(seen), order)
 
     def test_without_syncfs(self) -> None:
-        """Where a whole file system cannot be flushed, each file is."""
+        """Where a whole file system cannot be flushed, each file is, whatever its mode; few are open."""
         self.patch(batches, "MAX_FLUSHED", 1)
+        self.patch(flushing, "has_syncfs", lambda: False)
         seen: list[str] = []
 
         def note(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             seen.append(name)
-            if name == "syncfs":
-                raise OSError(errno.ENOSYS, "none")
 
-        batch = self.batch(jail=self.watched(note))
-        self.add(batch, "d/a", "d/b", "d/c")
-        self.assertEqual(batch.commit(), [None] * 3)
-        self.assertEqual(seen.count("fsync"), 4)
+        self.root.chmod(0o777)
+        (self.root / "d").chmod(0o777)
+        jail = self.watched(note)
+        before = open_descriptors()
+        with unprivileged():
+            batch = self.batch(jail=jail)
+            for name in "abcd":
+                batch.add(P(f"d/{name}"), b"x", 1, 0o200)
+                self.assertLessEqual(len(open_descriptors() - before), 4)
+            self.assertEqual(batch.commit(), [None] * 4)
+        self.assertEqual((seen.count("fsync"), seen.count("syncfs")), (5, 0))
 
     def test_many_directories(self) -> None:
         """With more directories than are held open the first are committed meanwhile; the order stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport.disk import walks
 from fileexport.disk.jail import Jail
 from fileexport.errors import (
+    BusyError,
     ConflictError,
     DestinationNotFound,
     FileExportError,
@@ -41,7 +43,7 @@ class RightsTests(ExportsCase):
             (Right.READ, lambda who: self.exports.hashes(who, ROOT)),
             (Right.WRITE, lambda who: self.exports.make_directory(who, P("n"))),
             (Right.WRITE, lambda who: self.exports.make_file(who, P("n"))),
-            (Right.WRITE, lambda who: self.exports.rename(who, P("a"), P("n"))),
+            (Right.WRITE, lambda who: self.exports.rename(who, P("a"), P("n"), holder="I")),
             (Right.WRITE, lambda who: self.exports.begin_upload(who, P("n"), **upload)),
             (Right.WRITE, lambda who: self.exports.begin_small_files(who, ROOT, replace=True, holder="")),
             (Right.DELETE, lambda who: self.exports.remove_path(who, P("a"))),
@@ -59,7 +61,7 @@ class RightsTests(ExportsCase):
         writer = principal(rights=Right.WRITE)
         self.exports.make_directory(writer, P("d"))
         self.exports.make_file(writer, P("d/f"))
-        self.exports.rename(writer, P("a"), P("d/a"))
+        self.exports.rename(writer, P("a"), P("d/a"), holder="I")
         self.assertEqual(len(list(self.exports.walk(principal(rights=Right.READ), ROOT, recursive=True))), 3)
         self.assertEqual(self.exports.remove_path(principal(rights=Right.DELETE), P("d"), recursive=True), 3)
 
@@ -156,9 +158,25 @@ class ChangingTests(ExportsCase):
         for verb in (self.exports.make_directory, self.exports.make_file):
             self.refuses(DestinationNotFound, verb, ALL, P("missing/x"))
             self.refuses(NotADirectoryError, verb, ALL, P("a/x"))
-        self.refuses(DestinationNotFound, self.exports.rename, ALL, P("a"), P("missing/x"))
-        error = self.assertRaises(FileNotFoundError, self.exports.rename, ALL, P("missing"), P("x"))
+        self.refuses(
+            DestinationNotFound, lambda: self.exports.rename(ALL, P("a"), P("missing/x"), holder="I")
+        )
+        error = self.assertRaises(
+            FileNotFoundError, self.exports.rename, ALL, P("missing"), P("x"), holder="I"
+        )
         self.assertNotIsInstance(error, DestinationNotFound)
+
+    def test_links_stay_inside(self) -> None:
+        """A rename is the step of `change`: no link comes to lead outside, and who writes is left alone."""
+        self.write("a/b/d/file", "a/b/x")
+        (self.root / "a/b/d/l").symlink_to("../../x")
+        self.refuses(ConflictError, lambda: self.exports.rename(ALL, P("a/b/d/l"), P("l"), holder="I"))
+        self.refuses(ConflictError, lambda: self.exports.rename(ALL, P("a/b/d"), P("d"), holder="I"))
+        how: dict[str, Any] = {"size": 3, "mtime_ns": None, "replace": True, "source": None, "holder": "he"}
+        upload = self.exports.begin_upload(ALL, P("a/b/x"), **how)
+        self.refuses(BusyError, lambda: self.exports.rename(ALL, P("a/b/x"), P("a/b/y"), holder="I"))
+        upload.discard()
+        self.exports.rename(ALL, P("a/b/x"), P("a/b/y"), holder="I")
 
     def test_exported(self) -> None:
         """What is exported, or holds it, is neither removed, moved, replaced nor made; what is in it is."""
@@ -167,13 +185,13 @@ class ChangingTests(ExportsCase):
         for path in ("", "a", "a/b", "c", "c/d"):
             for verb in (
                 lambda path: exports.remove_path(ALL, path, recursive=True),
-                lambda path: exports.rename(ALL, path, P("a/new")),
-                lambda path: exports.rename(ALL, P("a/n"), path, replace=True),
+                lambda path: exports.rename(ALL, path, P("a/new"), holder="I"),
+                lambda path: exports.rename(ALL, P("a/n"), path, replace=True, holder="I"),
             ):
                 self.refuses(PermissionError, verb, P(path))
             self.refuses(FileExistsError, exports.make_directory, ALL, P(path))
             exports.make_directory(ALL, P(path), exist_ok=True)
-        exports.rename(ALL, P("a/b/x"), P("c/d/x"))
+        exports.rename(ALL, P("a/b/x"), P("c/d/x"), holder="I")
         self.assertEqual(exports.remove_path(ALL, P("c/d/x")), 1)
 
     def test_own_part(self) -> None:
@@ -182,7 +200,7 @@ class ChangingTests(ExportsCase):
         who = principal("/a")
         self.refuses(PermissionError, lambda: self.exports.remove_path(who, P("a"), recursive=True))
         self.refuses(FileNotFoundError, self.exports.remove_path, who, P("b"))
-        self.refuses(DestinationNotFound, self.exports.rename, who, P("a/x"), P("x"))
+        self.refuses(DestinationNotFound, lambda: self.exports.rename(who, P("a/x"), P("x"), holder="I"))
         self.assertEqual(self.exports.remove_path(who, P("a/x")), 1)
 
     def test_others_exported(self) -> None:
@@ -192,16 +210,16 @@ class ChangingTests(ExportsCase):
         for path in ("b", "c", "c/d", "nothing"):
             error = self.assertRaises(FileNotFoundError, exports.remove_path, who, P(path), recursive=True)
             self.assertNotIsInstance(error, DestinationNotFound)
-            error = self.assertRaises(FileNotFoundError, exports.rename, who, P(path), P("a/n"))
+            error = self.assertRaises(FileNotFoundError, exports.rename, who, P(path), P("a/n"), holder="I")
             self.assertNotIsInstance(error, DestinationNotFound)
-            self.refuses(DestinationNotFound, exports.rename, who, P("a/x"), P(path))
+            self.refuses(DestinationNotFound, partial(exports.rename, who, P("a/x"), P(path), holder="I"))
             self.refuses(DestinationNotFound, exports.make_directory, who, P(path))
         self.refuses(PermissionError, exports.remove_path, principal("/c/d"), P("c"))
 
     def test_words(self) -> None:
         """What cannot be moved is told why."""
         self.write("d/x")
-        self.refuses(ConflictError, self.exports.rename, ALL, P("d"), P("d/e"))
+        self.refuses(ConflictError, lambda: self.exports.rename(ALL, P("d"), P("d/e"), holder="I"))
 
 
 class HostileTests(SynchronousTestCase):
@@ -278,7 +296,7 @@ class HostileTests(SynchronousTestCase):
 
         return (
             lambda: exports.make_directory(ALL, path / "new"),
-            lambda: exports.rename(ALL, path / "new", path / "moved"),
+            lambda: exports.rename(ALL, path / "new", path / "moved", holder="I"),
             lambda: exports.make_file(ALL, path / "moved" / "n"),
             lambda: exports.remove_path(ALL, path / "moved", recursive=True),
             lambda: exports.remove_path(ALL, path / SECRET, recursive=True),

@@ -47,6 +47,34 @@ class LeasesTests(SynchronousTestCase):
         second.release()
         self.assertEqual(len(leases), 0)
 
+    def test_many(self) -> None:
+        """One lease of many places: each is taken once, one can go before the others, all go together."""
+        leases = Leases()
+        lease = leases.many("alice", 1)
+        places = [PLACE._replace(name=name) for name in "abc"]
+        for now, place in enumerate(places, 5):
+            lease.add(place, now)
+        for taker in (lambda: lease.add(places[1], 9), lambda: leases.take(places[1], "bob", 9, heir=b"b")):
+            error = self.assertRaises(BusyError, taker)
+            self.assertEqual((error.holder, error.since), ("alice", 5))
+        lease.drop(places[0])
+        leases.take(places[0], "bob", 10).release()
+        self.assertEqual(len(leases), 2)
+        lease.release()
+        self.assertEqual(len(leases), 0)
+        leases.take(places[1], "bob", 11)
+        self.assertEqual(self.assertRaises(BusyError, lease.add, places[1], 12).holder, "bob")
+        lease.add(places[0], 13)
+        self.assertEqual((lease.since, len(leases)), (13, 2))
+
+    def test_with(self) -> None:
+        """Who leaves a `with` block has given it back, also by an error."""
+        leases = Leases()
+        with self.assertRaises(KeyError), leases.take(PLACE, "alice", 1):
+            self.assertEqual(len(leases), 1)
+            raise KeyError
+        self.assertEqual(len(leases), 0)
+
     def test_comes_again(self) -> None:
         """Who comes again takes the place of what it has left behind: that is told, and given back soon."""
         leases = Leases()

@@ -152,6 +152,15 @@ class GoOnTests(PartialsCase):
     def test_killed(self) -> None:
         """Of what a killed writer wrote, that counts which it had noted."""
         self.patch(partials, "_NOTE_EVERY", 4)
+        self.killed()
+        partial = self.begin()
+        self.assertEqual(partial.offset, 4)
+        partial.write(b"xyz---")
+        partial.commit()
+        self.assertEqual(self.file.read_bytes(), b"0123xyz---")
+
+    def killed(self) -> None:
+        """Write seven bytes, one by one, and die."""
 
         def write() -> None:
             partial = self.begin()
@@ -159,19 +168,38 @@ class GoOnTests(PartialsCase):
                 partial.write(bytes([byte]))
 
         self.assertEqual(in_child(write), 0)
-        partial = self.begin()
-        self.assertEqual(partial.offset, 4)
-        partial.write(b"xyz---")
-        partial.commit()
-        self.assertEqual(self.file.read_bytes(), b"0123xyz---")
+
+    def overwrite(self, prefix: str, offset: int, data: bytes) -> None:
+        """Change what is kept, or its journal."""
+        with open(self.staging / self.names(prefix)[0], "r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    def test_power_lost(self) -> None:
+        """Where less is there than was noted last, that counts which was flushed."""
+        self.patch(partials, "_NOTE_EVERY", 1)
+        self.patch(partials, "_FLUSH_EVERY", 3)
+        losses: tuple[Callable[[], object], ...] = (
+            lambda: os.truncate(self.staging / self.names(KEPT)[0], 6),
+            lambda: self.overwrite(KEPT, 6, b"\0"),
+            lambda: self.overwrite(JOURNAL, 3, b"\1"),
+        )
+        for lose in losses:
+            self.killed()
+            lose()
+            partial = self.begin()
+            self.assertEqual(partial.offset, 6)
+            partial.write(b"xyz-")
+            partial.commit()
+            self.assertEqual((self.file.read_bytes(), self.left()), (b"012345xyz-", []))
 
     def test_lies(self) -> None:
         """A journal that does not fit the content is not believed, nor is one that is torn or missing."""
 
         def overwrite(prefix: str, offset: int, data: bytes) -> None:
-            with open(self.staging / self.names(prefix)[0], "r+b") as file:
-                file.seek(offset)
-                file.write(data)
+            # A journal says it twice.
+            for place in (offset, offset + 72) if prefix == JOURNAL else (offset,):
+                self.overwrite(prefix, place, data)
 
         lies: tuple[Callable[[], object], ...] = (
             lambda: overwrite(KEPT, 2, b"X"),
@@ -244,10 +272,11 @@ class GoOnTests(PartialsCase):
     def test_flushes(self) -> None:
         """Content is flushed before the journal vouches for it, and a journal that is left is flushed."""
         for durable, order in (
-            (True, "write write fdatasync pwrite write fdatasync pwrite fsync"),
-            (False, "write write pwrite write pwrite"),
+            (True, "write pwrite write fdatasync pwrite pwrite write pwrite fdatasync pwrite pwrite fsync"),
+            (False, "write pwrite write pwrite write pwrite pwrite"),
         ):
-            self.patch(partials, "_NOTE_EVERY", 4)
+            self.patch(partials, "_NOTE_EVERY", 1)
+            self.patch(partials, "_FLUSH_EVERY", 4)
             seen: list[str] = []
             watched = "write pwrite fdatasync fsync".split()
 
@@ -313,6 +342,7 @@ class WriterTests(PartialsCase):
                 return super().write(descriptor, data[:2])
 
         self.patch(partials, "_NOTE_EVERY", 4)
+        self.patch(partials, "_FLUSH_EVERY", 4)
         for end, offset in ((Partial.suspend, 4), (Partial.commit, 0)):
             calls = Full()
             jail = Jail(str(self.root), calls=calls)
@@ -333,6 +363,7 @@ class WriterTests(PartialsCase):
     def test_failed_flush(self) -> None:
         """Pages that were lost are lost: a flush that failed is never made good by the next one."""
         self.patch(partials, "_NOTE_EVERY", 4)
+        self.patch(partials, "_FLUSH_EVERY", 4)
         left = 0
 
         def lose(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -362,6 +393,7 @@ class WriterTests(PartialsCase):
         """Whoever is interrupted in a write, by a signal as a rule, keeps what was there before it."""
         for interrupted, offset in (("write", 5), ("fdatasync", 8)):
             self.patch(partials, "_NOTE_EVERY", 8)
+            self.patch(partials, "_FLUSH_EVERY", 8)
             seen: list[str] = []
 
             def interrupt(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:

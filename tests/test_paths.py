@@ -68,6 +68,14 @@ class RelPathTests(SynchronousTestCase):
         self.assertRaises(FileNameError, longest.__truediv__, "n")
         self.assertRaises(FileNameError, RelPath, ["\u00e9" * 127] * 17)
 
+    def test_name_by_name(self) -> None:
+        """A long path, or one that is not ASCII, takes and refuses the same names as a short plain one."""
+        for other in ("n" * MAX_NAME, "\u00e9"):
+            self.assertEqual(RelPath((other, "a.b", "...")).parts, (other, "a.b", "..."))
+            for name in (".", "..", "", "a/b", "/", "a\0"):
+                for parts in ((other, name), (name, other)):
+                    self.assertRaises(FileNameError, RelPath, parts)
+
     def test_immutable(self) -> None:
         """A path does not change, and equal paths are one key."""
         path = RelPath(("a", "b"))
@@ -101,6 +109,12 @@ class RelPathTests(SynchronousTestCase):
         for text in ("", "a", "a/bc", "a/b c/d", "ab", "a/c", "b", "A/B", "x/a/b"):
             self.assertIsNone(RelPath.parse(text).beneath(base), text)
         self.assertEqual(base.beneath(RelPath()), base)
+
+    @given(PATHS, PATHS)
+    def test_holds(self, base: RelPath, path: RelPath) -> None:
+        """A path holds itself and all that is beneath it, and nothing else."""
+        self.assertTrue(base.holds(base + path))
+        self.assertEqual(base.holds(path), path.beneath(base) is not None)
 
     @given(PATHS, PATHS)
     def test_beneath_undoes_joining(self, base: RelPath, rest: RelPath) -> None:

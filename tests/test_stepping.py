@@ -25,7 +25,7 @@ from fileexport.tokens import Principal, Right
 from fileexport.wire import messages as m
 from tests.hostile import HIDDEN, NEIGHBOUR, SECRET, UNDER, VECTORS, build
 from tests.test_exports import ALL, ExportsCase, P, principal
-from tests.watched import WatchedCalls, forbid, unprivileged
+from tests.watched import WatchedCalls, forbid, open_descriptors, unprivileged
 
 TIME = 1_700_000_000_123_456_789
 
@@ -205,6 +205,45 @@ class CarryOutTests(SteppingCase):
         upload.discard()
         self.assertEqual(self.run_steps(steps[1], steps[0]), [None, None])
         self.exports.begin_upload(ALL, P("d/file"), **how).discard()
+
+    def test_few_descriptors(self) -> None:
+        """However many exported directories steps are in, those of one hold directories open at a time."""
+        names = [f"x{number}" for number in range(40)]
+        for name in names:
+            (self.root / name).mkdir()
+        exports = self.exporting(*names)
+        most, before = 0, len(open_descriptors())
+
+        def steps() -> Iterator[m.Step]:
+            nonlocal most
+            for name in names:
+                yield m.MakeStep(P(f"{name}/d"))
+                yield m.MakeStep(P(f"{name}/d/e"))
+                most = max(most, len(open_descriptors()) - before)
+
+        self.calls.clear()
+        self.assertEqual(exports.carry_out(ALL, steps(), holder="I"), [None] * 80)
+        self.assertLessEqual(most, 4)
+        self.assertEqual(self.calls.count("fsync"), 80)
+
+    def test_expected(self) -> None:
+        """A step names what it expects; what is another one now stays, also between two exported ones."""
+        self.write("a/file", "b/file")
+        exports = self.exporting("a", "b")
+        size = (self.root / "a/file").stat().st_size
+        results = self.run_steps(
+            m.RemoveStep(P("a/file"), size + 1),
+            m.MoveStep(P("a/file"), P("a/new"), size=size, mtime=1),
+            m.MoveStep(P("a/file"), P("b/new"), size=size + 1),
+            m.SetStep(P("a/file"), 1, old_mtime=5),
+            m.SetStep(P("a/file"), 1, old_size=size),
+            m.MoveStep(P("a/file"), P("b/new"), size=size, mtime=1),
+            m.RemoveStep(P("b/new"), size, 1),
+            m.MakeStep(P("a/d"), 0o711),
+            exports=exports,
+        )
+        self.assertEqual(results, [ConflictError] * 4 + [None] * 4)
+        self.assertEqual((self.root / "a/d").stat().st_mode & 0o777, 0o711)
 
     def test_cut_short(self) -> None:
         """Steps that end early, or by an error, leave those before done and flushed."""

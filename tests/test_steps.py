@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from fileexport.disk import flushing
 from fileexport.disk import steps as steps_module
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail, View
@@ -256,7 +256,7 @@ class TogetherTests(StepsCase):
 
     def test_many(self) -> None:
         """Of many a flush of their file system is made; few descriptors are held open."""
-        self.patch(steps_module, "MAX_FLUSHED", 4)
+        self.patch(flushing, "MAX_FLUSHED", 4)
         self.patch(steps_module, "MAX_PARENTS", 4)
         steps = self.steps()
         for number in range(20):
@@ -272,13 +272,10 @@ class TogetherTests(StepsCase):
 
     def test_many_elsewhere(self) -> None:
         """Where there is no such flush each is flushed for itself."""
-        self.patch(steps_module, "MAX_FLUSHED", 4)
+        self.patch(flushing, "MAX_FLUSHED", 4)
         self.patch(steps_module, "MAX_PARENTS", 4)
-        self.patch(sys, "platform", "darwin")
-        # The other way to resolve asks for the system, too.
-        jail = Jail(str(self.root), resolver=Walk, calls=WatchedCalls(self.note))
-        self.addCleanup(jail.close)
-        steps = self.steps(jail=jail)
+        self.patch(flushing, "has_syncfs", lambda: False)
+        steps = self.steps()
         for number in range(20):
             steps.make(P(f"{number}"))
             steps.make(P(f"{number}/x"))
@@ -288,13 +285,11 @@ class TogetherTests(StepsCase):
 
     def test_flush_failed_elsewhere(self) -> None:
         """There no step fails for the flush of those before it; the end of all does."""
-        self.patch(steps_module, "MAX_FLUSHED", 2)
+        self.patch(flushing, "MAX_FLUSHED", 2)
         self.patch(steps_module, "MAX_PARENTS", 4)
-        self.patch(sys, "platform", "darwin")
+        self.patch(flushing, "has_syncfs", lambda: False)
         failing = Later()
-        jail = Jail(str(self.root), resolver=Walk, calls=WatchedCalls(failing))
-        self.addCleanup(jail.close)
-        steps = self.steps(jail=jail)
+        steps = self.steps(jail=self.jailed(failing))
 
         def fail(name: str, arguments: tuple[Any, ...], keywords: object) -> None:
             if name == "fsync":
@@ -342,6 +337,21 @@ class TogetherTests(StepsCase):
         self.assertEqual(
             self.tree(), ["b", "b/y", "b/z", "l", "l/in-l", "other", "other/file", "other/in-other"]
         )
+
+    def test_names_anew_again(self) -> None:
+        """So it is for directories that were passed on the way, however often one of that name comes."""
+        steps = self.steps()
+        for _ in range(3):
+            for path in ("a", "a/b", "a/b/c", "a/b/c/d", "z"):
+                steps.make(P(path))
+            steps.move(P("a/b"), P("z/b"))
+            self.assertRaises(FileNotFoundError, steps.remove, P("a/b/c/d"))
+            steps.make(P("a/b"))
+            self.assertRaises(DestinationNotFound, steps.make, P("a/b/c/d"))
+            for path in ("z/b/c/d", "z/b/c", "z/b", "z", "a/b", "a"):
+                steps.remove(P(path))
+        steps.finish()
+        self.assertEqual(self.tree(), [])
 
     def test_held(self) -> None:
         """Each name is held while it is changed, by its directory; who has it is not disturbed."""

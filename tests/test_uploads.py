@@ -19,6 +19,7 @@ from fileexport.errors import (
     BadRequestError,
     BusyError,
     ChangedWhileRead,
+    ConflictError,
     DestinationNotFound,
     FileNameError,
     PeerGone,
@@ -153,6 +154,7 @@ class UploadTests(UploadsCase):
     def test_failed_flush(self) -> None:
         """After a flush that failed nothing is committed, whatever is called behind it."""
         self.patch(partials, "_NOTE_EVERY", 4)
+        self.patch(partials, "_FLUSH_EVERY", 4)
 
         class Losing(Calls):
             lost = 0
@@ -315,6 +317,33 @@ class CopyTests(UploadTests):
         self.assertEqual(upload.offset, 5)
         upload.discard()
         self.assertEqual((self.file.read_text(), self.left()), ("old", []))
+
+    def test_descriptors(self) -> None:
+        """However many bases are named, one is open at a time, and none before something is copied."""
+        (self.root / "d/base").write_bytes(b"0123456789")
+        names = [P("d/base"), P("d/file")] * 8
+        self.file.write_bytes(b"0123456789")
+        before = len(open_descriptors())
+        upload = self.begin(size=16, bases=[])
+        plain = len(open_descriptors())
+        upload.discard()
+        upload = self.begin(size=16, bases=[(name, None) for name in names])
+        self.assertEqual(len(open_descriptors()), plain)
+        for number in range(16):
+            upload.copy(number, 0, 1)
+            self.assertEqual(len(open_descriptors()), plain + 1)
+        upload.discard()
+        self.assertEqual(len(open_descriptors()), before)
+
+    def test_another_base(self) -> None:
+        """A base that became another one since the beginning is refused when it is wanted."""
+        upload = self.begin()
+        upload.copy(0, 0, 1)
+        (self.root / "d/other").write_bytes(b"another")
+        self.assertRaises(ConflictError, upload.copy, 1, 0, 1)
+        upload.copy(0, 1, 1)
+        self.assertEqual(upload.offset, 2)
+        upload.discard()
 
     def test_ended_by_check(self) -> None:
         """The check may end a copy; what came until then is kept."""

@@ -11,7 +11,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from fileexport.compression import Order, check_order, least_room, place_of, read_form, replaced, target_of
@@ -75,20 +75,16 @@ class Exports(Reading):
         view, rest = self._place(who, path)
         return self._tree.remove_tree(view, rest, recursive=recursive, check=check)
 
-    def rename(self, who: Principal, path: RelPath, target: RelPath, *, replace: bool = False) -> None:
+    def rename(
+        self, who: Principal, path: RelPath, target: RelPath, *, replace: bool = False, holder: str
+    ) -> None:
         """Give a file, a link itself or a directory another name, in one step and durably.
 
-        Raises what `Jail.rename` does; `DestinationNotFound` where the target's directory is not there, and
-        `PermissionError` for an exported directory.
+        It is the step of that name of `carry_out`, and raises what became of it.
         """
-        self._require(who, Right.WRITE)
-        for one in (path, target):
-            self._refuse_exported(who, one)
-        view, rest = self._place(who, path)
-        self._tree.lstat(view, rest)
-        found = self._target(who, target)
-        self._parent(found)
-        self._tree.rename(view, rest, found.view, found.path, replace=replace)
+        [error] = self.carry_out(who, [m.MoveStep(path, target, replace)], holder=holder)
+        if error is not None:
+            raise error
 
     def make_directory(self, who: Principal, path: RelPath, *, exist_ok: bool = False) -> None:
         """Make a directory, durably. Raises `FileExistsError`; with `exist_ok` only for what is none.
@@ -122,7 +118,7 @@ class Exports(Reading):
             if isinstance(step, m.MoveStep):
                 self._refuse_exported(who, step.target)
 
-        stepping = Stepping(self._tree, lambda path: self._target(who, path), self._leases, holder=holder)
+        stepping = Stepping(self._tree, self._targets(who), self._leases, holder=holder)
         return stepping.run(steps, check)
 
     def make_file(self, who: Principal, path: RelPath, *, exist_ok: bool = False) -> None:
@@ -173,24 +169,26 @@ class Exports(Reading):
         parent = self._parent(target)
         place = Place(parent.st_dev, parent.st_ino, target.path.name)
         heir = None if source is None else (who.owner, size, source)
-        with ExitStack() as undo:
-            opened = [undo.enter_context(self._base(who, *base)) for base in bases]
-            lease = self._leases.take(place, holder, time.time_ns(), heir=heir, revoked=revoked)
-            upload = begin(
-                self._tree,
-                lease,
-                target,
-                size=size,
-                mtime_ns=mtime_ns,
-                mode=mode,
-                replace=replace,
-                source=source,
-                owner=who.owner,
-                check=check,
-                bases=opened,
-            )
-            undo.pop_all()
-        return upload
+        found = [self._known_base(who, *base) for base in bases]
+        lease = self._leases.take(place, holder, time.time_ns(), heir=heir, revoked=revoked)
+        return begin(
+            self._tree,
+            lease,
+            target,
+            size=size,
+            mtime_ns=mtime_ns,
+            mode=mode,
+            replace=replace,
+            source=source,
+            owner=who.owner,
+            check=check,
+            bases=found,
+        )
+
+    def _known_base(self, who: Principal, path: RelPath, version: bytes | None) -> Callable[[], Opened]:
+        """What opens a base again, as long as it is the one that it is now. Raises as `_base`."""
+        with self._base(who, path, version) as opened:
+            return partial(self._base, who, path, file_version(opened))
 
     def _base(self, who: Principal, path: RelPath, version: bytes | None) -> Opened:
         """Open a file that content is copied from. Raises `ConflictError` where it is not what is meant."""
@@ -214,9 +212,10 @@ class Exports(Reading):
         self._require(who, Right.WRITE)
         if not self._is_virtual(who, directory):
             self._parent(self._target(who, directory / "n"))
+        find = self._targets(who)
         return SmallFiles(
             self._tree,
-            lambda path: self._target(who, directory + path),
+            lambda path: find(directory + path),
             self._leases,
             replace=replace,
             holder=holder,

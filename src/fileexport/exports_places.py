@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from fileexport.disk.jail import Entry, View
 from fileexport.errors import DestinationNotFound, NotGranted
@@ -47,13 +48,22 @@ class Places:
 
     def _target(self, who: Principal, path: RelPath) -> Target:
         """Where a new name goes. Raises `DestinationNotFound` outside of what `who` may see."""
-        place = self._find(who, path)
-        if place is None:
+        return self._targets(who)(path)
+
+    def _targets(self, who: Principal) -> Callable[[RelPath], Target]:
+        """What says of each path where it goes, as `_target` does: for who asks of many."""
+        grounds = [
+            (View(base, hidden=who.sees_hidden), next(one for one in self._directories if one.holds(base)))
+            for base in self.bases(who)
+        ]
+
+        def find(path: RelPath) -> Target:
+            for view, exported in grounds:
+                if (rest := path.beneath(view.base)) is not None:
+                    return Target(view, rest, exported)
             raise DestinationNotFound
-        view, rest = place
-        return Target(
-            view, rest, next(one for one in self._directories if view.base.beneath(one) is not None)
-        )
+
+        return find
 
     def _parent(self, target: Target) -> os.stat_result:
         """The directory that a new name goes to; a name that cannot be new is refused before."""
@@ -72,7 +82,7 @@ class Places:
 
     def _refuse_exported(self, who: Principal, path: RelPath) -> None:
         # Of others nobody learns that they are exported.
-        if any(base.beneath(path) is not None for base in self.bases(who)) or self._is_virtual(who, path):
+        if not path or any(map(path.holds, self.bases(who))):
             raise PermissionError(errno.EACCES, "it is exported, or holds what is")
 
     # -- who sees what
@@ -88,7 +98,7 @@ class Places:
         return [(base, rest) for base, rest in found if rest]
 
     def _is_virtual(self, who: Principal, path: RelPath) -> bool:
-        if any(path.beneath(base) is not None for base in self.bases(who)):
+        if any(base.holds(path) for base in self.bases(who)):
             return False
         return not path or bool(self._bases_below(who, path))
 

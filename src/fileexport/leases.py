@@ -6,7 +6,7 @@ the same. Time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import NamedTuple
 
@@ -29,31 +29,45 @@ class Place(NamedTuple):
 
 
 class Lease:
-    """The right to write one place until `release`.
+    """The right to write one place, or some, until `release`; leaving a `with` block releases it too.
 
     It is revoked where its heir wants the place and nothing was written for `QUIET`: `check` raises then. It
     is held all the same until it is released.
     """
 
-    __slots__ = ("_heir", "_is_revoked", "_leases", "_place", "_quiet_since", "_revoked", "holder", "since")
+    __slots__ = ("_heir", "_is_revoked", "_leases", "_places", "_quiet_since", "_revoked", "holder", "since")
 
     def __init__(
         self,
         leases: Leases,
-        place: Place,
         holder: str,
         since: int,
         heir: object = None,
         revoked: Callable[[], object] = _nothing,
     ) -> None:
         self._leases = leases
-        self._place = place
+        self._places: set[Place] = set()
         self._heir = heir
         self._revoked = revoked
         self._is_revoked = False
         self._quiet_since: int | None = since
         self.holder = holder
         self.since = since
+
+    def add(self, place: Place, now: int) -> None:
+        """Take a place with it; `now` as for `Leases.take`. Raises `BusyError`, also where it has it already.
+
+        `since` is when it took the first of those that it has.
+        """
+        self._leases._add(place, self, now)
+        if not self._places:
+            self.since = now
+        self._places.add(place)
+
+    def drop(self, place: Place) -> None:
+        """Give back this one of its places."""
+        self._places.remove(place)
+        self._leases._release((place,))
 
     def check(self) -> None:
         """Raise `PeerGone` where it was revoked: the client goes on in another way."""
@@ -74,8 +88,15 @@ class Lease:
         return wanted and not self._is_revoked and quiet is not None and now - quiet >= QUIET
 
     def release(self) -> None:
-        """Give it back; a second time does nothing."""
-        self._leases._release(self._place, self)
+        """Give back all that it has; a second time does nothing."""
+        places, self._places = self._places, set()
+        self._leases._release(places)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
 
 class Leases:
@@ -99,20 +120,28 @@ class Leases:
         Raises `BusyError`, which says who holds it and since when. Who has the same `heir`, unless that is
         None, has it revoked: its holder's `revoked` is called, once and in this thread.
         """
-        lease = Lease(self, place, holder, now, heir, revoked)
+        lease = Lease(self, holder, now, heir, revoked)
+        lease.add(place, now)
+        return lease
+
+    def many(self, holder: str, now: int) -> Lease:
+        """A lease of no place yet, for who will `add` many: it costs less than one for each."""
+        return Lease(self, holder, now)
+
+    def _add(self, place: Place, lease: Lease, now: int) -> None:
         with self._lock:
             held = self._held.setdefault(place, lease)
-            makes_way = held is not lease and held._makes_way(heir, now)
+            if held is lease and place not in lease._places:
+                return
+            makes_way = held._makes_way(lease._heir, now)
             held._is_revoked |= makes_way
         if makes_way:
             held._revoked()
-        if held is not lease:
-            raise BusyError(holder=held.holder, since=held.since)
-        return lease
+        raise BusyError(holder=held.holder, since=held.since)
 
-    def _release(self, place: Place, lease: Lease) -> None:
+    def _release(self, places: Iterable[Place]) -> None:
         with self._lock:
-            if self._held.get(place) is lease:
+            for place in places:
                 del self._held[place]
 
     def __len__(self) -> int:

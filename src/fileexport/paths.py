@@ -18,6 +18,8 @@ from fileexport.errors import FileNameError
 MAX_NAME = 255
 #: Bytes in a whole path, as PATH_MAX: bounds what a request can make us walk.
 MAX_PATH = 4096
+#: Bytes of a link's text, as PATH_MAX.
+MAX_TARGET = 4096
 #: Names in a path: bounds the descriptors that one resolution can hold.
 MAX_DEPTH = 64
 #: Our own directory, at every depth: staging lives there, and nothing in it is ever listed or served.
@@ -25,6 +27,8 @@ RESERVED = ".fileexport"
 
 _NOT_PORTABLE = re.compile(r"[<>:/\\|?*\x00-\x1f\x7f-\x9f]")
 _TOO_LONG = f"a name is longer than {MAX_NAME} bytes"
+#: What stands in a listing or between two slashes, and is no name.
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 def is_file_name_valid(name: str) -> bool:
@@ -44,7 +48,7 @@ def is_file_name_valid(name: str) -> bool:
 
 def _problem(name: str) -> str | None:
     """What keeps `name` from being one name on a POSIX file system, or None."""
-    if name in ("", ".", ".."):
+    if name in _NO_NAMES:
         return f"'{name}' is not a name"
     if "/" in name or "\0" in name:
         return "a name holds no slash and no NUL"
@@ -61,6 +65,22 @@ def _problem(name: str) -> str | None:
     return _TOO_LONG if len(encoded) > MAX_NAME else None
 
 
+def _is_plain(names: tuple[str, ...]) -> bool:
+    """Whether all of these are names of a path, as can be seen at once: they are few, short and ASCII.
+
+    Most paths are so, and each costs a fraction of a look at every name.
+    """
+    text = "/".join(names)
+    return (
+        len(text) <= MAX_NAME
+        and len(names) <= MAX_DEPTH
+        and text.isascii()
+        and "\0" not in text
+        and text.count("/") < len(names)
+        and _NO_NAMES.isdisjoint(names)
+    )
+
+
 class RelPath:
     """A path below the root: a tuple of names, none of them ``.``, ``..``, empty or with a slash.
 
@@ -75,6 +95,12 @@ class RelPath:
 
     def __init__(self, parts: Iterable[str] = ()) -> None:
         names = tuple(parts)
+        if not _is_plain(names):
+            self._check(names)
+        object.__setattr__(self, "parts", names)
+
+    @staticmethod
+    def _check(names: tuple[str, ...]) -> None:
         if len(names) > MAX_DEPTH:
             raise FileNameError(f"the path is deeper than {MAX_DEPTH} names")
         for name in names:
@@ -82,7 +108,6 @@ class RelPath:
                 raise FileNameError(problem)
         if sum(map(len, names)) + len(names) > MAX_PATH // 4 and len(os.fsencode("/".join(names))) > MAX_PATH:
             raise FileNameError(f"the path is longer than {MAX_PATH} bytes")
-        object.__setattr__(self, "parts", names)
 
     @classmethod
     def _part_of(cls, names: tuple[str, ...]) -> RelPath:
@@ -155,6 +180,10 @@ class RelPath:
         if self.parts[: len(base.parts)] != base.parts:
             return None
         return self._part_of(self.parts[len(base.parts) :])
+
+    def holds(self, path: RelPath) -> bool:
+        """Whether a path is this one or below it."""
+        return path.parts[: len(self.parts)] == self.parts
 
     @property
     def is_reserved(self) -> bool:

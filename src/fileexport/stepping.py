@@ -9,15 +9,13 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import singledispatchmethod
+from collections.abc import Callable, Iterable
 
 from fileexport.disk.staging import Identity, identity
-from fileexport.disk.steps import Steps
+from fileexport.disk.steps import Steps, require_expected
 from fileexport.disk.views import View
 from fileexport.errors import ConflictError, DestinationNotFound, FileExportError
-from fileexport.leases import Leases, Place
+from fileexport.leases import Lease, Leases, Place
 from fileexport.paths import RelPath
 from fileexport.uploads import Files, Target
 from fileexport.wire import messages as m
@@ -36,7 +34,10 @@ class Stepping:
         self._find = find
         self._leases = leases
         self._holder = holder
-        self._groups: dict[tuple[View, RelPath], Steps] = {}
+        #: Where the last step was, and what is not flushed there: one group at a time holds directories open.
+        self._place: tuple[View, RelPath] | None = None
+        self._steps: Steps | None = None
+        self._unflushed: OSError | None = None
 
     def run(self, steps: Iterable[m.Step], check: Callable[[m.Step], object]) -> list[Exception | None]:
         """What became of each: an error, or None for what is on stable storage now.
@@ -44,8 +45,7 @@ class Stepping:
         `check` may refuse a step, by an exception. One that fails does not keep the next from being tried.
         """
         results: list[Exception | None] = []
-        with ExitStack() as ending:
-            ending.callback(self._close)
+        try:
             for step in steps:
                 try:
                     check(step)
@@ -54,69 +54,61 @@ class Stepping:
                     results.append(error)
                 else:
                     results.append(None)
-            unflushed = self._finish()
-        return [error or unflushed for error in results]
+        finally:
+            self._finish()
+        return [error or self._unflushed for error in results]
 
-    def _finish(self) -> OSError | None:
+    def _finish(self) -> None:
         """Flush all. After an error nobody knows which of them are on the disk."""
-        failed = None
-        for steps in self._groups.values():
+        steps, self._steps = self._steps, None
+        if steps is not None:
             try:
                 steps.finish()
             except OSError as error:
-                failed = error
-        return failed
-
-    def _close(self) -> None:
-        with ExitStack() as closing:
-            for steps in self._groups.values():
-                closing.callback(steps.close)
+                self._unflushed = error
 
     # -- each kind
 
-    @singledispatchmethod
     def _take(self, step: m.Step) -> None:
-        raise NotImplementedError(type(step).__name__)
+        match step:
+            case m.MakeStep():
+                target = self._find(step.path)
+                self._at(target).make(target.path, step.mode)
+            case m.LinkStep():
+                target = self._find(step.path)
+                self._at(target).link(target.path, os.fsdecode(step.target), step.replace)
+            case m.MoveStep():
+                self._move(step)
+            case m.RemoveStep():
+                target = self._find_old(step.path)
+                self._at(target).remove(target.path, (step.size, step.mtime))
+            case m.SetStep():
+                target = self._find_old(step.path)
+                expected = step.old_size, step.old_mtime
+                self._at(target).set(target.path, step.mtime, step.mode, expected)
+            case _:
+                raise NotImplementedError(type(step).__name__)
 
-    @_take.register
-    def _make(self, step: m.MakeStep) -> None:
-        target = self._find(step.path)
-        self._steps(target).make(target.path)
-
-    @_take.register
-    def _link(self, step: m.LinkStep) -> None:
-        target = self._find(step.path)
-        self._steps(target).link(target.path, os.fsdecode(step.target), step.replace)
-
-    @_take.register
     def _move(self, step: m.MoveStep) -> None:
         old, new = self._find_old(step.path), self._find(step.target)
         if (old.view, old.exported) == (new.view, new.exported):
-            self._steps(old).move(old.path, new.path, step.replace)
+            self._at(old).move(old.path, new.path, step.replace, (step.size, step.mtime))
         else:
-            self._move_far(old, new, replace=step.replace)
+            self._move_far(old, new, step)
 
-    @_take.register
-    def _remove(self, step: m.RemoveStep) -> None:
-        target = self._find_old(step.path)
-        self._steps(target).remove(target.path)
-
-    @_take.register
-    def _set(self, step: m.SetStep) -> None:
-        target = self._find_old(step.path)
-        self._steps(target).set(target.path, step.mtime, step.mode)
-
-    def _move_far(self, old: Target, new: Target, *, replace: bool) -> None:
+    def _move_far(self, old: Target, new: Target, step: m.MoveStep) -> None:
         """From one exported directory to another: a file only, links are bound to their own."""
-        if not stat.S_ISREG(self._files.lstat(old.view, old.path).st_mode):
-            raise ConflictError("only a file can be moved from one exported directory to another")
         try:
             parent = self._files.stat(new.view, new.path.parent)
         except FileNotFoundError:
             raise DestinationNotFound from None
         above = self._files.stat(old.view, old.path.parent)
         with self._hold(identity(parent), new.path.name), self._hold(identity(above), old.path.name):
-            self._files.rename(old.view, old.path, new.view, new.path, replace=replace)
+            status = self._files.lstat(old.view, old.path)
+            require_expected(status, (step.size, step.mtime))
+            if not stat.S_ISREG(status.st_mode):
+                raise ConflictError("only a file can be moved from one exported directory to another")
+            self._files.rename(old.view, old.path, new.view, new.path, replace=step.replace)
 
     # -- where it is
 
@@ -126,18 +118,13 @@ class Stepping:
         except DestinationNotFound:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
-    def _steps(self, target: Target) -> Steps:
+    def _at(self, target: Target) -> Steps:
         place = (target.view, target.exported)
-        steps = self._groups.get(place)
-        if steps is None:
-            steps = self._files.steps(target.view, exported=target.exported, hold=self._hold)
-            self._groups[place] = steps
-        return steps
+        if self._steps is None or place != self._place:
+            self._finish()
+            self._place = place
+            self._steps = self._files.steps(target.view, exported=target.exported, hold=self._hold)
+        return self._steps
 
-    @contextmanager
-    def _hold(self, directory: Identity, name: str) -> Iterator[None]:
-        lease = self._leases.take(Place(*directory, name), self._holder, time.time_ns())
-        try:
-            yield
-        finally:
-            lease.release()
+    def _hold(self, directory: Identity, name: str) -> Lease:
+        return self._leases.take(Place(*directory, name), self._holder, time.time_ns())

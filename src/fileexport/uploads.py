@@ -50,15 +50,17 @@ class Upload:
         mtime_ns: int | None,
         mode: int | None,
         replace: bool,
-        bases: Sequence[Opened] = (),
+        bases: Sequence[Callable[[], Opened]] = (),
     ) -> None:
-        """`bases` are files that content can be copied from; they are closed at its end."""
+        """`bases` open files that content can be copied from; one is held at a time, and none at its end."""
         self._partial = partial
         self._lease = lease
         self._mtime_ns = mtime_ns
         self._mode = mode
         self._replace = replace
         self._bases = bases
+        #: The base that is open, and its number.
+        self._opened: tuple[int, Opened] | None = None
 
     @property
     def offset(self) -> int:
@@ -84,21 +86,33 @@ class Upload:
         """Append `size` bytes of a base, from an offset in it, and hash them.
 
         `check` is called before each piece and may raise; what came until then is there. Raises
-        `BadRequestError` where there is no such base, `ChangedWhileRead` where the base ends before, and as
-        `write`.
+        `BadRequestError` where there is no such base, `ConflictError` where it is another one than at the
+        beginning, `ChangedWhileRead` where it ends before, and as `write`.
         """
-        if not 0 <= base < len(self._bases):
-            raise BadRequestError("a copy from a file that was not named")
-        opened = self._bases[base]
+        self._lease.check()
+        opened = self._base(base)
         if offset + size > opened.stat.st_size:
             raise ChangedWhileRead
         self._check_room(size)
-        self._lease.check()
         self._lease.work()
         try:
             self._partial.copy_from(opened.descriptor, offset, size, check)
         finally:
             self._lease.rest(time.time_ns())
+
+    def _base(self, number: int) -> Opened:
+        """One base: descriptors are few, and content comes in long pieces of one of them."""
+        if not 0 <= number < len(self._bases):
+            raise BadRequestError("a copy from a file that was not named")
+        if self._opened is None or self._opened[0] != number:
+            self._close_base()
+            self._opened = number, self._bases[number]()
+        return self._opened[1]
+
+    def _close_base(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[1].close()
 
     def _check_room(self, size: int) -> None:
         if self._partial.offset + size > self._partial.size:
@@ -143,8 +157,7 @@ class Upload:
     def _release(self) -> None:
         with ExitStack() as closing:
             closing.callback(self._lease.release)
-            for base in self._bases:
-                closing.callback(base.close)
+            closing.callback(self._close_base)
 
 
 class Target(NamedTuple):
@@ -206,12 +219,9 @@ def begin(
     source: bytes | None,
     owner: str,
     check: Callable[[], object],
-    bases: Sequence[Opened],
+    bases: Sequence[Callable[[], Opened]],
 ) -> Upload:
-    """Begin a file, or go on with it: see `Exports.begin_upload`.
-
-    The lease is given back when it raises; the bases stay the caller's then.
-    """
+    """Begin a file, or go on with it: see `Exports.begin_upload`. The lease is given back when it raises."""
 
     def check_both() -> None:
         lease.check()
@@ -247,16 +257,12 @@ class Committed(NamedTuple):
     failures: list[tuple[int, Exception]]
 
 
-class _Pending(NamedTuple):
-    number: int
-    lease: Lease
-
-
 class _Group(NamedTuple):
-    """The files of one view, and those that wait for their commit."""
+    """The files of one view: the numbers of those that wait for their commit, the lease of their names."""
 
     batch: Batch
-    pending: list[_Pending]
+    pending: list[int]
+    lease: Lease
 
 
 class _Directory(NamedTuple):
@@ -313,24 +319,25 @@ class SmallFiles:
         if not file.path:
             raise FileNameError
         above, name = file.path.parts[:-1], file.path.parts[-1]
-        group, path, device, inode, whole = self._directories.get(above) or self._directory(above)
+        group, path, device, inode, whole = self._directories.get(above) or self._directory(above, now)
         if whole is not None:
             # Even here a file must have a path.
             whole / name
-        lease = self._leases.take(Place(device, inode, name), self._holder, now)
+        place = Place(device, inode, name)
+        group.lease.add(place, now)
         try:
             group.batch.add_to(path, name, file.content, file.mtime, file.mode)
         except BaseException:
-            lease.release()
+            group.lease.drop(place)
             raise
-        group.pending.append(_Pending(index, lease))
+        group.pending.append(index)
 
-    def _directory(self, names: tuple[str, ...]) -> _Directory:
+    def _directory(self, names: tuple[str, ...], now: int) -> _Directory:
         view, path, exported = self._find(RelPath(names))
         group = self._groups.get((view, exported))
         if group is None:
             batch = self._files.batch(view, replace=self._replace, exported=exported)
-            group = self._groups[view, exported] = _Group(batch, [])
+            group = self._groups[view, exported] = _Group(batch, [], self._leases.many(self._holder, now))
         whole = view.base + path
         status = self._files.stat(view, path)
         found = _Directory(group, path, status.st_dev, status.st_ino, whole if is_near_limit(whole) else None)
@@ -350,13 +357,12 @@ class SmallFiles:
             try:
                 errors = group.batch.commit()
             finally:
-                for one in added:
-                    one.lease.release()
-            for one, error in zip(added, errors, strict=True):
+                group.lease.release()
+            for number, error in zip(added, errors, strict=True):
                 if error is None:
-                    done.append(one.number)
+                    done.append(number)
                 else:
-                    failures.append((one.number, error))
+                    failures.append((number, error))
         self._directories.clear()
         return Committed(_ranges(sorted(done)), sorted(failures, key=lambda failure: failure[0]))
 
@@ -366,9 +372,8 @@ class SmallFiles:
         self._directories.clear()
         with ExitStack() as closing:
             for group in groups.values():
+                closing.callback(group.lease.release)
                 closing.callback(group.batch.discard)
-                for one in group.pending:
-                    one.lease.release()
 
 
 def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from unittest.mock import patch
 
-from fileexport.disk import batches, partials, steps
+from fileexport.disk import batches, flushing, partials
 from fileexport.disk.batches import Batch
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.staging import Staged
@@ -109,7 +109,7 @@ class History:
         """A new version in three parts: suspended twice, then committed."""
         # The last bytes are in no journal: only the commit flushes them.
         content, at = self.random.randbytes(52), 0
-        with patch.object(partials, "_NOTE_EVERY", 16):
+        with patch.object(partials, "_NOTE_EVERY", 8), patch.object(partials, "_FLUSH_EVERY", 16):
             for end in (20, 40, 52):
                 partial = self._jail.partial(View(), P(path), size=52, key=b"source", owner=b"owner")
                 assert partial.offset == at
@@ -180,7 +180,7 @@ class History:
 
         def carry_out() -> None:
             with (
-                patch.object(steps, "MAX_FLUSHED", 0 if together else 64),
+                patch.object(flushing, "MAX_FLUSHED", 0 if together else 64),
                 self._jail.steps(View()) as all_steps,
             ):
                 for step in todo:
@@ -204,6 +204,11 @@ class History:
             lambda steps: steps.move(P(moved), P(target), True),
             together=together,
         )
+
+    def move(self, path: str, target: str, *, together: bool = False) -> None:
+        """A file goes to another directory."""
+        changes: dict[str, Version] = {path: None, target: on_disk(self.root).files[path]}
+        self.steps(changes, lambda steps: steps.move(P(path), P(target), True), together=together)
 
     def set_mode(self, path: str, *, together: bool = False) -> None:
         """Other permissions for a file."""
@@ -326,6 +331,8 @@ PLANS: dict[str, Plan] = {
     "link together": (lambda history: history.link("d/a", together=True),),
     "steps": (lambda history: history.change("d"),),
     "steps together": (lambda history: history.change("d", together=True),),
+    "move": (lambda history: history.move("d/a", "e/moved"), lambda history: history.move("e/moved", "d/b")),
+    "move together": (lambda history: history.move("d/a", "e/moved", together=True),),
     "set": (lambda history: history.set_mode("d/a"),),
     "set together": (lambda history: history.set_mode("d/a", together=True),),
     "recover": (

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from unittest.mock import patch
 
-from fileexport.disk import batches, partials, steps
+from fileexport.disk import batches, flushing, partials
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.partials import Partial
 from fileexport.disk.recovery import PATIENCE
@@ -41,7 +41,8 @@ class Resume(Scenario):
 
     def run(self, jail: Jail) -> str:
         content = b"".join(self.setting.pieces)
-        with patch.object(partials, "_NOTE_EVERY", len(content) // 8 + 1):
+        few = len(content) // 8 + 1
+        with patch.object(partials, "_NOTE_EVERY", few), patch.object(partials, "_FLUSH_EVERY", 2 * few):
             partial = self.begin(jail)
             try:
                 for piece in self.setting.pieces:
@@ -80,7 +81,7 @@ class Batched(Scenario):
     """Small files that were there or not get new versions together; each is flushed."""
 
     names = ("file", "new", "other-new")
-    flushed = batches.MAX_FLUSHED
+    flushed = flushing.MAX_FLUSHED
 
     def __init__(self, root: Path, setting: Setting) -> None:
         super().__init__(root, setting)
@@ -206,7 +207,7 @@ class RemoveTree(Scenario):
 class StepScenario(Scenario):
     """Small changes in one go; each is flushed."""
 
-    flushed = steps.MAX_FLUSHED
+    flushed = flushing.MAX_FLUSHED
 
     def __init__(self, root: Path, setting: Setting) -> None:
         super().__init__(root, setting)
@@ -221,7 +222,7 @@ class StepScenario(Scenario):
         return self.path.parent + P(name)
 
     def run(self, jail: Jail) -> str:
-        with patch.object(steps, "MAX_FLUSHED", self.flushed), jail.steps(self.view) as all_steps:
+        with patch.object(flushing, "MAX_FLUSHED", self.flushed), jail.steps(self.view) as all_steps:
             done = sum(self.step(one) for one in self.changes(all_steps))
             all_steps.finish()
         return str(done)

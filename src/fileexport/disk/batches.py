@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 
 from fileexport.disk.calls import Calls
+from fileexport.disk.flushing import MAX_FLUSHED, MAX_PARENTS, flush_all, let_go
 from fileexport.disk.staging import (
     DIRECTORY_MODE,
     PREFIX,
@@ -25,10 +26,6 @@ from fileexport.disk.staging import (
 )
 from fileexport.paths import RelPath
 
-#: Up to so many files are flushed one by one, and more of them by a flush of their whole file system.
-MAX_FLUSHED = 64
-#: Directories that are held open; when there are more, what came until then is committed.
-MAX_PARENTS = 64
 #: Bytes between two looks at the free space.
 _LOOK_EVERY = 64 << 20
 
@@ -39,10 +36,12 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 class Home:
     """The directory of a batch, in the staging of one mount. Opened before the first write: see `syncfs`."""
 
-    __slots__ = ("descriptor", "written", "_calls", "_name", "_staging")
+    __slots__ = ("descriptor", "written", "_calls", "_modes", "_name", "_staging")
 
     def __init__(self, calls: Calls, base: int, target: int) -> None:
         self._calls = calls
+        #: Whether a file that is made in here with a mode has it then.
+        self._modes: dict[int, bool] = {}
         self.written = _LOOK_EVERY
         for _ in range(TRIES):
             # A recovery may find the staging empty and remove it under our hands.
@@ -74,6 +73,19 @@ class Home:
             closing.callback(self._calls.close, self._staging)
             closing.callback(self._calls.close, self.descriptor)
             _quietly(self._calls.rmdir, self._name, self._staging)
+
+    def give_mode(self, descriptor: int, mode: int) -> None:
+        """Give a mode to a file that was just made in here with it, as far as that left something to do.
+
+        What it lacks then, umask and ACLs have taken; they do not change for us, so one look at each mode is
+        enough. Were the umask narrowed meanwhile, a file would have less than its mode, never more.
+        """
+        is_given = self._modes.get(mode)
+        if is_given is None:
+            is_given = self._calls.fstat(descriptor).st_mode & 0o777 == mode
+            self._modes[mode] = is_given
+        if not is_given:
+            self._calls.fchmod(descriptor, mode)
 
     def require_room(self, size: int) -> None:
         """Look now and then; raise `OSError` (ENOSPC) where only the reserve is left."""
@@ -170,18 +182,23 @@ class Batch:
         parent.home.require_room(len(content))
         name = str(self._count)
         self._count += 1
-        descriptor = self._calls.open(name, _NEW, dir_fd=parent.home.descriptor)
+        if mode is not None:
+            mode &= 0o777
+        wanted = 0o666 if mode is None else mode
+        descriptor = self._calls.open(name, _NEW, dir_fd=parent.home.descriptor, mode=wanted)
         file = _File(name, final, parent, descriptor)
         try:
             self._fill(file, content, mtime_ns, mode)
-            if not self._durable or len(self._files) >= MAX_FLUSHED:
+            if not self._durable:
                 self._close_file(file)
+            elif len(self._files) >= MAX_FLUSHED:
+                self._let_go(file)
         except BaseException:
             self._drop(file)
             raise
         self._files.append(file)
         if len(self._files) == MAX_FLUSHED + 1:
-            self._close_files()
+            self._let_go_all()
 
     def _fill(self, file: _File, content: bytes | memoryview, mtime_ns: int | None, mode: int | None) -> None:
         calls, descriptor = self._calls, file.descriptor
@@ -192,7 +209,7 @@ class Batch:
                 break
             rest = memoryview(rest)[count:]
         if mode is not None:
-            calls.fchmod(descriptor, mode & 0o777)
+            file.parent.home.give_mode(descriptor, mode)
         elif self._replace:
             self._inherit(file)
         if mtime_ns is not None:
@@ -251,32 +268,21 @@ class Batch:
 
     def _flush(self, files: Sequence[_File]) -> None:
         if len(files) <= MAX_FLUSHED:
-            self._flush_each(files)
+            for file in files:
+                try:
+                    self._calls.fsync(file.descriptor)
+                    self._close_file(file)
+                except OSError as error:
+                    file.error = error
             return
         for home in self._homes.values():
             at_home = [file for file in files if file.parent.home is home]
             try:
                 if at_home:
-                    self._calls.syncfs(home.descriptor)
+                    flush_all(self._calls, home.descriptor)
             except OSError as error:
-                if error.errno == errno.ENOSYS:
-                    self._flush_each(at_home)
-                    continue
                 for file in at_home:
                     file.error = error
-
-    def _flush_each(self, files: Sequence[_File]) -> None:
-        for file in files:
-            try:
-                if file.descriptor < 0:
-                    # Read-only is enough for a flush.
-                    file.descriptor = self._calls.open(
-                        file.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=file.parent.home.descriptor
-                    )
-                self._calls.fsync(file.descriptor)
-                self._close_file(file)
-            except OSError as error:
-                file.error = error
 
     def _move(self, file: _File) -> None:
         if file.error is None:
@@ -333,12 +339,17 @@ class Batch:
             for parent in parents.values():
                 closing.callback(self._calls.close, parent.descriptor)
 
-    def _close_files(self) -> None:
+    def _let_go_all(self) -> None:
         for file in self._files:
             try:
-                self._close_file(file)
+                self._let_go(file)
             except OSError as error:
                 file.error = error
+
+    def _let_go(self, file: _File) -> None:
+        descriptor, file.descriptor = file.descriptor, -1
+        if descriptor >= 0:
+            let_go(self._calls, descriptor)
 
     def _close_file(self, file: _File) -> None:
         descriptor, file.descriptor = file.descriptor, -1

@@ -35,14 +35,23 @@ def make_directory(calls: Calls, parent: int, name: str, *, exist_ok: bool) -> N
             raise
 
 
-def rename(calls: Calls, parent: int, name: str, new_parent: int, new_name: str, *, replace: bool) -> None:
-    """Give an entry another name, in one step.
+def rename(
+    calls: Calls,
+    parent: int,
+    name: str,
+    new_parent: int,
+    new_name: str,
+    *,
+    replace: bool,
+    status: os.stat_result | None = None,
+) -> None:
+    """Give an entry another name, in one step. `status` is what lstat(2) says of it, where that is known.
 
     A directory never replaces anything, and is never replaced. Raises `FileExistsError` where the name is
     taken without `replace`, `IsADirectoryError`, `ConflictError` for what cannot be moved there at all, else
     `OSError`.
     """
-    status = calls.lstat(name, dir_fd=parent)
+    status = status or calls.lstat(name, dir_fd=parent)
     try:
         old = calls.lstat(new_name, dir_fd=new_parent)
     except FileNotFoundError:

@@ -360,12 +360,10 @@ class Jail:
 
     def check_new(self, view: View, path: RelPath) -> None:
         """Refuse a name that `stage` would refuse, whatever is on the disk; raises as it does."""
-        if not path:
+        *above, last = path.parts or ("",)
+        if not last or not all(map(view.admits, above)):
             raise PermissionError(errno.EACCES, "this name cannot be written")
-        for name in path.parent:
-            if not view.admits(name):
-                raise PermissionError(errno.EACCES, "this name cannot be written")
-        self._check_name(view, path.name)
+        self._check_name(view, last)
 
     def _check_name(self, view: View, name: str) -> None:
         if not self._may_be_new(name):

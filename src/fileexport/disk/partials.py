@@ -1,8 +1,9 @@
 """A file of announced size that is written from its beginning, hashed, and can be continued after a break.
 
 It is staged like any other file. With a key it is staged under a name that the key gives, beside a journal:
-how many bytes of it were flushed, and their hash. Whoever comes with the same key goes on from there; the
-bytes are read and hashed again before that is believed, so a journal can lie without harm.
+how many bytes of it were written, and their hash; for a loss of power, the same of those that were flushed.
+Whoever comes with the same key goes on from there; the bytes are read and hashed again before that is
+believed, so a journal can lie without harm.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from fileexport.errors import BusyError, ChangedWhileRead
 KEPT, JOURNAL = "part-", "mark-"
 #: Partials of one owner in one staging; the oldest goes when there is another one.
 MAX_KEPT = 64
-#: Bytes between two notes in the journal, and between two looks at the free space.
-_NOTE_EVERY, _LOOK_EVERY = 32 << 20, 64 << 20
+#: Bytes between two notes in the journal, between two that are flushed, and between two looks at the free
+#: space.
+_NOTE_EVERY, _FLUSH_EVERY, _LOOK_EVERY = 2 << 20, 32 << 20, 64 << 20
 #: Bytes that are read at once when a partial is continued.
 _PIECE = 1 << 20
 #: And when another file is copied: they stay in the processor's cache until they are hashed and written.
@@ -34,6 +36,8 @@ _COPIED = 512 << 10
 #: Offset and hash of what lies before it; then a hash of these two.
 _NOTE = Struct(">Q32s")
 _NOTE_SIZE = _NOTE.size + 32
+#: Where in a journal the newest note stands, and the newest that was flushed.
+_NEWEST, _FLUSHED = 0, _NOTE_SIZE
 #: Characters of a name that say whose it is, the hyphen behind them included.
 _OWNER = 17
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -70,7 +74,7 @@ class Partial:
         self._is_lost = False
         self.size = size
         self._seen = _Seen(0, blake3())
-        self._noted = 0
+        self._noted = self._flushed = 0
         self._looked = 0
 
     @property
@@ -106,11 +110,19 @@ class Partial:
             hasher.update(data)
             self._seen = _Seen(offset + len(data), hasher)
             if self._journal is not None and self.offset - self._noted >= _NOTE_EVERY:
-                self._note(self._journal)
+                self._note(self._journal, flush=self.offset - self._flushed >= _FLUSH_EVERY)
         except OSError:
-            self._is_lost = True
+            self._lose()
             raise
         self.is_broken = False
+
+    def _lose(self) -> None:
+        """The disk failed: of what it was not asked to flush, who knows what is there."""
+        self._is_lost = True
+        if self._journal is not None and self._durable:
+            self._noted = self._flushed
+            with suppress(OSError):
+                self._journal.forget()
 
     def _check_whole(self) -> None:
         if self.is_broken:
@@ -171,7 +183,7 @@ class Partial:
             return
         try:
             if self._staged.descriptor >= 0 and not self._is_lost:
-                self._note(self._journal)
+                self._note(self._journal, flush=True)
                 if self._durable:
                     self._calls.fsync(self._journal.descriptor)
         finally:
@@ -187,10 +199,17 @@ class Partial:
         finally:
             self._close()
 
-    def _note(self, journal: _Journal) -> None:
-        if self._durable:
-            self._calls.fdatasync(self._staged.descriptor)
-        journal.write(self.offset, self.hasher.digest())
+    def _note(self, journal: _Journal, *, flush: bool) -> None:
+        digest = self.hasher.digest()
+        if flush and self._durable:
+            try:
+                self._calls.fdatasync(self._staged.descriptor)
+            except OSError:
+                self._lose()
+                raise
+            journal.write(_FLUSHED, self.offset, digest)
+            self._flushed = self.offset
+        journal.write(_NEWEST, self.offset, digest)
         self._noted = self.offset
 
     def _close(self) -> None:
@@ -199,7 +218,7 @@ class Partial:
             journal.close()
 
     def go_on(self, check: Callable[[], object]) -> bool:
-        """Take up what the journal vouches for; False where the content is not that.
+        """Take up what the journal vouches for; False where the content is not that: it is of no use then.
 
         `check` is called before each piece of it and may raise.
         """
@@ -217,12 +236,15 @@ class Partial:
             hasher.update(buffer[:count])
             offset += count
         self._seen = _Seen(offset, hasher)
-        self._noted = self._looked = noted
+        self._noted = self._flushed = self._looked = noted
         return hasher.digest() == digest
 
 
 class _Journal:
-    """How much of a partial was flushed, and its hash: one record that is written over and over."""
+    """How much of a partial was written, and how much flushed, with their hashes: two records.
+
+    Each is written over and over.
+    """
 
     def __init__(self, calls: Calls, descriptor: int) -> None:
         self._calls = calls
@@ -238,22 +260,34 @@ class _Journal:
         return cls(calls, descriptor)
 
     def read(self) -> tuple[int, bytes]:
-        """What it says; (0, b"") where it says nothing that can be believed."""
+        """The newest that it says; (0, b"") where it says nothing that can be believed."""
+        return self._at(_NEWEST) or self._at(_FLUSHED) or (0, b"")
+
+    def _at(self, place: int) -> tuple[int, bytes] | None:
         buffer = bytearray(_NOTE_SIZE)
-        count = self._calls.read(self.descriptor, buffer)
+        count = self._calls.pread(self.descriptor, buffer, place)
         note, check = bytes(buffer[: _NOTE.size]), bytes(buffer[_NOTE.size :])
         if count != _NOTE_SIZE or blake3(note).digest() != check:
-            return 0, b""
+            return None
         offset, digest = _NOTE.unpack(note)
         return offset, digest
 
-    def write(self, offset: int, digest: bytes) -> None:
+    def write(self, place: int, offset: int, digest: bytes) -> None:
+        """Say it: the newest, or what was flushed."""
         note = _NOTE.pack(offset, digest)
-        record = note + blake3(note).digest()
+        self._write(place, note + blake3(note).digest())
+
+    def forget(self) -> bool:
+        """Take back the newest; whether one that was flushed is left."""
+        is_said = self._at(_NEWEST) is not None
+        self._write(_NEWEST, bytes(_NOTE_SIZE))
+        return is_said and self._at(_FLUSHED) is not None
+
+    def _write(self, place: int, record: bytes) -> None:
         # A record that is torn is believed by nobody: it costs a resume, not a file.
-        at = 0
-        while at < len(record):
-            at += self._calls.pwrite(self.descriptor, record[at:], at)
+        while record:
+            count = self._calls.pwrite(self.descriptor, record, place)
+            place, record = place + count, record[count:]
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
@@ -339,7 +373,9 @@ def _try(
         staged = Staged(calls, staging, name, descriptor, place.target, place.name, durable, beside)
         partial = Partial(calls, staged, journal, size, durable)
         if not is_new and not partial.go_on(check):
-            calls.unlink(name, dir_fd=staging)
+            # After a loss of power less may be there than was written.
+            if not journal.forget():
+                calls.unlink(name, dir_fd=staging)
             return None
         undo.pop_all()
         held.pop_all()

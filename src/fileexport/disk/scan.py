@@ -16,9 +16,10 @@ from fileexport.disk.walks import Kept, Names
 from fileexport.errors import FileNameError
 from fileexport.paths import RelPath
 from fileexport.sync.manifest import Entry, Manifest, omission
+from fileexport.wire.bounds import clamped
 
-#: Entries of one part at most.
-MAX_ENTRIES = 65_536
+#: Entries of one part at most: so many are kept for one who takes nothing.
+MAX_ENTRIES = 1024
 #: Names that are read, or looked at, between two calls of `check`.
 _STEP = 1024
 
@@ -54,7 +55,7 @@ def entry_of(status: os.stat_result, target: str = "") -> Entry:
     kind = kind_of(status.st_mode)
     size = status.st_size if kind == "file" else 0
     mode = 0 if kind == "link" else _MODES[status.st_mode & 0o777]
-    return Entry(kind, size, status.st_mtime_ns, mode, target)
+    return Entry(kind, size, clamped(status.st_mtime_ns), mode, target)
 
 
 def scan(
@@ -201,7 +202,7 @@ class _Folder:
             if stat.S_ISREG(mode):
                 # What most are: no more calls than must be.
                 entries.append(
-                    (name, Entry("file", status.st_size, status.st_mtime_ns, _MODES[mode & 0o777]))
+                    (name, Entry("file", status.st_size, clamped(status.st_mtime_ns), _MODES[mode & 0o777]))
                 )
                 continue
             entries.append((name, entry_of(status, target)))

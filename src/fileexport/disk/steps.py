@@ -10,24 +10,21 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from itertools import islice
 from typing import NamedTuple
 
 from fileexport.disk.batches import Home
 from fileexport.disk.calls import Calls
-from fileexport.disk.changes import Removal, make_directory, rename
+from fileexport.disk.changes import Removal, rename
+from fileexport.disk.flushing import MAX_PARENTS, Touched
 from fileexport.disk.recovery import recover
 from fileexport.disk.staging import Identity, identity, identity_of
 from fileexport.errors import ConflictError, DestinationNotFound
 from fileexport.paths import MAX_DEPTH, RESERVED, RelPath
 from fileexport.sync.manifest import leads_inside
-
-#: Directories that are held open for the next step in them.
-MAX_PARENTS = 64
-#: Up to so many files and directories are flushed one by one, more by a flush of their whole file system.
-MAX_FLUSHED = 64
+from fileexport.wire.bounds import clamped
 
 _O_PATH = getattr(os, "O_PATH", 0)
 _PASS = (_O_PATH or os.O_RDONLY) | os.O_DIRECTORY
@@ -36,6 +33,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 #: Holds a name of a directory while it is changed; may raise, where somebody else writes it.
 Hold = Callable[[Identity, str], AbstractContextManager[object]]
+#: The size and the time that something must have, each as a manifest says it, or None for any.
+Expected = tuple[int | None, int | None]
 
 
 def unheld(directory: Identity, name: str) -> AbstractContextManager[object]:
@@ -74,26 +73,33 @@ class Steps:
     """Changes one after the other, durable after `finish`. Not thread-safe. It ends by `close`, and must.
 
     A step that raises has changed nothing, and the next one can be tried. All raise `OSError`,
-    `FileNameError`, `ConflictError`, and what `hold` raises.
+    `FileNameError`, `ConflictError`, and what `hold` raises; all is judged while the names are held. Where
+    something is `expected`, what stands there is that, or `ConflictError` is raised.
     """
 
     def __init__(self, ground: Ground, *, hold: Hold = unheld, durable: bool = True) -> None:
         self._ground = ground
         self._calls = ground.calls
         self._hold = hold
-        self._touched = _Touched(ground.calls, durable=durable)
-        self._parents: dict[RelPath, _Parent] = {}
+        self._touched = Touched(ground.calls, durable=durable)
+        self._parents: dict[tuple[str, ...], _Parent] = {}
         self._homes: dict[int, Home] = {}
         self._staged = 0
 
-    def make(self, path: RelPath) -> None:
-        """Make a directory, its mode from the umask. Raises `FileExistsError` where the name is taken.
+    def make(self, path: RelPath, mode: int | None = None) -> None:
+        """Make a directory, with this mode `& 0o777` or as the umask has it.
 
-        Raises `DestinationNotFound` where the directory above is not there.
+        Raises `FileExistsError` where the name is taken, and `DestinationNotFound` where the directory above
+        is not there.
         """
         self._make_room()
-        with self._changing(self._new_parent(path), path.name) as parent:
-            make_directory(self._calls, parent, path.name, exist_ok=False)
+        parent, name = self._new_parent(path), path.name
+        with self._hold(parent.identity, name):
+            if mode is None:
+                self._calls.mkdir(name, 0o777, dir_fd=parent.descriptor)
+            else:
+                self._make_so(parent, name, mode & 0o777)
+            parent.is_touched = True
 
     def link(self, path: RelPath, target: str, replace: bool = False) -> None:
         """Make a link with this text, in place of a file or a link with `replace`.
@@ -102,58 +108,67 @@ class Steps:
         `DestinationNotFound`.
         """
         self._make_room()
-        above = self._new_parent(path)
-        self._require_inside(above, path.name, target)
-        with self._changing(above, path.name) as parent:
+        parent, name = self._new_parent(path), path.name
+        with self._hold(parent.identity, name):
+            self._require_inside(parent, name, target)
             try:
-                self._calls.symlink(target, path.name, dir_fd=parent)
+                self._calls.symlink(target, name, dir_fd=parent.descriptor)
             except FileExistsError:
                 if not replace:
                     raise
-                self._replace(parent, path.name, target)
-        self._forget_below(path)
+                self._replace(parent.descriptor, name, target)
+            parent.is_touched = True
+        self._forget_all()
 
-    def move(self, path: RelPath, target: RelPath, replace: bool = False) -> None:
+    def move(
+        self, path: RelPath, target: RelPath, replace: bool = False, expected: Expected | None = None
+    ) -> None:
         """Give an entry another name, in place of a file or a link with `replace`.
 
         Raises as `Jail.rename`, and `ConflictError` for a link that would lead outside from there, or for a
         directory that would be nearer to the base: links in it could.
         """
         self._make_room()
-        new = self._new_parent(target)
-        old = self._old_parent(path)
-        status = self._calls.lstat(path.name, dir_fd=old.descriptor)
-        if stat.S_ISLNK(status.st_mode):
-            text = self._calls.readlink(path.name, dir_fd=old.descriptor)
-            self._require_inside(new, target.name, text)
-        elif stat.S_ISDIR(status.st_mode) and self._depth(new) < self._depth(old):
-            raise ConflictError("links in the directory could lead outside from there")
+        new, new_name = self._new_parent(target), target.name
+        old, name = self._old_parent(path), path.name
+        is_one = (old.identity, name) == (new.identity, new_name)
         with (
-            self._changing(new, target.name) as new_parent,
-            self._changing(old, path.name) if path != target else nullcontext(old.descriptor) as parent,
+            self._hold(new.identity, new_name),
+            nullcontext() if is_one else self._hold(old.identity, name),
         ):
-            rename(self._calls, parent, path.name, new_parent, target.name, replace=replace)
-        if not stat.S_ISREG(status.st_mode):
-            self._forget_below(path)
-        self._forget_below(target)
+            status = self._calls.lstat(name, dir_fd=old.descriptor)
+            require_expected(status, expected)
+            self._require_bound(status, old, name, new, new_name)
+            is_passed = not stat.S_ISREG(status.st_mode) or (replace and self._leads_on(new, new_name))
+            rename(
+                *(self._calls, old.descriptor, name, new.descriptor, new_name), replace=replace, status=status
+            )
+            old.is_touched = new.is_touched = True
+            self._touched.moved(old.identity, new.identity)
+        if is_passed:
+            self._forget_all()
 
-    def remove(self, path: RelPath) -> None:
+    def remove(self, path: RelPath, expected: Expected | None = None) -> None:
         """Remove a file, a link itself or an empty directory; `IsADirectoryError` for one that is not."""
         self._make_room()
-        above = self._old_parent(path)
-        is_file = stat.S_ISREG(self._calls.lstat(path.name, dir_fd=above.descriptor).st_mode)
-        with self._changing(above, path.name) as parent:
-            removal = Removal(self._calls, self._ground.admits, lambda: None, durable=False)
-            try:
-                removal.run(parent, path.name, recursive=False)
-            except IsADirectoryError:
-                if not self._clear(parent, path.name):
-                    raise
-                removal.run(parent, path.name, recursive=False)
-        if not is_file:
-            self._forget_below(path)
+        parent, name = self._old_parent(path), path.name
+        with self._hold(parent.identity, name):
+            status = self._calls.lstat(name, dir_fd=parent.descriptor)
+            require_expected(status, expected)
+            if stat.S_ISDIR(status.st_mode):
+                self._remove_directory(parent.descriptor, name)
+            else:
+                self._calls.unlink(name, dir_fd=parent.descriptor)
+            parent.is_touched = True
+        if stat.S_ISDIR(status.st_mode):
+            # Nothing was in it: others that are held are what they were.
+            self._forget_removed(identity(status))
+        elif stat.S_ISLNK(status.st_mode):
+            self._forget_all()
 
-    def set(self, path: RelPath, mtime_ns: int | None, mode: int | None) -> None:
+    def set(
+        self, path: RelPath, mtime_ns: int | None, mode: int | None, expected: Expected | None = None
+    ) -> None:
         """Give a file or a directory a time, and a mode `& 0o777`; None leaves what is there.
 
         A directory keeps its other bits (setgid, sticky), a file loses them with a mode. Raises
@@ -161,18 +176,12 @@ class Steps:
         """
         self._make_room()
         if not path:
-            self._set(self._ground.open(path), mtime_ns, mode)
+            self._set(self._ground.open(path), mtime_ns, mode, expected)
             return
-        above = self._old_parent(path)
-        require_settable(self._calls.lstat(path.name, dir_fd=above.descriptor))
-        with self._hold(above.identity, path.name):
-            try:
-                descriptor = self._calls.open(path.name, _READ, dir_fd=above.descriptor)
-            except PermissionError:
-                # Its owner may change what it may not read.
-                self._set_unread(above, path.name, mtime_ns, mode)
-            else:
-                self._set(descriptor, mtime_ns, mode)
+        parent, name = self._old_parent(path), path.name
+        with self._hold(parent.identity, name):
+            require_settable(self._calls.lstat(name, dir_fd=parent.descriptor))
+            self._set_name(parent, name, mtime_ns, mode, expected)
 
     def finish(self) -> None:
         """Flush what was changed: when this returns, all steps that raised nothing are on stable storage.
@@ -202,6 +211,25 @@ class Steps:
     def _require_inside(self, parent: _Parent, name: str, target: str) -> None:
         if not leads_inside("d/" * self._depth(parent) + name, target):
             raise ConflictError("the link would lead outside")
+
+    def _require_bound(
+        self, status: os.stat_result, old: _Parent, name: str, new: _Parent, new_name: str
+    ) -> None:
+        """Refuse to move what would make a link lead outside; in its own directory none leads elsewhere."""
+        if old.identity == new.identity:
+            return
+        if stat.S_ISLNK(status.st_mode):
+            text = self._calls.readlink(name, dir_fd=old.descriptor)
+            self._require_inside(new, new_name, text)
+        elif stat.S_ISDIR(status.st_mode) and self._depth(new) < self._depth(old):
+            raise ConflictError("links in the directory could lead outside from there")
+
+    def _leads_on(self, parent: _Parent, name: str) -> bool:
+        """Whether a path may go through this name."""
+        try:
+            return not stat.S_ISREG(self._calls.lstat(name, dir_fd=parent.descriptor).st_mode)
+        except FileNotFoundError:
+            return False
 
     def _depth(self, parent: _Parent) -> int:
         """How deep a directory really lies below the base, whatever links led to it."""
@@ -233,6 +261,15 @@ class Steps:
 
     # -- directories that only we keep
 
+    def _remove_directory(self, parent: int, name: str) -> None:
+        removal = Removal(self._calls, self._ground.admits, lambda: None, durable=False)
+        try:
+            removal.run(parent, name, recursive=False)
+        except IsADirectoryError:
+            if not self._clear(parent, name):
+                raise
+            removal.run(parent, name, recursive=False)
+
     def _clear(self, parent: int, name: str) -> bool:
         """Whether nothing but a staging of ours was in a directory: it goes, unless somebody writes there."""
         descriptor = self._calls.open(name, _DIRECTORY, dir_fd=parent)
@@ -247,49 +284,66 @@ class Steps:
 
     # -- times and modes
 
-    def _set(self, descriptor: int, mtime_ns: int | None, mode: int | None) -> None:
-        """Set them by an open descriptor, which is ours from now on."""
+    def _make_so(self, parent: _Parent, name: str, mode: int) -> None:
+        self._calls.mkdir(name, mode, dir_fd=parent.descriptor)
         try:
-            status = self._calls.fstat(descriptor)
-            require_settable(status)
-            if mode is not None:
-                self._calls.fchmod(descriptor, mode_for(status, mode))
-            if mtime_ns is not None:
-                self._calls.utime(descriptor, mtime_ns)
+            status = self._calls.lstat(name, dir_fd=parent.descriptor)
+            if status.st_mode & 0o777 != mode:
+                # What the umask has taken.
+                self._set_name(parent, name, None, mode, None)
         except BaseException:
-            self._calls.close(descriptor)
+            with suppress(OSError):
+                self._calls.rmdir(name, dir_fd=parent.descriptor)
+            raise
+
+    def _set_name(
+        self, parent: _Parent, name: str, mtime_ns: int | None, mode: int | None, expected: Expected | None
+    ) -> None:
+        try:
+            descriptor = self._calls.open(name, _READ, dir_fd=parent.descriptor)
+        except PermissionError:
+            # Its owner may change what it may not read.
+            self._set_unread(parent, name, mtime_ns, mode, expected)
+        else:
+            self._set(descriptor, mtime_ns, mode, expected)
+
+    def _set(
+        self, descriptor: int, mtime_ns: int | None, mode: int | None, expected: Expected | None
+    ) -> None:
+        """Set them by an open descriptor, which is ours from now on."""
+        calls = self._calls
+        try:
+            status = calls.fstat(descriptor)
+            require_expected(status, expected)
+            _give(calls.utime, calls.fchmod, descriptor, status, mtime_ns, mode)
+        except BaseException:
+            calls.close(descriptor)
             raise
         self._touched.keep(descriptor, identity(status))
 
-    def _set_unread(self, parent: _Parent, name: str, mtime_ns: int | None, mode: int | None) -> None:
+    def _set_unread(
+        self, parent: _Parent, name: str, mtime_ns: int | None, mode: int | None, expected: Expected | None
+    ) -> None:
         if not _O_PATH:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        descriptor = self._calls.open(name, _O_PATH | os.O_NOFOLLOW, dir_fd=parent.descriptor)
+        calls = self._calls
+        descriptor = calls.open(name, _O_PATH | os.O_NOFOLLOW, dir_fd=parent.descriptor)
         try:
-            status = self._calls.fstat(descriptor)
-            require_settable(status)
+            status = calls.fstat(descriptor)
+            require_expected(status, expected)
             # It cannot be flushed for itself.
             parent.is_touched = True
             self._touched.flush_together()
-            if mode is not None:
-                self._calls.chmod_held(descriptor, mode_for(status, mode))
-            if mtime_ns is not None:
-                self._calls.utime_held(descriptor, mtime_ns)
+            _give(calls.utime_held, calls.chmod_held, descriptor, status, mtime_ns, mode)
         finally:
-            self._calls.close(descriptor)
+            calls.close(descriptor)
 
     # -- directories
-
-    @contextmanager
-    def _changing(self, parent: _Parent, name: str) -> Iterator[int]:
-        with self._hold(parent.identity, name):
-            yield parent.descriptor
-            parent.is_touched = True
 
     def _new_parent(self, path: RelPath) -> _Parent:
         self._ground.check_new(path)
         try:
-            return self._parent(path.parent)
+            return self._parent(path.parts[:-1])
         except FileNotFoundError:
             raise DestinationNotFound from None
 
@@ -298,18 +352,18 @@ class Steps:
             raise PermissionError(errno.EACCES, "the base itself stays where it is")
         if not self._ground.admits(path.name):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return self._parent(path.parent)
+        return self._parent(path.parts[:-1])
 
-    def _parent(self, directory: RelPath) -> _Parent:
-        parent = self._parents.get(directory)
+    def _parent(self, names: tuple[str, ...]) -> _Parent:
+        parent = self._parents.get(names)
         if parent is None:
-            descriptor = self._ground.open(directory)
+            descriptor = self._ground.open(RelPath(names))
             try:
                 parent = _Parent(descriptor, identity_of(self._calls, descriptor))
             except BaseException:
                 self._calls.close(descriptor)
                 raise
-            self._parents[directory] = parent
+            self._parents[names] = parent
         return parent
 
     def _make_room(self) -> None:
@@ -318,17 +372,19 @@ class Steps:
             self._forget_all()
 
     def _forget_all(self) -> None:
+        """Paths may lead elsewhere from now on, whatever links are in them: find the directories again."""
         with ExitStack() as forgetting:
-            for directory in list(self._parents):
-                forgetting.callback(self._forget, directory)
+            for names in list(self._parents):
+                forgetting.callback(self._forget, names)
 
-    def _forget_below(self, path: RelPath) -> None:
-        """What was at this path is not, any more: those held beneath it may be others now."""
-        for directory in [one for one in self._parents if one.beneath(path) is not None]:
-            self._forget(directory)
+    def _forget_removed(self, directory: Identity) -> None:
+        """A directory is gone: it need not be flushed, and nothing can be done in it any more."""
+        for names in [one for one, parent in self._parents.items() if parent.identity == directory]:
+            self._calls.close(self._parents.pop(names).descriptor)
+        self._touched.drop(directory)
 
-    def _forget(self, directory: RelPath) -> None:
-        parent = self._parents.pop(directory)
+    def _forget(self, names: tuple[str, ...]) -> None:
+        parent = self._parents.pop(names)
         if parent.is_touched:
             self._touched.keep(parent.descriptor, parent.identity)
         else:
@@ -341,6 +397,42 @@ def require_settable(status: os.stat_result) -> None:
         raise ConflictError("it is a link, which has no time and no mode to be set")
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise PermissionError(errno.EACCES, "neither a file nor a directory")
+
+
+def require_expected(status: os.stat_result, expected: Expected | None) -> None:
+    """Raise `ConflictError` for what is not as expected. A directory never has an expected time."""
+    if expected is None:
+        return
+    size, mtime_ns = expected
+    found = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    is_directory = stat.S_ISDIR(status.st_mode)
+    if size not in (None, found) or (
+        mtime_ns is not None and (is_directory or mtime_ns != clamped(status.st_mtime_ns))
+    ):
+        raise ConflictError("it is another one now")
+
+
+def _give(
+    utime: Callable[[int, int], None],
+    chmod: Callable[[int, int], None],
+    descriptor: int,
+    status: os.stat_result,
+    mtime_ns: int | None,
+    mode: int | None,
+) -> None:
+    """Set both or neither, of what `status` says what it was."""
+    require_settable(status)
+    if mtime_ns is not None:
+        utime(descriptor, mtime_ns)
+    if mode is None:
+        return
+    try:
+        chmod(descriptor, mode_for(status, mode))
+    except BaseException:
+        if mtime_ns is not None:
+            with suppress(OSError):
+                utime(descriptor, status.st_mtime_ns)
+        raise
 
 
 def mode_for(status: os.stat_result, mode: int) -> int:
@@ -366,56 +458,3 @@ def depth_below(calls: Calls, base: int, directory: int) -> int:
         raise PermissionError(errno.EACCES, "the directory is not in the jail any more")
     finally:
         calls.close(here)
-
-
-class _Touched:
-    """What waits for its flush: few are held open; of many, one for each file system."""
-
-    def __init__(self, calls: Calls, *, durable: bool) -> None:
-        self._calls = calls
-        self._durable = durable
-        self._held: dict[Identity, int] = {}
-        self._is_together = False
-        self._failed: OSError | None = None
-
-    def keep(self, descriptor: int, identity: Identity) -> None:
-        """Flush this later; the descriptor is ours from now on."""
-        key = (identity[0], 0) if self._is_together else identity
-        if not self._durable or key in self._held:
-            self._calls.close(descriptor)
-            return
-        self._held[key] = descriptor
-        if len(self._held) > MAX_FLUSHED and not self._is_together:
-            self.flush_together()
-
-    def flush_together(self) -> None:
-        """From now on one of each file system stands for all: the first, which was open before the others.
-
-        It tells of errors since it was opened. Where there is no such call, they are flushed now.
-        """
-        if self._is_together or not self._durable:
-            return
-        if sys.platform != "linux":
-            try:
-                self.flush()
-            except OSError as error:
-                # It is no step that failed.
-                self._failed = error
-            return
-        held = self._held
-        self._held, self._is_together = {}, True
-        for identity_, descriptor in held.items():
-            self.keep(descriptor, identity_)
-
-    def flush(self) -> None:
-        """Flush all, and hold none any more. Raises `OSError` where one failed; all were tried then."""
-        held, self._held = self._held, {}
-        flush = self._calls.syncfs if self._is_together else self._calls.fsync
-        self._is_together = False
-        with ExitStack() as ending:
-            for descriptor in held.values():
-                ending.callback(self._calls.close, descriptor)
-                ending.callback(flush, descriptor)
-        failed, self._failed = self._failed, None
-        if failed is not None:
-            raise failed

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from fileexport.disk.calls import Calls
 from fileexport.paths import MAX_DEPTH, MAX_NAME, MAX_PATH, RESERVED, RelPath
+from fileexport.wire.bounds import clamped
 
 Kind = Literal["file", "directory", "link", "other"]
 
@@ -51,7 +52,7 @@ class Entry(NamedTuple):
         """Describe `name` by what lstat(2) says of it."""
         kind = kind_of(status.st_mode)
         size = 0 if kind == "directory" else status.st_size
-        return cls(name, kind, size, status.st_mtime_ns, status.st_mode)
+        return cls(name, kind, size, clamped(status.st_mtime_ns), status.st_mode)
 
 
 def kind_of(mode: int) -> Kind:
