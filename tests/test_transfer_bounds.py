@@ -372,28 +372,35 @@ class SmallFilesTests(BoundsCase):
         self.assertEqual(self.names(), ["a", "b", "c"])
 
     def test_lost(self) -> None:
-        """What came whole before the connection was lost is committed, also what still waited."""
+        """What was staged when the connection was lost is committed, and nothing that still waited."""
         peer = self.slow()
         stream = peer.begin(m.WriteFiles(path("")))
-        for name in "ab":
-            self.send(peer, stream, name)
+        self.send(peer, stream, "a")
+        self.go_on(peer)
+        self.send(peer, stream, "b")
         peer.lose()
         self.assertEqual(self.names(), [])
         self.go_on()
-        self.assertEqual(self.names(), ["a", "b"])
+        self.assertEqual(self.names(), ["a"])
         self.assertEqual(self.factory._behind, set())
 
-    def test_lost_in_a_turn(self) -> None:
-        """So is what had arrived and was not looked at yet."""
-        peer = self.client()
-        self.patch(transfer_connection, "TURN", 1)
-        stream = peer.begin(m.WriteFiles(path("")))
-        for name in "abc":
-            file = m.SmallFile(path(name), 0, blake3(b"x").digest(), b"x")
-            peer.session.send(m.Files([file]), stream)
-        peer.server.dataReceived(peer.session.take())
-        peer.lose()
-        self.assertEqual(self.names(), ["a", "b", "c"])
+    def test_lost_before(self) -> None:
+        """Nothing of a lost connection undoes what others have written, or removed, since it was lost."""
+        for is_begun in (False, True):
+            for name in ("written", "removed"):
+                (self.root / name).write_bytes(b"old")
+            peer = self.slow()
+            stream = peer.begin(m.WriteFiles(path(""), replace=True))
+            if is_begun:
+                self.go_on(peer)
+            for name in ("written", "removed"):
+                self.send(peer, stream, name)
+            peer.lose()
+            (self.root / "written").write_bytes(b"new")
+            (self.root / "removed").unlink()
+            self.go_on()
+            self.assertEqual(self.names(), ["written"])
+            self.assertEqual((self.root / "written").read_bytes(), b"new")
 
     def test_cancelled(self) -> None:
         """Who cancels wants none of them that was not committed."""

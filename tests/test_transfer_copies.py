@@ -10,7 +10,7 @@ from blake3 import blake3
 from fileexport import transfer_uploads
 from fileexport.disk.sender import STALL
 from fileexport.errors import BadRequestError, BusyError, ChangedWhileRead, ConflictError
-from fileexport.lanes import ALWAYS, MOST
+from fileexport.lanes import ALWAYS, BUDGET, MOST
 from fileexport.transfer_desk import Limits
 from fileexport.transfer_output import LEAST
 from fileexport.uploads import Upload
@@ -398,26 +398,42 @@ class BudgetTests(CopyCase):
         self.assertEqual(len(self.copied), 30_000)
 
     def test_content_behind(self) -> None:
-        """Content that waits behind a copy is counted as the lane's, and its client is not read from."""
+        """Content that waits behind a copy is counted, but its client is heard: it may ask, or cancel."""
         peer = self.slow()
-        size = 4 * MIB + 7 * MIB
-        stream = self.begin(peer, size)
+        stream = self.begin(peer, (1000 * 4 + 6) * MIB)
         self.go_on(peer)
-        self.copy(peer, stream, (0, 4 * MIB))
-        sent = 0
-        while peer.transport.producerState == "producing":
+        self.copy(peer, stream, *[(0, 4 * MIB)] * 1000)
+        for _ in range(6):
             peer.data(stream, b"x" * MIB)
-            sent += MIB
-        self.assertLess(sent, 7 * MIB)
-        self.assertGreater(peer.server._desk.lane.queued_bytes, MOST)
+        self.assertEqual(peer.transport.producerState, "producing")
         self.assertGreater(self.factory._budget.taken, MOST - ALWAYS)
+        stat = peer.begin(m.Stat(path("base")))
+        peer.session.send(m.Ping(b"there?"))
+        for _ in range(3):
+            self.later.go_on()
+            peer.turn()
+        self.assertIsInstance(peer.said(stat)[-1], m.End)
+        self.assertIn(m.Pong(b"there?"), peer.said(0))
+        peer.session.reset(stream)
+        peer.turn()
         self.go_on(peer)
-        self.assertEqual(self.factory._budget.taken, 0)
-        while sent < 7 * MIB:
+        self.assertLess(len(self.copied), 20)
+        self.assertEqual((peer.server.working, self.factory._budget.taken), ({}, 0))
+
+    def test_content_of_many(self) -> None:
+        """Where others have all that may be kept, such content counts as any."""
+        peer = self.slow()
+        stream = self.begin(peer, (4 + 3) * MIB)
+        self.go_on(peer)
+        self.factory._budget.taken += BUDGET
+        self.copy(peer, stream, (0, 4 * MIB))
+        for _ in range(3):
             peer.data(stream, b"x" * MIB)
-            self.go_on(peer)
-            sent += MIB
-        self.end(peer, stream, self.base + b"x" * sent)
+        self.assertEqual(peer.transport.producerState, "paused")
+        self.go_on(peer)
+        self.assertEqual(peer.transport.producerState, "producing")
+        self.factory._budget.taken -= BUDGET
+        self.end(peer, stream, self.base + b"x" * 3 * MIB)
         self.go_on(peer)
         self.assertIsInstance(peer.said(stream)[-1], m.End)
 

@@ -88,7 +88,7 @@ class Lane:
         #: Whether a delivery is on its way to the reactor.
         self._told = False
         self._full = False
-        self.queued_bytes = 0
+        self.queued_bytes = self._held_up = 0
 
     def put(self, function: Callable[[], T], cost: int = 0) -> Deferred[T]:
         """Queue a function; fires in the reactor's thread with its result or its exception.
@@ -111,18 +111,24 @@ class Lane:
         """Whether something that was put has not ended."""
         return self._running or bool(self._queue)
 
-    def charge(self, cost: int) -> None:
-        """Count so many bytes more, or less: of what is queued here, or waits elsewhere to be queued."""
+    def charge(self, cost: int, held_up: int = 0) -> None:
+        """Count so many bytes more, or less: of what is queued here, or waits elsewhere to be queued.
+
+        `held_up` of them wait for work that is long. Were nothing read for so long, the client could not even
+        ask whether we live, or cancel it: they fill the lane only where the common budget is overdrawn.
+        """
         if not cost:
             return
         before = max(self.queued_bytes - ALWAYS, 0)
         self.queued_bytes += cost
         self._budget.taken += max(self.queued_bytes - ALWAYS, 0) - before
+        self._held_up += held_up
         short = self._budget.is_overdrawn
-        if not self._full and self.queued_bytes > (ALWAYS if short else MOST):
+        counted = self.queued_bytes - (0 if short else self._held_up)
+        if not self._full and counted > (ALWAYS if short else MOST):
             self._full = True
             self._on_full()
-        elif self._full and self.queued_bytes <= (ALWAYS if short else MOST // 2):
+        elif self._full and counted <= (ALWAYS if short else MOST // 2):
             self._full = False
             self._on_free()
 

@@ -48,6 +48,8 @@ LINGER_TIME = 5.0
 #: others have their turn.
 READ_SIZE = 1 << 20
 TURN = 256
+#: Bytes of one write: a whole frame of small files, of which Twisted's own limit makes two turns.
+SEND_SIZE = 512 << 10
 
 
 class Finished(NamedTuple):
@@ -236,6 +238,7 @@ class TransferConnection(protocol.Protocol):
         # The socket's own transport reads; that of TLS stands on it.
         reader: Any = getattr(self.transport, "transport", self.transport)
         reader.bufferSize = READ_SIZE
+        reader.SEND_LIMIT = SEND_SIZE
 
     def _refuse_later(self, words: str) -> None:
         self._log.info("{peer} was not let in: {words}", peer=self.peer, words=words)

@@ -34,10 +34,11 @@ from fileexport.paths import RelPath, printable
 from fileexport.tokens import Principal, Right
 from fileexport.transfer_desk import Answers, Desk
 from fileexport.transfer_downloads import Download, changed
-from fileexport.transfer_streams import Cancelled, Stream
+from fileexport.transfer_streams import FIELDS, Cancelled, Stream
 from fileexport.transfer_uploads import Feeder, Incoming, IncomingFiles
 from fileexport.uploads import Committed, Upload
 from fileexport.wire import messages as m
+from fileexport.wire.bounds import clamped
 
 Row = TypeVar("Row")
 
@@ -47,8 +48,6 @@ BATCH = 200 << 10
 HASHED = 64 << 20
 #: Seconds in which most jobs that are cancelled have ended.
 CANCEL_WAIT = 1
-#: More bytes than the fields around a path, a text and a small file's content take.
-_FIELDS = 64
 
 
 @singledispatch
@@ -102,7 +101,7 @@ async def _read(operation: m.Read, stream: Stream, desk: Desk) -> None:
         size, version = opened.stat.st_size, file_version(opened)
         parts = _parts(operation, size, version)
         mode = opened.stat.st_mode & 0o777
-        stream.say(m.Content(size, opened.stat.st_mtime_ns, version, parts[0][0], mode))
+        stream.say(m.Content(size, clamped(opened.stat.st_mtime_ns), version, parts[0][0], mode))
         whole = operation.length is None and not operation.ranges
         download = Download(stream, desk.heavy, desk.packs, opened.descriptor, size, with_digest=whole)
         try:
@@ -147,17 +146,21 @@ def _small_files(paths: list[RelPath], stream: Stream, desk: Desk) -> Answers:
             stream.check()
             try:
                 file = _small_file(desk, path)
-                cost = length_of(path) + len(file.content)
-                if cost + _FIELDS > most:
+                cost = _cost_of_file(file)
+                if cost + FIELDS > most:
                     raise OutOfRange("the file is too long for the frames that you take")
                 yield file, cost
             except (OSError, FileExportError) as error:
                 failed.append(_failure(index, error))
 
-    for files in batches(rows(), most - _FIELDS):
-        yield m.Files(files), sum(length_of(file.path) + len(file.content) for file in files) + _FIELDS
+    for files in batches(rows(), most - FIELDS):
+        yield m.Files(files), sum(_cost_of_file(file) for file in files) + FIELDS
     for found in batches(((one, _cost_of(one)) for one in failed), most):
         yield m.Outcome(failed=found), 0
+
+
+def _cost_of_file(file: m.SmallFile) -> int:
+    return length_of(file.path) + len(file.content)
 
 
 def _small_file(desk: Desk, path: RelPath) -> m.SmallFile:
@@ -168,7 +171,7 @@ def _small_file(desk: Desk, path: RelPath) -> m.SmallFile:
         if changed(opened) or len(content) != opened.stat.st_size:
             raise ChangedWhileRead
         digest, status = blake3(content).digest(), opened.stat
-        return m.SmallFile(path, status.st_mtime_ns, digest, content, status.st_mode & 0o777)
+        return m.SmallFile(path, clamped(status.st_mtime_ns), digest, content, status.st_mode & 0o777)
 
 
 def _open(exports: Exports, who: Principal, path: RelPath) -> Opened:
@@ -247,7 +250,7 @@ async def _write_files(operation: m.WriteFiles, stream: Stream, desk: Desk) -> N
     incoming = IncomingFiles(stream, begin, desk.reactor.seconds)
 
     def leave(error: Exception) -> None:
-        # Where its sender was lost, what came whole need not come again.
+        # Where its sender was lost, what is staged need not come again.
         desk.lane.put(incoming.commit).addErrback(lambda failure: failure.trap(OSError, FileExportError))
         _leave(desk.lane, incoming.discard)
 
@@ -288,7 +291,7 @@ def _leave(lane: Lane, function: Callable[[], None]) -> Deferred[None]:
 
 def outcomes(committed: Committed, most: int) -> Iterator[m.Outcome]:
     """What became of small files, or of steps, in messages that a frame holds."""
-    ranges = ((m.Range(*one), _FIELDS) for one in committed.ranges)
+    ranges = ((m.Range(*one), FIELDS) for one in committed.ranges)
     for done in batches(ranges, most):
         yield m.Outcome(committed=done)
     failures = (_failure(index, error) for index, error in committed.failures)
@@ -324,8 +327,8 @@ async def _remove(operation: m.Remove, stream: Stream, desk: Desk) -> None:
 
 @carry_out.register(m.Rename)
 async def _rename(operation: m.Rename, stream: Stream, desk: Desk) -> None:
-    rename = desk.exports.rename
-    await desk.change(stream, rename, desk.who, operation.path, operation.target, replace=operation.replace)
+    rename, paths = desk.exports.rename, (operation.path, operation.target)
+    await desk.change(stream, rename, desk.who, *paths, replace=operation.replace, holder=desk.holder)
     stream.say(m.End())
 
 
@@ -434,7 +437,7 @@ def batches(rows: Iterable[tuple[Row, int] | None], most: int) -> Iterator[list[
 
 def length_of(path: RelPath) -> int:
     """No less than the bytes that a row with this path has beside its content."""
-    return sum(len(os.fsencode(name)) + 1 for name in path) + _FIELDS
+    return len(os.fsencode("/".join(path.parts))) + FIELDS
 
 
 def words_for(error: Exception) -> str:
@@ -447,4 +450,4 @@ def _failure(index: int, error: Exception) -> m.Failure:
 
 
 def _cost_of(failure: m.Failure) -> int:
-    return 4 * len(failure.message) + _FIELDS
+    return 4 * len(failure.message) + FIELDS

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from fileexport.errors import JobCancelled, PeerGone
 from fileexport.transfer_output import LEAST, Output, Pace
 from fileexport.wire.frames import Data
-from fileexport.wire.messages import Copy, End, Files, Message, Offer, Open, Write, WriteFiles
+from fileexport.wire.messages import Copy, End, Files, Message, Offer, Open, Write
 from fileexport.wire.session import Received, Session
 from fileexport.wire.zstd import MAX_CONTENT
 
@@ -24,8 +24,8 @@ Consumer = Callable[[list[Any], int], Deferred[Any]]
 KEPT, KEPT_RANGE = 512, 192
 #: Bytes that are kept until they are handed over, also in the midst of a turn.
 _MOST_KEPT = 2 << 20
-#: Bytes of a message beside its rows.
-_FIELDS = 64
+#: More bytes than a message has beside its rows, and than the fields around a path, a text or content.
+FIELDS = 64
 
 
 class Cancelled(JobCancelled):
@@ -154,7 +154,7 @@ class Stream:
 
     def most(self, wanted: int) -> int:
         """Bytes of rows in one message, at most `wanted`: so many the client takes at once."""
-        limit = self._offer.control - _FIELDS
+        limit = self._offer.control - FIELDS
         return min(wanted, limit, self._offer.stream_credit, self._offer.connection_credit)
 
     def most_packed(self, wanted: int) -> int:
@@ -183,11 +183,9 @@ class Stream:
         """Whether what the client has sent is still of use where its connection breaks.
 
         Nobody works for one that is gone on what nobody can continue, nor on megabytes packed into nothing or
-        copied from elsewhere. Small files that came whole stay.
+        copied from elsewhere.
         """
         operation = self.operation
-        if isinstance(operation, WriteFiles):
-            return True
         return isinstance(operation, Write) and operation.source is not None and not self._is_much
 
     def content(self, found: Data | Received, size: int, now: float) -> None:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 
 from fileexport.errors import BadRequestError, ChangedWhileRead, OutOfRange, PeerGone
 from fileexport.lanes import Lane
-from fileexport.transfer_streams import Stream
+from fileexport.transfer_streams import KEPT, KEPT_RANGE, Stream
 from fileexport.uploads import Committed, SmallFiles, Upload
 from fileexport.wire.frames import Data
 from fileexport.wire.messages import Copy, CopyRange, End, Files
@@ -138,7 +138,8 @@ class Feeder:
     """Brings to an upload what comes for it, in its order. Its methods belong to the reactor's thread.
 
     Content goes through the lane as it comes. A copy is as much work as its client likes: it is done in
-    steps, between which others have their turn, and what comes behind it waits here, counted as the lane's.
+    steps, between which others have their turn. What comes behind it waits here; the connection is heard
+    meanwhile.
     """
 
     def __init__(self, stream: Stream, lane: Lane, copies: DeferredSemaphore, incoming: Incoming) -> None:
@@ -153,16 +154,20 @@ class Feeder:
     def take(self, came: list[Any], kept: int) -> Deferred[Any]:
         """Fires when `came`, which keeps `kept` bytes, is written; fails as that does."""
         if self._order.locked or any(isinstance(one, Copy) for one in came):
-            return Deferred.fromCoroutine(self._take(came, kept))
+            return Deferred.fromCoroutine(self._take(came))
         return self._lane.put(partial(self._incoming.take, came), kept)
 
-    async def _take(self, came: list[Any], kept: int) -> None:
-        self._lane.charge(kept)
+    async def _take(self, came: list[Data | Copy]) -> None:
+        # The credit of the connection bounds the content; what stands around it, only this.
+        content = sum(len(one.piece) for one in came if isinstance(one, Data))
+        ranges = sum(len(one.ranges) for one in came if isinstance(one, Copy))
+        kept = content + KEPT * len(came) + KEPT_RANGE * ranges
+        self._lane.charge(kept, content)
         try:
             async with self._order:
                 await self._take_by_steps(came)
         finally:
-            self._lane.charge(-kept)
+            self._lane.charge(-kept, -content)
 
     async def _take_by_steps(self, came: list[Any]) -> None:
         step, is_done = partial(self._incoming.take, came), False
@@ -196,15 +201,17 @@ class IncomingFiles:
         self._count = self._pending = self._bytes = 0
 
     def begin(self) -> None:
-        """Begin, also for one who was lost: what came whole is of use."""
-        if not is_of_use(self._stream.gone):
-            self._stream.check()
+        """Begin."""
+        self._stream.check()
         self._files = self._begin()
         self._committed = self._seconds()
 
     def take(self, came: Sequence[Files]) -> Committed | None:
-        """Stage files; tells what became of all so far where they were committed."""
-        if self._files is None or not is_of_use(self._stream.gone):
+        """Stage files; tells what became of all so far where they were committed.
+
+        None is staged for one who is gone: they come again, and others may have written the same names since.
+        """
+        if self._files is None or self._stream.gone is not None:
             return None
         for found in came:
             self._files.add(self._count, found.files)
@@ -217,7 +224,10 @@ class IncomingFiles:
         return None
 
     def commit(self) -> Committed | None:
-        """Commit what has come, unless it is of no use; tells what became of all since the last time."""
+        """Commit what is staged, also for one who was lost; tells what became of all since the last time.
+
+        Its names were ours since then: nothing newer is replaced.
+        """
         if self._files is None or not is_of_use(self._stream.gone):
             return None
         self._pending = self._bytes = 0
