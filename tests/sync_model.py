@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from blake3 import blake3
 from hypothesis import strategies as st
 
+from fileexport.errors import DeletionRefused
 from fileexport.sync.chunks import LEAST
 from fileexport.sync.manifest import Entry, Manifest
 from fileexport.sync.plan import Action, Hashes, Plan, plan, questions
@@ -49,14 +50,17 @@ def manifest_of(nodes: Nodes) -> Manifest:
 
 
 def planned(source: Nodes, destination: Nodes, rules: Rules) -> Plan:
-    """The plan, with all questions answered and no others."""
+    """The plan, with all questions answered and no others. Raises `DeletionRefused` as it says."""
     mine, theirs = manifest_of(source), manifest_of(destination)
     asked = questions(mine, theirs, rules)
     answers = Hashes(
         {path: source[path].digest for path in asked.source},
         {path: destination[path].digest for path in asked.destination},
     )
-    return plan(mine, theirs, rules, answers)
+    made = plan(mine, theirs, rules, answers)
+    if made.refusal is not None:
+        raise DeletionRefused(made.refusal)
+    return made
 
 
 def _parent(path: str) -> str:
@@ -72,6 +76,8 @@ class Destination:
     rules: Rules
     clock: int = 10**6
     lost: list[str] = field(default_factory=list)
+    #: Where what was put aside has been.
+    origins: dict[str, str] = field(default_factory=dict)
 
     def carry_out(self, action: Action) -> None:
         """Take one action. Raises `AssertionError` where it cannot be done."""
@@ -104,14 +110,18 @@ class Destination:
         self._touch(path)
         del self.nodes[path]
 
-    def _clear(self, action: Action) -> None:
-        self._take(action.path)
-        self.lost.append(action.path)
+    def _aside(self, action: Action) -> None:
+        (origin,) = action.sources
+        assert action.path not in self.nodes and action.path not in self.source
+        self._touch(action.path)
+        for path in [path for path in self.nodes if f"{path}/".startswith(f"{origin}/")]:
+            self.origins[action.path + path[len(origin) :]] = path
+            self.nodes[action.path + path[len(origin) :]] = self.nodes.pop(path)
 
     def _remove(self, action: Action) -> None:
-        assert self.rules.delete and action.path not in self.source
+        assert action.path in self.origins or (self.rules.delete and action.path not in self.source)
         self._take(action.path)
-        self.lost.append(action.path)
+        self.lost.append(self.origins.get(action.path, action.path))
 
     def _make_directory(self, action: Action) -> None:
         assert action.entry is not None
@@ -150,6 +160,7 @@ class Destination:
 
     def _set(self, action: Action) -> None:
         node = self.nodes[action.path]
+        assert action.old is None or action.old == node.entry, action
         assert action.entry is not None and node.entry.kind == action.entry.kind != "link"
         entry = node.entry._replace(mtime_ns=action.entry.mtime_ns, mode=action.entry.mode)
         self.nodes[action.path] = replace(node, entry=entry)

@@ -170,7 +170,7 @@ class BothTests(SyncCase):
             self.assertTrue(target.is_dir())
         here, there = LocalTree(str(self.here / "a/b")), RemoteTree(self.client, "/there/a/b")
         for end in (here, there):
-            self.assertRaises(DestinationNotFound, end.check_parent)
+            self.assertRaises(DestinationNotFound, end.check, False)
         self.assertEqual([one.top for one in look(here, there)], [None, None])
 
     def test_portable(self) -> None:

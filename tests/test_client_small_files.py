@@ -1,4 +1,4 @@
-"""Many small files, each way: batches, outcomes, cuts, and servers that lie about them."""
+"""Many small files, each way: batches, outcomes, and servers that lie about them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import resource
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack
+from unittest import SkipTest
 
 from blake3 import blake3
 
+from fileexport.client import small_files
 from fileexport.client.blocking import Client
 from fileexport.client.downloading import Destination
 from fileexport.client.names import LocalFile, Outcome
+from fileexport.client.sources import SourceTree
 from fileexport.errors import (
     ChangedWhileRead,
     CorruptedResponse,
@@ -176,48 +179,52 @@ class UploadTests(SmallCase):
             files = [self.local(str(i), b"") for i in range(2)]
             self.assertRaises(CorruptedResponse, list, self.client(script).upload_small(files, "/d"))
 
-    def test_cut(self) -> None:
-        """After a cut, files without an outcome are sent again; what was committed before has arrived."""
+    def test_links(self) -> None:
+        """In a tree nothing is sent that a link leads to which came after it was listed."""
+        top = self.here / "top"
+        (top / "d").mkdir(parents=True)
+        (top / "e").mkdir()
+        outside = self.here / "outside"
+        outside.mkdir()
+        for name in ("d/a", "d/b", "e/a", "good", "../outside/a", "../outside/b"):
+            (top / name).write_bytes(name.encode())
+        (self.here / "named").symlink_to("top")
+        tree = SourceTree.of(str(self.here / "named"))
+        names = ("d/a", "d/b", "e/a", "good")
+        files = [LocalFile(name, f"{self.here}/named/{name}", 3, 0, tree) for name in names]
+        (top / "d").rename(top / "moved")
+        (top / "d").symlink_to(outside)
+        (top / "e" / "a").unlink()
+        (top / "e" / "a").symlink_to("../good")
+        outcomes = list(self.client(self.take_all).upload_small(files, "/d"))
+        self.assertEqual(failures(outcomes), dict.fromkeys(["d/a", "d/b", "e/a"], SourceNotFound))
+        self.assertEqual(self.got, {"/good": b"good"})
+        (self.here / "named").unlink()
+        (self.here / "named").symlink_to("outside")
+        files = [LocalFile("a", f"{self.here}/named/a", 3, 0, tree)]
+        outcomes = list(self.client(self.take_all).upload_small(files, "/d"))
+        self.assertEqual((failures(outcomes), len(self.got)), ({"a": SourceNotFound}, 1))
+        self.assertEqual(getattr(outcomes[0].error, "filename", None), f"{self.here}/named/a")
 
-        def cut(peer: Peer) -> None:
-            stream, _ = peer.hear(m.WriteFiles)
-            self.files(peer, stream)
-            peer.say(m.Outcome([m.Range(0, 1)]), stream)
-
-        def rest(peer: Peer) -> None:
-            stream, _ = peer.hear(m.WriteFiles)
-            self.files(peer, stream)
-            peer.say(m.Outcome([m.Range(1, 1)], [m.Failure(0, 4, ""), m.Failure(2, 4, "")]), stream)
-            peer.say(m.End(), stream)
-            peer.next()
-
-        def hashes(peer: Peer) -> None:
-            while True:
-                stream, asked = peer.hear(m.Hash)
-                content = b"1" if asked.path.name == "1" else b"other"
-                peer.say(m.Hashes([m.FileHash(RelPath(), len(content), blake3(content).digest())]), stream)
-                peer.say(m.End(), stream)
-
-        files = [self.local(str(i), b"%d" % i) for i in range(4)]
-        outcomes = list(self.client(cut, rest, hashes).upload_small(files, "/d"))
-        self.assertEqual(sorted(one.file.path for one in outcomes), ["s/0", "s/1", "s/2", "s/3"])
-        self.assertEqual(failures(outcomes), {"s/3": FileExistsError})
-
-    def test_slow_source(self) -> None:
-        """Files that the server did not wait for are sent again, over the same connection."""
+    def test_distant_times(self) -> None:
+        """A time that cannot be said is the nearest one that can."""
+        said: list[int] = []
 
         def script(peer: Peer) -> None:
             stream, _ = peer.hear(m.WriteFiles)
-            self.files(peer, stream)
-            peer.say(m.Outcome([m.Range(0, 1)]), stream)
-            peer.say(m.Reset(14), stream)
-            self.take_all(peer)
+            _, found = peer.hear(m.Files)
+            said.extend(file.mtime for file in found.files)
+            peer.hear(m.End)
+            peer.say(m.Outcome([m.Range(0, len(found.files))]), stream)
+            peer.say(m.End(), stream)
+            peer.next()
 
-        files = [self.local(name, b"x") for name in "abc"]
-        server = self.server(script)
-        outcomes = list(server.client().upload_small(files, "/d"))
-        self.assertEqual(sorted(one.file.path for one in outcomes), ["s/a", "s/b", "s/c"])
-        self.assertEqual((failures(outcomes), server.connections), ({}, 1))
+        file = self.local("a", b"x")
+        os.utime(file.local, (10_000_000_000, 10_000_000_000))
+        if os.stat(file.local).st_mtime_ns < 2**63:
+            raise SkipTest("this file system has no such time")
+        self.assertEqual(failures(self.client(script).upload_small([file], "/d")), {})
+        self.assertEqual(said, [2**63 - 1])
 
 
 class DownloadTests(SmallCase):
@@ -243,6 +250,24 @@ class DownloadTests(SmallCase):
         self.assertEqual((self.here / "77").read_bytes(), b"77" * 5)
         self.assertEqual(os.stat(self.here / "77").st_mtime_ns, 7)
         self.assertEqual(len(os.listdir(self.here)), 1100)
+
+    def test_committed_on_the_way(self) -> None:
+        """Within a request too, what came is committed now and then."""
+        committed: list[int] = []
+
+        def script(peer: Peer) -> None:
+            stream, asked = peer.hear(m.ReadFiles)
+            for path in asked.paths:
+                peer.say(m.Files([small("/".join(path.parts), bytes(1024))]), stream)
+            peer.say(m.End(), stream)
+            peer.next()
+
+        self.patch(small_files, "_COMMITTED", 8 << 10)
+        files = [self.local(str(number)) for number in range(20)]
+        for outcome in self.client(script).download_small(files, "/d"):
+            self.assertIsNone(outcome.error)
+            committed.append(sum(name.isdigit() for name in os.listdir(self.here)))
+        self.assertEqual(sorted(set(committed)), [8, 16, 20])
 
     def test_many_directories(self) -> None:
         """However many directories the files belong to, few descriptors are held."""

@@ -11,7 +11,7 @@ from fileexport.client import trees
 from fileexport.client.blocking import Client
 from fileexport.client.names import RemoteHash
 from fileexport.client.trees import local_manifest
-from fileexport.errors import ConflictError, CorruptedResponse, DestinationNotFound
+from fileexport.errors import ConflictError, CorruptedResponse, DestinationNotFound, row_for
 from fileexport.paths import RelPath
 from fileexport.sync.manifest import Entry, Manifest, omission
 from fileexport.wire import messages as m
@@ -123,13 +123,18 @@ class ManifestTests(ServerCase):
                 self.assertRaises(CorruptedResponse, client.manifest, "/")
 
     def test_without_end(self) -> None:
-        """A server that never ends is left, whatever it fills its folders with."""
-        self.patch(trees, "MAX_ENTRIES", 6)
-        self.assertRaises(
-            CorruptedResponse, self.manifest, ROOT, *[m.folder_of(RelPath(), [], omitted=1)] * 3
-        )
+        """A server that never ends is left, whatever it fills its folders with; and so is a large tree.
+
+        What it is told is what to do about it. A directory counts once, whatever it holds.
+        """
+        self.patch(trees, "MAX_ENTRIES", 5)
+        empty = m.folder_of(RelPath(), [])
+        self.assertEqual(self.manifest(ROOT, m.folder_of(RelPath(("d",)), []), empty).count(), 4)
+        error = self.assertRaises(trees.TooManyEntries, self.manifest, ROOT, empty, empty)
+        self.assertEqual(str(error), "more than 5 entries: synchronise its directories one by one")
+        self.assertEqual(row_for(error).exit, 6)
         self.patch(trees, "MAX_KEPT", 5)
-        self.assertRaises(CorruptedResponse, self.manifest, ROOT)
+        self.assertRaises(trees.TooManyEntries, self.manifest, ROOT)
 
     def test_cut(self) -> None:
         """A manifest that breaks off is asked for once more; another break is the end."""

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.sync.manifest import MAX_TARGET, Entry, Manifest, leads_inside
+from fileexport.paths import MAX_TARGET
+from fileexport.sync.manifest import Entry, Manifest, leads_inside
 
 FILE = Entry("file", 1, 2, 0o644)
 DIRECTORY = Entry("directory", 0, 3, 0o755)

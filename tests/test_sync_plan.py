@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.errors import DeletionRefused
-from fileexport.paths import MAX_DEPTH, MAX_PATH, RESERVED
+from fileexport.paths import MAX_DEPTH, MAX_NAME, MAX_PATH
 from fileexport.sync.chunks import LEAST
 from fileexport.sync.manifest import Entry, Manifest, omission
 from fileexport.sync.plan import SMALL, Problem, Questions, Totals, plan, questions
@@ -25,6 +27,12 @@ PIPE = Node(Entry("other", 0, 1, 0o600))
 DIRECTORY = Node(Entry("directory", 0, 1, 0o755))
 DELETE = Rules(delete=True, max_delete=Limit(percent=100))
 BIG = 4 * LEAST
+
+
+def replaced(*actions: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """These actions where something else than a directory with content stood at "a"."""
+    aside = "a.fileexport-old"
+    return [("aside", aside, "a"), *actions, ("remove", aside, "a")]
 
 
 def tree(**nodes: Node) -> Nodes:
@@ -53,7 +61,7 @@ class DecisionTests(SynchronousTestCase):
 
     def problems(self, source: Nodes, destination: Nodes, rules: Rules = DELETE) -> dict[str, str]:
         """What is left out."""
-        return dict(planned(source, destination, rules).problems)
+        return {problem.path: problem.why for problem in planned(source, destination, rules).problems}
 
     def test_equal(self) -> None:
         """Nothing is done between equal trees, and nothing asked."""
@@ -93,16 +101,18 @@ class DecisionTests(SynchronousTestCase):
         self.assertEqual(
             self.actions(source, before),
             [
-                ("clear", "c/d/e"),
-                ("clear", "c/d"),
-                ("clear", "c"),
-                ("clear", "a"),
+                ("aside", "a.fileexport-old", "a"),
+                ("aside", "c.fileexport-old", "c"),
                 ("make_directory", "a"),
                 ("send", "a/b"),
                 ("send", "c"),
                 ("remove", "x/y/z"),
                 ("remove", "x/y"),
                 ("remove", "x"),
+                ("remove", "c.fileexport-old/d/e"),
+                ("remove", "c.fileexport-old/d"),
+                ("remove", "c.fileexport-old"),
+                ("remove", "a.fileexport-old", "a"),
             ],
         )
 
@@ -137,17 +147,17 @@ class DecisionTests(SynchronousTestCase):
     def test_directory_times(self) -> None:
         """A directory in which something changes gets its time back, also where something only goes."""
         source = tree(a=DIRECTORY, b__c=file())
-        self.assertEqual(self.sets(source, tree(a__x=file(), b__c=file())), ["a"])
+        self.assertEqual(self.sets(source, tree(a__x=file(), b__c=file())), ["a", ""])
         self.assertEqual(self.sets(source, tree(a=DIRECTORY, b__c=file(), x=file())), [""])
-        self.assertEqual(self.sets(source, tree(a=DIRECTORY, b__c=file(6))), ["b"])
+        self.assertEqual(self.sets(source, tree(a=DIRECTORY, b__c=file(6))), ["b", ""])
 
     def test_links(self) -> None:
         """A link with another text is made anew; its time is of no interest."""
         source = tree(a=link("b"))
         self.assertEqual(self.actions(source, tree(a=link("c"))), [("link", "a")])
         self.assertEqual(self.actions(source, tree(a=Node(Entry("link", 0, 99, 0, "b")))), [])
-        self.assertEqual(self.actions(source, tree(a=file())), [("clear", "a"), ("link", "a")])
-        self.assertEqual(self.actions(tree(a=file()), source), [("clear", "a"), ("send", "a")])
+        for new, old, kind in ((source, tree(a=file()), "link"), (tree(a=file()), source, "send")):
+            self.assertEqual(self.actions(new, old), replaced((kind, "a")))
 
     def test_opened(self) -> None:
         """A directory that its owner may not change is opened first, and closed when all is done."""
@@ -157,7 +167,7 @@ class DecisionTests(SynchronousTestCase):
         made = planned(source, before, Rules())
         self.assertEqual(
             [(a.kind, a.path, a.entry and a.entry.mode) for a in made.actions],
-            [("set", "a", 0o755), ("send", "a/c", 0o644), ("set", "a", 0o555)],
+            [("set", "a", 0o755), ("send", "a/c", 0o644), ("set", "a", 0o555), ("set", "", 0o755)],
         )
 
     def test_unfit(self) -> None:
@@ -175,8 +185,6 @@ class DecisionTests(SynchronousTestCase):
         actions = {(action.kind, action.path) for action in made.actions if action.path}
         self.assertEqual(actions, {("make_directory", "b"), ("set", "b"), ("set", "e")})
         self.assertEqual([problem.path for problem in made.problems], ["a", "b/c", "d"])
-        made = plan(manifest_of({"": DIRECTORY, RESERVED: file()}), Manifest(), Rules())
-        self.assertEqual([problem.path for problem in made.problems], [RESERVED])
 
     def test_too_deep(self) -> None:
         """A path that the destination cannot hold is told, by where the destination lies."""
@@ -197,10 +205,50 @@ class DecisionTests(SynchronousTestCase):
         self.assertIn("--delete", self.problems(source, before, Rules())["a"])
         rules = Rules(delete=True, max_delete=Limit(count=1))
         self.assertRaises(DeletionRefused, planned, source, before, rules)
-        self.assertEqual(self.actions(source, before), [("clear", "a/x"), ("clear", "a"), ("send", "a")])
-        self.assertEqual(
-            self.actions(source, tree(a=DIRECTORY, b=file()), Rules()), [("clear", "a"), ("send", "a")]
-        )
+        first, *_, last = replaced()
+        gone = [("remove", f"{last[1]}/x"), ("remove", last[1])]
+        self.assertEqual(self.actions(source, before), [first, ("send", "a"), *gone])
+        self.assertEqual(planned(source, before, DELETE).totals.removed, 2)
+        made = self.actions(source, tree(a=DIRECTORY, b=file()), Rules())
+        self.assertEqual(made, replaced(("send", "a")))
+
+    def test_aside_names(self) -> None:
+        """What makes way gets a name that neither side has, and that there may be; it counts as nothing."""
+        taken = {"a.fileexport-old": file(), "a": file()}
+        made = planned({"": DIRECTORY, **taken}, tree(a=link("b")) | {"a.fileexport-old2": file()}, Rules())
+        self.assertEqual(made.actions[0][:2], ("aside", "a.fileexport-old3"))
+        self.assertEqual((made.totals.removed, made.totals.links), (0, 0))
+        for name in ("n" * MAX_NAME, "é" * (MAX_NAME // 2)):
+            made = planned(tree(**{name: file()}), tree(**{name: link("a")}), Rules())
+            self.assertIn(len(os.fsencode(made.actions[0].path)), (MAX_NAME, MAX_NAME - 1))
+        source, before = manifest_of(tree(a=file())), manifest_of(tree(a=link("b")))
+        for length, problems in ((MAX_PATH - 17, []), (MAX_PATH - 16, ["a"])):
+            made = plan(source, before, Rules(), beneath="x" * length)
+            self.assertEqual([problem.path for problem in made.problems], problems)
+        before = manifest_of({"": DIRECTORY, "a": DIRECTORY, f"a/{'x' * 100}": file()})
+        for length, problems in ((MAX_PATH - 118, []), (MAX_PATH - 117, ["a"])):
+            made = plan(source, before, DELETE, beneath="x" * length)
+            self.assertEqual([problem.path for problem in made.problems], problems)
+
+    def test_expected(self) -> None:
+        """What is moved, or set, has to be the file that was seen; of a directory nothing is expected."""
+        before = tree(a=file(), b__c=file(6))
+        made = planned(tree(a=file(mode=0o600), d=file(6)), before, DELETE)
+        seen = {(action.kind, action.path): action.old for action in made.actions if action.old}
+        self.assertEqual(seen, {("move", "d"): before["b/c"].entry, ("set", "a"): before["a"].entry})
+
+    def test_top(self) -> None:
+        """The top is set whenever anything is done below it: staging comes and goes there."""
+        made = self.sets(tree(a__b__c=file(6)), tree(a__b__c=file()), Rules())
+        self.assertEqual(made, ["a/b", ""])
+
+    def test_unknown_source(self) -> None:
+        """Where the source is not wholly known, no directory makes way with what it holds."""
+        mine, theirs = manifest_of(tree(a__b=file())), manifest_of(tree(a__b__c=file(), a__d=DIRECTORY))
+        mine.unreadable["a"] = "permission denied"
+        made = plan(mine, theirs, DELETE)
+        self.assertEqual(made.actions, [])
+        self.assertEqual({problem.path for problem in made.problems}, {"a", "a/b"})
 
     def test_excluded(self) -> None:
         """What is excluded is neither sent nor removed, nor is what holds it."""
@@ -228,8 +276,10 @@ class DecisionTests(SynchronousTestCase):
         theirs = manifest_of(tree(a__b=file(), d=file()))
         theirs.unreadable["a"] = "permission denied"
         made = plan(manifest_of(tree(d=file())), theirs, DELETE)
-        self.assertEqual([(a.kind, a.path) for a in made.actions], [("remove", "a/b")])
-        self.assertEqual(made.problems, [Problem("a", "at the destination: permission denied")])
+        self.assertEqual([(a.kind, a.path) for a in made.actions], [("remove", "a/b"), ("set", "")])
+        self.assertEqual(
+            made.problems, [Problem("a", "at the destination: permission denied", at_destination=True)]
+        )
         made = plan(manifest_of(tree(a=file(), d=file())), theirs, DELETE)
         self.assertEqual([problem.path for problem in made.problems], ["a"])
 
@@ -297,7 +347,7 @@ class AgainTests(SynchronousTestCase):
         """What stands in the way is not moved."""
         self.assertEqual(
             self.actions(tree(a__b=file()), tree(a=file())),
-            [("clear", "a"), ("make_directory", "a"), ("send", "a/b")],
+            replaced(("make_directory", "a"), ("send", "a/b")),
         )
 
     def test_copied(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,6 +71,31 @@ class PatternTests(SynchronousTestCase):
         for pattern in ("!", "[z-a]"):
             self.assertRaises(ValueError, Patterns, [pattern])
         self.assertRaises(ValueError, Patterns, [None])
+
+    def test_time(self) -> None:
+        """However many stars a pattern has, a long path is judged at once."""
+        deep = "/".join(["a"] * 60)
+        for pattern, path in (
+            ("*a" * 40 + "*b", "a" * 250),
+            ("a*" * 40 + "b/c", "a" * 250 + "/c"),
+            ("**/a/" * 20 + "b", deep),
+            ("a/" + "**/*a*/" * 20 + "b", deep),
+            ("*a" * 20 + "/**/" + "*a" * 20 + "/**/b", f"{'a' * 60}/" * 30 + "a"),
+            ("**a" * 40 + "/b", "a" * 250),
+        ):
+            self.assertFalse(Patterns([pattern]).match(path), pattern)
+
+    def test_quiet(self) -> None:
+        """Brackets in brackets, and what else Python may read otherwise some day, print nothing."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            patterns = Patterns(["[[a]", "[+--]", "[a||b]", "[&&~~]"])
+        self.assertTrue(patterns.match("["))
+
+    def test_no_slash(self) -> None:
+        """A set never stands for a slash."""
+        for pattern in ("a[!b]c", "a[+-0]c"):
+            self.assertFalse(Patterns([pattern]).match("a/c"))
 
     def test_file(self) -> None:
         """A file of patterns may have any bytes, a mark in front and ends of lines as elsewhere."""
@@ -139,7 +165,7 @@ class RuleTests(SynchronousTestCase):
         self.assertFalse(rules.leaves_out("x/y/z/a.c", False))
 
     def test_ignore_files(self) -> None:
-        """The files to be read are named; a directory or a link of that name is none."""
+        """What has that name is named, whatever it is."""
         link = Entry("link", 0, 0, 0, "x")
         manifest = Manifest(
             DIRECTORY,
@@ -150,17 +176,21 @@ class RuleTests(SynchronousTestCase):
                 "a/b/c": {".gitignore": DIRECTORY},
             },
         )
-        self.assertEqual(ignore_files(manifest), [".gitignore", "a/b/.gitignore"])
+        names = [".gitignore", "a/.gitignore", "a/b/.gitignore", "a/b/c/.gitignore"]
+        self.assertEqual(ignore_files(manifest), names)
 
 
 SEGMENTS = ["a", "b", "c.o", "*", "**", "*.o", "?", "[ab]", "[!a]", "a*", "\\a", "b**", ".*", "c.?"]
+SEGMENTS += ["*a*", "a*b*", "*a*b", "*?*", "**a*b**", "a[!b]b", "[+-0]", "[[a]", "a*a"]
 LINES = st.tuples(
     st.sampled_from(["", "", "!"]),
     st.sampled_from(["", "", "/"]),
-    st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=3).map("/".join),
+    st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=5).map("/".join),
     st.sampled_from(["", "", "/"]),
 ).map("".join)
-PATHS = st.lists(st.sampled_from(["a", "b", "c.o", ".x"]), min_size=1, max_size=4).map("/".join)
+PATHS = st.lists(st.sampled_from(["a", "b", "c.o", ".x", "ab", "aab", "aabab"]), min_size=1, max_size=4).map(
+    "/".join
+)
 
 
 class GitTests(SynchronousTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,19 +13,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.client.carrying import Carried, Moved
+from fileexport.client.acting import Listener, Work
+from fileexport.client.carrying import Carried, Down, Moved
 from fileexport.client.ends import LocalTree, RemoteTree
-from fileexport.client.syncing import Listener, Sync, Work, rules_of
+from fileexport.client.syncing import Sync, rules_of
 from fileexport.errors import (
     BusyError,
     ChangedWhileRead,
     ConflictError,
     DeletionRefused,
     FileNameError,
+    OverloadedError,
     SourceNotFound,
 )
+from fileexport.paths import RESERVED
 from fileexport.sync.manifest import Entry
-from fileexport.sync.plan import Action
+from fileexport.sync.plan import SMALL, Action, Problem
+from fileexport.wire.messages import MAX_INLINE
 from tests import sync_case, sync_promises
 from tests.sync_case import MTIME, Link, fill, snapshot
 
@@ -72,6 +77,15 @@ class UploadTests(sync_promises.Promises, sync_case.Upwards):
         fill(self.here, {"a": b"1", "d/b": b"2"})
         self.equal(delete=True, max_delete="100%")
 
+    def test_link(self) -> None:
+        """A destination that is a link is refused at the beginning: its time could not be set."""
+        fill(self.here, {"a": b"1"})
+        (self.there.parent / "link").symlink_to("there")
+        self.remote = "/link"
+        error = self.assertRaises(NotADirectoryError, self.sync)
+        self.assertEqual(error.filename, "/link")
+        self.assertEqual(list(self.there.iterdir()), [])
+
     def test_vanished(self) -> None:
         """A file that goes before it is sent is left out and named; the rest goes."""
         fill(self.here, {"a": b"1", "b": b"2" * 100_000, "c": b"3"})
@@ -86,17 +100,20 @@ class UploadTests(sync_promises.Promises, sync_case.Upwards):
 
     def test_changing(self) -> None:
         """A file that changes whenever it is read is left out and named; the rest goes."""
-        fill(self.here, {"a": b"1", "z": os.urandom(3 << 20)})
+        fill(self.here, {"a": b"1", "z": os.urandom(3 << 20), "zz": b"2" * 100_000})
+        seen: list[int] = []
         changing = self.here / "z"
 
         def progress(now: Any) -> None:
-            if now.action is None:
+            seen.append(now.bytes_done)
+            if now.action is None and not (self.there / "zz").exists():
                 with changing.open("r+b") as file:
                     file.write(os.urandom(1 << 20))
 
         result = self.sync(progress=progress)
         self.assertEqual([problem.path for problem in result.problems], ["z"])
-        self.assertEqual({path.name for path in self.there.iterdir()}, {"a"})
+        self.assertEqual({path.name for path in self.there.iterdir()}, {"a", "zz"})
+        self.assertEqual((seen[-1], result.bytes_sent), (100_001, 100_001))
         self.assertEqual(self.equal().done["send"], 1)
 
 
@@ -118,6 +135,31 @@ class DownloadTests(sync_promises.Promises, sync_case.Downwards):
         fill(self.there, {"a": b"1", "d/b": b"2"})
         self.remote, self.source = "/", self.there.parent
         self.equal()
+
+    def test_link(self) -> None:
+        """A destination that is a link is gone through, its time too."""
+        fill(self.there, {"a": b"1"})
+        (link := self.here.parent / "link").symlink_to("here")
+        self.target, self.here = self.here, link
+        self.equal()
+
+    def test_reserved(self) -> None:
+        """Nothing is put into directories of our own."""
+        fill(self.there, {"a": b"1"})
+        self.here = self.here / RESERVED
+        self.assertRaises(FileNameError, self.sync)
+        self.here.mkdir()
+        self.assertRaises(FileNameError, self.sync)
+        self.assertEqual(list(self.here.iterdir()), [])
+
+    def test_whole_path(self) -> None:
+        """What the system says of an entry here names its whole path."""
+        (self.here / "d").mkdir()
+        carrier = Down(self.client, LocalTree(str(self.here)), RemoteTree(self.client, "/there"), None)
+        self.addCleanup(carrier.close)
+        missing = Action("move", "d/b", 1, Entry("file", 1, 1, 0o644), ("d/none",))
+        (carried,) = carrier.steps([missing])
+        self.assertEqual(getattr(carried.error, "filename", None), str(self.here / "d/b"))
 
     def test_way_out(self) -> None:
         """A link here that leads out of the destination is never gone through."""
@@ -170,8 +212,8 @@ class Told(Listener):
         self.actions.append(action)
         self.heard.append((action.kind, action.path))
 
-    def left_out(self, path: str, why: str) -> None:
-        self.heard.append(("left_out", path))
+    def left_out(self, problem: Problem) -> None:
+        self.heard.append(("left_out", problem.path))
 
     def failed(self, path: str, error: Exception) -> None:
         self.heard.append(("failed", path))
@@ -259,6 +301,14 @@ class Way:
 
     def close(self) -> None:
         self.closed += 1
+
+
+class ConstantTests(SynchronousTestCase):
+    """What pure modules say of others."""
+
+    def test_small(self) -> None:
+        """The files that are sent first are those of which many travel in one frame."""
+        self.assertEqual(SMALL, MAX_INLINE)
 
 
 class WorkTests(SynchronousTestCase):
@@ -356,6 +406,63 @@ class WorkTests(SynchronousTestCase):
         self.assertEqual(heard, [("move", "new"), ("copy", "twin")])
         self.assertEqual(way.tried, ["move new", "one new", "remove old", "copy twin", "one twin"])
         self.assertEqual((self.result.sent, self.result.saved), (10, 0))
+
+    def test_overloaded(self) -> None:
+        """A server with too much to do is given time, as one where somebody else writes."""
+        trouble: Trouble = {("send", "a"): [OverloadedError()], ("one", "y"): [OverloadedError()] * 9}
+        heard = self.work(Way(trouble), file("a"), file("y", 100_000), file("z", 100_000))
+        self.assertEqual(heard, [("send", "a"), ("failed", "y"), ("send", "z")])
+
+    def test_refused_as_a_whole(self) -> None:
+        """Where so many are too much for the server at all, those without an outcome are asked for again."""
+        way = Way()
+        answers: list[Exception] = [OverloadedError()] * 2
+
+        def steps(actions: Sequence[Action]) -> Iterator[Carried]:
+            yield way._carried(actions[0])
+            if answers:
+                raise answers.pop()
+            yield from map(way._carried, actions[1:])
+
+        self.patch(way, "steps", steps)
+        heard = self.work(way, *(Action("link", path) for path in "abcd"))
+        self.assertEqual(heard, [("link", path) for path in "abcd"])
+        self.assertEqual(len(way.tried), 4)
+
+    def test_full(self) -> None:
+        """On a full disk what made way gets its name back before all ends; what was replaced is told."""
+        way = Way({("one", "y"): [OSError(errno.ENOSPC, "full")]})
+        asides = [Action("aside", f"{path}-old", sources=(path,)) for path in "xy"]
+        told = Told()
+        removes = [Action("remove", f"{path}-old", sources=(path,)) for path in "xy"]
+        actions = [*asides, file("x"), file("y", 100_000), *removes]
+        self.assertRaises(OSError, Work(way, told, {}).run, actions)
+        self.assertEqual(way.tried[-1], "aside y")
+        self.assertEqual(told.heard[-1], ("left_out", "x-old"))
+
+    def test_not_aside(self) -> None:
+        """What cannot make way stays, and nothing takes its place."""
+        way = Way({("aside", "x-old"): [PermissionError(13, "no")]})
+        actions = [Action("aside", "x-old", sources=("x",)), file("x"), Action("remove", "x-old")]
+        self.assertEqual(self.work(way, *actions), [("failed", "x"), ("left_out", "")])
+        self.assertEqual(way.tried, ["aside x-old"])
+
+    def test_old_name(self) -> None:
+        """Where the old name of what was sent instead of moved cannot go, it is told."""
+        move = Action("move", "new", 5, Entry("file", 5, 0, 0o644), ("old",))
+        trouble: Trouble = {
+            ("move", "new"): [ConflictError()],
+            ("remove", "old"): [PermissionError(13, "no")],
+        }
+        heard = self.work(Way(trouble), move, Action("remove", "x"))
+        self.assertEqual(heard, [("failed", "old"), ("move", "new"), ("left_out", "")])
+
+    def test_unsaid(self) -> None:
+        """Of every action something is said, also where nothing was said of what became of it."""
+        way = Way()
+        self.patch(way, "steps", lambda actions: map(way._carried, actions[1:2]))
+        heard = self.work(way, *(Action("link", path) for path in "abc"))
+        self.assertEqual(heard, [("failed", "a"), ("link", "b"), ("failed", "c")])
 
     def test_gone(self) -> None:
         """What shall go and has gone is as good; a directory that somebody filled stays, and is named."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from fileexport.client.downloading import Destination
+    from fileexport.client.sources import SourceTree
 
 Format = Literal["tar.gz", "tar.zst", "zip", "gz", "zst"]
 
@@ -236,6 +237,7 @@ class Client(Matching):
         replace: bool = False,
         progress: Progress | None = None,
         keep_mode: bool = False,
+        tree: SourceTree | None = None,
     ) -> bool:
         """Send a file into a remote directory, its modification time too.
 
@@ -245,7 +247,7 @@ class Client(Matching):
         size)` is called about once a MiB. Without `process_chunk` `chunk_size` means nothing.
 
         With `keep_mode` the permissions go with it; otherwise it gets those of the file that it replaces, or
-        what is usual there.
+        what is usual there. A source that lies in a `tree` is opened through no link below the top of that.
 
         The server waits 60 s for what comes next. Where a callback takes longer, the upload goes on as after
         a cut: by another operation, which can be refused, and for a small file from its beginning.
@@ -262,7 +264,7 @@ class Client(Matching):
         manner = self._manner(chunk_size, process_chunk, timeout, replace, progress, keep_mode)
         from fileexport.client.uploading import upload
 
-        return upload(self._pool, local, target, manner)
+        return upload(self._pool, local, target, manner._replace(tree=tree))
 
     def download_file(
         self,

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from fileexport.client.answers import name_file
 from fileexport.client.downloading import Destination
 from fileexport.client.ends import LocalTree, RemoteTree
 from fileexport.client.names import LocalFile, Outcome, below
+from fileexport.client.sources import SourceTree
 from fileexport.disk.jail import View
 from fileexport.errors import FileExportError, FileNameError
 from fileexport.paths import RelPath
+from fileexport.sync.manifest import Entry
 from fileexport.sync.plan import Action
 from fileexport.wire import messages as m
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Steps that are made ready at once.
 _STEPS = 16384
+#: What a new directory may at first: only its owner fills it. It gets its own mode in the end.
+_OWNERS = 0o700
 _VIEW = View()
 
 #: Told how much of a file is there: bytes done, and its size.
@@ -88,30 +91,32 @@ class Up:
         path = self._path(action.path)
         entry = action.entry
         if action.kind == "make_directory":
-            return m.MakeStep(path)
-        if action.kind == "move":
-            return m.MoveStep(self._path(action.sources[0]), path, True)
+            return m.MakeStep(path, _OWNERS)
+        if action.kind in ("move", "aside"):
+            expected = _expected(action) or (None, None)
+            return m.MoveStep(self._path(action.sources[0]), path, action.kind == "move", *expected)
         if entry is None:
             return m.RemoveStep(path)
         if action.kind == "link":
             return m.LinkStep(path, os.fsencode(entry.target), True)
-        return m.SetStep(path, entry.mtime_ns, entry.mode)
+        return m.SetStep(path, _time(action, entry), entry.mode, *(_expected(action) or (None, None)))
 
     def _path(self, path: str) -> RelPath:
-        return self._there.base + below(path) if path else self._there.base
+        base = self._there.base
+        # As `base + below(path)`, checked once.
+        return RelPath((*base.parts, *path.split("/"))) if path else base
 
     def small(self, actions: Iterable[Action]) -> Iterator[Carried]:
         """As many in a frame as it takes."""
         files = {action.path: action for action in actions}
         outcomes = self._client.upload_small(
-            map(self._file, files.values()), self._there.top, replace=True, timeout=self._timeout, modes=True
+            _files(files.values(), self._here.place, self._here.tree),
+            self._there.top,
+            replace=True,
+            timeout=self._timeout,
+            modes=True,
         )
         return _carried(files, outcomes)
-
-    def _file(self, action: Action) -> LocalFile:
-        entry = action.entry
-        assert entry is not None
-        return LocalFile(action.path, self._here.place(action.path), entry.size, entry.mtime_ns)
 
     def one(self, action: Action, moved: Moved) -> int:
         """Only what the server cannot take from its own files."""
@@ -121,6 +126,7 @@ class Up:
             [self._there.place(path) for path in action.sources],
             progress=moved,
             timeout=self._timeout,
+            tree=self._here.tree,
         )
 
     def copy(self, action: Action, digest: bytes) -> None:
@@ -164,7 +170,7 @@ class Down:
 
     def _make_top(self) -> Exception | None:
         try:
-            os.mkdir(self._here.top)
+            os.mkdir(self._here.top, _OWNERS)
         except OSError as error:
             return error
         return None
@@ -173,8 +179,9 @@ class Down:
         try:
             self._take(steps, action)
         except (OSError, FileExportError) as error:
-            if isinstance(error, OSError):
-                name_file(error, self._here.place(action.path))
+            if isinstance(error, OSError) and error.errno is not None:
+                # The system knows it by its last name only.
+                error.filename, error.filename2 = self._here.place(action.path), None
             return error
         return None
 
@@ -182,21 +189,23 @@ class Down:
         path = below(action.path) if action.path else RelPath()
         entry = action.entry
         if action.kind == "make_directory":
-            steps.make(path)
-        elif action.kind == "move":
-            steps.move(below(action.sources[0]), path, True)
+            steps.make(path, mode=_OWNERS)
+        elif action.kind in ("move", "aside"):
+            origin = below(action.sources[0])
+            steps.move(origin, path, action.kind == "move", expected=_expected(action))
         elif entry is None:
             steps.remove(path)
         elif action.kind == "link":
             steps.link(path, entry.target, True)
         else:
-            steps.set(path, entry.mtime_ns, entry.mode)
+            steps.set(path, _time(action, entry), entry.mode, expected=_expected(action))
 
     def small(self, actions: Iterable[Action]) -> Iterator[Carried]:
         """As many in a frame as it takes."""
         files = {action.path: action for action in actions}
         outcomes = self._client.download_small(
-            map(_file, files.values()),
+            # Their paths there and here are the same.
+            _files(files.values(), str),
             self._there.top,
             replace=True,
             timeout=self._timeout,
@@ -230,11 +239,25 @@ class Down:
             opened.close()
 
 
-def _file(action: Action) -> LocalFile:
-    """A file to be fetched: its path there and here is the same."""
-    entry = action.entry
-    assert entry is not None
-    return LocalFile(action.path, action.path, entry.size, entry.mtime_ns)
+def _expected(action: Action) -> tuple[int, int] | None:
+    """Size and time of the file that is moved or set, if it has to be as it was seen."""
+    old = action.old
+    return (old.size, old.mtime_ns) if old is not None and old.kind == "file" else None
+
+
+def _time(action: Action, entry: Entry) -> int | None:
+    """The time to be set; None where it is right already, and a new one would hide a change."""
+    return None if action.old is not None and action.old.mtime_ns == entry.mtime_ns else entry.mtime_ns
+
+
+def _files(
+    actions: Iterable[Action], place: Callable[[str], str], tree: SourceTree | None = None
+) -> Iterator[LocalFile]:
+    """The files of actions; `place` says where each is here, `tree` in what they are looked for."""
+    for action in actions:
+        path, entry = action.path, action.entry
+        assert entry is not None
+        yield LocalFile(path, place(path), entry.size, entry.mtime_ns, tree)
 
 
 def _carried(files: dict[str, Action], outcomes: Iterable[Outcome]) -> Iterator[Carried]:

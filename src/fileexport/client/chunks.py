@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from fileexport.client.connection import Wait
+    from fileexport.client.sources import SourceTree
 
 #: Sizes of chunks that are allowed, in bytes; a server may allow less.
 MIN_CHUNK, MAX_CHUNK = 512, 1 << 20
@@ -121,7 +122,7 @@ class Manner(NamedTuple):
     """How a file goes over, as its caller wishes.
 
     `file_name` is what `process_chunk` gets; without it, the file's own name there. `wait` gives the patience
-    for one operation. With `keep_mode` the file's permissions go with it.
+    for one operation. With `keep_mode` the file's permissions go with it. What is sent may lie in a `tree`.
     """
 
     wait: Callable[[], Wait]
@@ -131,6 +132,7 @@ class Manner(NamedTuple):
     progress: Progress | None = None
     file_name: str | None = None
     keep_mode: bool = False
+    tree: SourceTree | None = None
 
     def chunks(self, size: int, name: str) -> Chunks | None:
         """What hands a file of `size` bytes to the caller; None where it does not want to see it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 
 from fileexport.client.answers import error_of_reset, name_file, no_directory, not_found
@@ -12,10 +13,12 @@ from fileexport.client.downloading import Destination, download
 from fileexport.client.listings import Kept, entries
 from fileexport.client.names import LocalFile, Outcome, RemoteEntry, below
 from fileexport.client.pool import Pool
+from fileexport.client.selection import joined
 from fileexport.client.small_files import download_small, upload_small
+from fileexport.client.sources import SourceTree
 from fileexport.client.uploading import upload
-from fileexport.errors import CorruptedResponse, PeerGone, SourceNotFound
-from fileexport.paths import RESERVED, RelPath
+from fileexport.errors import ChangedWhileRead, CorruptedResponse, PeerGone, SourceNotFound
+from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
 from fileexport.wire.session import State
@@ -94,7 +97,7 @@ def _settle_one(
 def upload_directory(pool: Pool, source: str, target: RelPath, manner: Manner) -> bool:
     """Send the directory `source` so that it is `target`; False where `process_chunk` cancelled it."""
     wait = manner.wait
-    directories, files = _scan(source)
+    tree, directories, files = _scan(source)
     try:
         with pool.operation(m.MakeDirectory(target), wait(), path=str(target)) as operation:
             operation.end()
@@ -108,36 +111,41 @@ def upload_directory(pool: Pool, source: str, target: RelPath, manner: Manner) -
         for file in _not_small(upload_small(pool, small, target, False, wait)):
             large.append(file)
     for file in large:
-        if not upload(pool, file.local, target + below(file.path), manner._replace(file_name=file.path)):
-            return False
+        named = manner._replace(file_name=file.path, tree=tree)
+        try:
+            if not upload(pool, file.local, target + below(file.path), named):
+                return False
+        except ChangedWhileRead as error:
+            raise _named(error, file.local) from None
     return True
 
 
-def _scan(source: str) -> tuple[list[str], list[LocalFile]]:
+def _scan(source: str) -> tuple[SourceTree, list[str], list[LocalFile]]:
     """Directories, parents first, and regular files below `source`. Links are left out."""
+    tree, prefix = SourceTree.of(source), os.path.join(source, "")
     directories: list[str] = []
     files: list[LocalFile] = []
     todo = [""]
     while todo:
         above = todo.pop()
-        try:
-            with os.scandir(os.path.join(source, above)) as entries_here:
-                found = sorted(entries_here, key=lambda entry: entry.name)
-        except FileNotFoundError:
-            raise not_found(SourceNotFound, os.path.join(source, above)) from None
         below_here: list[str] = []
-        for entry in found:
-            path = f"{above}/{entry.name}" if above else entry.name
-            if entry.name == RESERVED:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                below_here.append(path)
-            elif entry.is_file(follow_symlinks=False):
-                status = entry.stat(follow_symlinks=False)
-                files.append(LocalFile(path, entry.path, status.st_size, status.st_mtime_ns))
+        try:
+            for name, about in tree.entries(above):
+                if isinstance(about, OSError):
+                    raise about
+                path = joined(above, name)
+                if stat.S_ISDIR(about.st_mode):
+                    below_here.append(path)
+                elif stat.S_ISREG(about.st_mode):
+                    files.append(LocalFile(path, prefix + path, about.st_size, about.st_mtime_ns, tree))
+        except FileNotFoundError:
+            raise not_found(SourceNotFound, prefix + above) from None
+        except OSError as error:
+            error.filename = prefix + above
+            raise
         directories += below_here
         todo += reversed(below_here)
-    return directories, files
+    return tree, directories, files
 
 
 def _not_small(outcomes: Iterator[Outcome]) -> Iterator[LocalFile]:
@@ -148,7 +156,14 @@ def _not_small(outcomes: Iterator[Outcome]) -> Iterator[LocalFile]:
         elif outcome.error is not None:
             if isinstance(outcome.error, OSError):
                 name_file(outcome.error, outcome.file.local)
+            elif isinstance(outcome.error, ChangedWhileRead):
+                raise _named(outcome.error, outcome.file.local)
             raise outcome.error
+
+
+def _named(error: ChangedWhileRead, place: str) -> ChangedWhileRead:
+    """The same, which says of which file."""
+    return ChangedWhileRead(f"{place}: {error}")
 
 
 def _raise_first(errors: Sequence[Exception | None]) -> None:

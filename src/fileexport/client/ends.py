@@ -5,28 +5,35 @@ Paths are below the top of a tree, ``a/b``, the empty one for the top itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
 from fileexport.client.answers import not_found
+from fileexport.client.moving import TROUBLE, is_fatal
 from fileexport.client.names import below, remote_path
+from fileexport.client.sources import SourceTree
 from fileexport.client.trees import local_manifest
 from fileexport.disk.jail import Jail, View
 from fileexport.errors import DestinationNotFound, FileNameError
-from fileexport.sync.manifest import Manifest
+from fileexport.paths import RESERVED
+from fileexport.sync.manifest import Entry, Manifest
+from fileexport.wire.messages import MAX_INLINE
 
 if TYPE_CHECKING:
     from fileexport.client.blocking import Client
     from fileexport.disk.views import Opened
 
-#: Bytes of a file of patterns that are read, and bytes that are read at once.
-_MAX_TEXT = 1 << 20
+#: Bytes of a file of patterns, and bytes that are read at once.
+MAX_TEXT = 1 << 20
 _PIECE = 1 << 20
+_TOO_LARGE = "it is larger than 1 MiB"
+_LINK = "it is a link: name a directory, as the one that it leads to"
 _VIEW = View()
 
 
@@ -39,11 +46,15 @@ class Tree(Protocol):
     def begin(self) -> Callable[[], Manifest]:
         """Begin to look what is there; what is returned waits for it. Raises `NotADirectoryError`."""
 
-    def text(self, path: str) -> bytes:
-        """The content of a small file, of a large one its beginning. Raises `OSError`, `FileExportError`."""
+    def texts(self, files: Mapping[str, Entry]) -> Iterator[tuple[str, bytes | str]]:
+        """The contents of files of at most `MAX_TEXT` bytes; of any other entry why it has none."""
 
-    def check_parent(self) -> None:
-        """Raise `DestinationNotFound` unless the directory that the top lies in is there."""
+    def check(self, is_there: bool) -> None:
+        """Raise unless the top, which is there or not, can be a destination.
+
+        `DestinationNotFound` where the directory is missing that it lies in, `NotADirectoryError` for a link
+        whose times cannot be set, `FileNameError` for our own directory.
+        """
 
 
 class LocalTree:
@@ -51,24 +62,52 @@ class LocalTree:
 
     def __init__(self, top: str) -> None:
         self.top = top
+        self._prefix = os.path.join(top, "")
+        self._tree: SourceTree | None = None
+
+    @property
+    def tree(self) -> SourceTree:
+        """The directory whose files are sent: the one that was looked at. Raises `SourceNotFound`."""
+        if self._tree is None:
+            self._tree = SourceTree.of(self.top)
+        return self._tree
 
     def place(self, path: str) -> str:
         """The path as this system spells it."""
-        return os.path.join(self.top, path) if path else self.top
+        return self._prefix + path if path else self.top
 
     def begin(self) -> Callable[[], Manifest]:
         """All of it is done while the caller waits."""
-        return lambda: local_manifest(self.top)
+        return self._look
 
-    def text(self, path: str) -> bytes:
-        """The content of a small file."""
-        with closing(Jail(self.top, durable=False)) as jail, jail.open(_VIEW, below(path)) as opened:
-            return os.read(opened.descriptor, _MAX_TEXT)
+    def _look(self) -> Manifest:
+        self._tree = None
+        with suppress(OSError):
+            # Before it is listed: what takes its place later is another one.
+            self._tree = SourceTree.of(self.top)
+        return local_manifest(self.top)
 
-    def check_parent(self) -> None:
-        """Raise `DestinationNotFound` unless the directory that the top lies in is there."""
-        parent = os.path.dirname(os.path.abspath(self.top))
-        if not os.path.isdir(parent):
+    def texts(self, files: Mapping[str, Entry]) -> Iterator[tuple[str, bytes | str]]:
+        """The contents of files of at most `MAX_TEXT` bytes; of any other entry why it has none."""
+        with closing(Jail(self.top, durable=False)) as jail:
+            for path, entry in files.items():
+                why = _no_text(entry)
+                if why is not None:
+                    yield path, why
+                    continue
+                try:
+                    with jail.open(_VIEW, below(path)) as opened:
+                        yield path, os.read(opened.descriptor, MAX_TEXT)
+                except OSError as error:
+                    yield path, error.strerror or str(error)
+
+    def check(self, is_there: bool) -> None:
+        """A link is gone through."""
+        path = os.path.abspath(self.top)
+        if RESERVED in path.split("/"):
+            raise FileNameError(f"{RESERVED} is a name of our own")
+        parent = os.path.dirname(path)
+        if not is_there and not os.path.isdir(parent):
             raise not_found(DestinationNotFound, parent)
 
     def hashes(self, paths: Sequence[str], is_stopped: Callable[[], bool]) -> Iterator[tuple[str, bytes]]:
@@ -85,6 +124,17 @@ class LocalTree:
                     continue
                 if digest is not None:
                     yield path, digest
+
+
+def _no_text(entry: Entry) -> str | None:
+    """Why an entry has no content that can be read at once, as far as can be seen."""
+    if entry.kind != "file":
+        return "it is no file"
+    return _TOO_LARGE if entry.size > MAX_TEXT else None
+
+
+def _words(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _hash(opened: Opened, buffer: memoryview, is_stopped: Callable[[], bool]) -> bytes | None:
@@ -116,17 +166,39 @@ class RemoteTree:
         """The server looks while the caller does something else."""
         return self._client.begin_manifest(self.top, timeout=self._timeout)
 
-    def text(self, path: str) -> bytes:
-        """The content of a small file."""
+    def texts(self, files: Mapping[str, Entry]) -> Iterator[tuple[str, bytes | str]]:
+        """The contents of files of at most `MAX_TEXT` bytes; of any other entry why it has none."""
+        small, start = [], len(self._prefix) + 1
+        for path, entry in files.items():
+            why = _no_text(entry)
+            if why is not None:
+                yield path, why
+            elif entry.size <= MAX_INLINE:
+                small.append(self.place(path))
+            else:
+                yield path, self._text(path)
+        for place, content in self._client.read_files(small, timeout=self._timeout):
+            yield place[start:], content if isinstance(content, bytes) else _words(content)
+
+    def _text(self, path: str) -> bytes | str:
         content = b""
-        for piece in self._client.read(self.place(path), timeout=self._timeout):
-            content += piece
-            if len(content) >= _MAX_TEXT:
-                break
+        try:
+            for piece in self._client.read(self.place(path), timeout=self._timeout):
+                content += piece
+                if len(content) > MAX_TEXT:
+                    return _TOO_LARGE
+        except TROUBLE as error:
+            if is_fatal(error):
+                raise
+            return _words(error)
         return content
 
-    def check_parent(self) -> None:
-        """Raise `DestinationNotFound` unless the directory that the top lies in is there."""
+    def check(self, is_there: bool) -> None:
+        """A link is refused here: the server sets no time through one."""
+        if is_there:
+            if self.base and self._client.stat(self.top, timeout=self._timeout).type == "link":
+                raise NotADirectoryError(errno.ENOTDIR, _LINK, self.top)
+            return
         parent = str(self.base.parent)
         try:
             self._client.stat(parent, timeout=self._timeout)

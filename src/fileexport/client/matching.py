@@ -13,6 +13,7 @@ from fileexport.client.pool import Pool
 
 if TYPE_CHECKING:
     from fileexport.client.downloading import Destination
+    from fileexport.client.sources import SourceTree
     from fileexport.sync.manifest import Entry, Manifest
     from fileexport.wire import messages as m
 
@@ -57,6 +58,14 @@ class Matching:
 
         return hash_files(self._pool, map(remote_path, paths), fresh, lambda: self._wait(timeout))
 
+    def read_files(
+        self, paths: Iterable[PathText], timeout: float | None = None
+    ) -> Iterator[tuple[str, bytes | Exception]]:
+        """Content of many files of at most 64 KiB, each with its absolute path, or what went wrong."""
+        from fileexport.client.trees import read_files
+
+        return read_files(self._pool, map(remote_path, paths), lambda: self._wait(timeout))
+
     def change(self, steps: Sequence[m.AnyStep], timeout: float | None = None) -> Iterator[Exception | None]:
         """Make many small changes, in their order. Yields for each: None, or what went wrong.
 
@@ -74,6 +83,7 @@ class Matching:
         *,
         progress: Progress | None = None,
         timeout: float | None = None,
+        tree: SourceTree | None = None,
     ) -> int:
         """Send a file so that it is `target`, time and permissions too; what had the name is replaced.
 
@@ -82,7 +92,9 @@ class Matching:
         """
         from fileexport.client.delta import upload_changes
 
-        manner = Manner(lambda: self._wait(timeout), replace=True, progress=progress, keep_mode=True)
+        manner = Manner(
+            lambda: self._wait(timeout), replace=True, progress=progress, keep_mode=True, tree=tree
+        )
         where = remote_path(target)
         return upload_changes(self._pool, fspath(source), where, [*map(remote_path, bases)], manner)
 

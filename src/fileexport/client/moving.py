@@ -34,8 +34,8 @@ from fileexport.wire.messages import MAX_INLINE
 BATCH = 16384
 #: Single names that are asked for before their whole directory is.
 _ASKED = 4
-#: Seconds to wait for small files that somebody else is writing.
-_PAUSES = (0.25, 0.5, 1.0)
+#: Seconds to wait for files that somebody else is writing.
+PAUSES = (0.25, 0.5, 1.0)
 #: After these nothing more can succeed.
 _FATAL = (ConnectionError, TimeoutError, AuthenticationError, CorruptedResponse)
 #: What a side may raise about one place; unless it `is_fatal`, others are still tried.
@@ -344,7 +344,7 @@ class Transfer:
         for planned in files:
             if waiting.setdefault(planned.target, planned) is not planned:
                 alone.append(planned)
-        for pause in (*_PAUSES, None):
+        for pause in (*PAUSES, None):
             busy = {}
             for target, size, error in self._mover.small(list(waiting.values())) if waiting else ():
                 planned = waiting.pop(target)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
+
+if TYPE_CHECKING:
+    from fileexport.client.sources import SourceTree
 
 #: How a local file is opened to be sent: a FIFO does not make us wait, a terminal does not become ours.
 SOURCE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -55,12 +58,16 @@ class RemoteJob(NamedTuple):
 
 
 class LocalFile(NamedTuple):
-    """A file here and there: `path` below the remote directory (``a/b``), `local` as it is spelled here."""
+    """A file here and there: `path` below the remote directory (``a/b``), `local` as it is spelled here.
+
+    One to be sent may lie in a `tree`: then no link below the top of that is followed to it.
+    """
 
     path: str
     local: str
     size: int
     mtime_ns: int
+    tree: SourceTree | None = None
 
 
 class Outcome(NamedTuple):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from fileexport.client.answers import not_found
 from fileexport.client.names import Kind, RemoteEntry
 from fileexport.client.selection import Child, joined
+from fileexport.client.sources import SourceTree
 from fileexport.errors import DestinationNotFound, FileNameError, SourceNotFound, row_for
 from fileexport.paths import MAX_DEPTH, RESERVED, RelPath
 
@@ -31,13 +32,17 @@ Unreadable = Callable[[str, OSError], None]
 
 
 class Item(NamedTuple):
-    """Something that a source holds: its path below what was named, and where it is."""
+    """Something that a source holds: its path below what was named, and where it is.
+
+    `tree` is what was named, for what lies below that here.
+    """
 
     path: str
     place: str
     kind: Kind
     size: int
     mtime_ns: int
+    tree: SourceTree | None = None
 
 
 class Source(Protocol):
@@ -104,32 +109,25 @@ class Here:
 
     def below(self, top: Item, enter: Enter, unreadable: Unreadable) -> Iterator[Item]:
         """All that lies below a directory, by name; what goes meanwhile is not there."""
-        todo = [("", top.place)]
+        todo, tree, prefix = [""], None, os.path.join(top.place, "")
         while todo:
-            directory, place = todo.pop()
+            directory = todo.pop()
             try:
-                with os.scandir(place) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
+                tree = tree or SourceTree.of(top.place)
+                entries = list(tree.entries(directory))
             except OSError as error:
                 unreadable(directory, error)
                 continue
             inner = []
-            for entry in entries:
-                # Our own staging of a download that was broken off.
-                if entry.name == RESERVED:
+            for name, about in entries:
+                path = joined(directory, name)
+                if isinstance(about, OSError):
+                    unreadable(path, about)
                     continue
-                path = joined(directory, entry.name)
-                try:
-                    about = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    unreadable(path, error)
-                    continue
-                item = Item(path, entry.path, kind_of(about.st_mode), about.st_size, about.st_mtime_ns)
-                yield item
-                if item.kind == "directory" and enter(path):
-                    inner.append((path, entry.path))
+                kind = kind_of(about.st_mode)
+                yield Item(path, prefix + path, kind, about.st_size, about.st_mtime_ns, tree)
+                if kind == "directory" and enter(path):
+                    inner.append(path)
             todo.extend(reversed(inner))
 
     # -- destination

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import chain, islice
 
 from blake3 import blake3
@@ -17,11 +18,14 @@ from fileexport.client.chunks import Retries
 from fileexport.client.connection import Wait
 from fileexport.client.downloading import Destination
 from fileexport.client.listings import hashes
-from fileexport.client.names import SOURCE_FLAGS, LocalFile, Outcome, below
+from fileexport.client.names import LocalFile, Outcome, below
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
+from fileexport.client.sources import Opener
+from fileexport.client.trees import change, hash_files
 from fileexport.disk.batches import Batch
 from fileexport.errors import (
+    BusyError,
     ChangedWhileRead,
     CorruptedResponse,
     FileNameError,
@@ -29,6 +33,7 @@ from fileexport.errors import (
 )
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
+from fileexport.wire.bounds import clamped
 
 #: A frame of files is begun anew from here on: the window holds dozens of them.
 _FRAME = 256 << 10
@@ -40,6 +45,10 @@ _FRAME_OVERHEAD = 32
 _PATHS = 128 << 10
 #: Directories here that are open at once: each takes half a dozen descriptors.
 _PLACES = 32
+#: Bytes that came which are committed together: what ends us takes no more with it.
+_COMMITTED = 4 << 20
+#: Seconds to wait for what a connection held that was cut.
+_PAUSES = (0.1, 0.25, 0.5, 1.0)
 _TOO_LARGE = "the file is too large to travel among small ones"
 
 
@@ -59,19 +68,20 @@ def upload_small(
     doubtful: set[str] = set()
     retries = Retries()
     settled = 0
-    while True:
-        one = _Upload(pool, directory, replace, wait, doubtful, modes)
-        try:
-            for outcome in one.run(chain(_popped(again), source)):
-                settled += 1
-                yield outcome
-            return
-        except (ConnectionError, Stalled) as error:
-            again.extendleft(reversed(one.unsettled))
-            doubtful.update(file.path for file in one.unsettled)
-            if one.has_begun:
-                retries.begun_at(settled)
-            retries.after(error)
+    with Opener() as opener:
+        while True:
+            one = _Upload(pool, directory, replace, wait, doubtful, modes, opener)
+            try:
+                for outcome in chain(one.arrived(again), one.run(chain(_popped(again), source))):
+                    settled += 1
+                    yield outcome
+                return
+            except (ConnectionError, Stalled) as error:
+                again.extendleft(reversed(one.unsettled))
+                doubtful.update(file.path for file in one.unsettled)
+                if one.has_begun:
+                    retries.begun_at(settled)
+                retries.after(error)
 
 
 def _popped(files: deque[LocalFile]) -> Iterator[LocalFile]:
@@ -90,6 +100,7 @@ class _Upload:
         wait: Callable[[], Wait],
         doubtful: Set[str],
         modes: bool,
+        opener: Opener,
     ) -> None:
         self._pool = pool
         self._directory = directory
@@ -97,6 +108,7 @@ class _Upload:
         self._wait = wait
         self._doubtful = doubtful
         self._modes = modes
+        self._opener = opener
         self._batch: list[m.SmallFile] = []
         self._size = _FRAME_OVERHEAD
         self._count = 0
@@ -108,6 +120,47 @@ class _Upload:
         """What was taken from the caller and has no outcome."""
         return list(self._sent.values())
 
+    def arrived(self, files: deque[LocalFile]) -> Iterator[Outcome]:
+        """Take those out of `files` that are there: they were committed before a cut, and nobody heard of it.
+
+        A token that may not read does not know: then all of them stay.
+        """
+        sent: dict[RelPath, tuple[LocalFile, int, bytes]] = {}
+        asked: list[m.SetStep] = []
+        for file in files:
+            with suppress(OSError, ValueError, FileNameError, ChangedWhileRead):
+                found, _ = _read(self._opener, file, self._modes)
+                path, size = self._directory + found.path, len(found.content)
+                sent[path] = file, size, found.digest
+                asked.append(m.SetStep(path, None, found.mode, size, found.mtime))
+        settled: set[LocalFile] = set()
+        with suppress(PermissionError):
+            for one in hash_files(self._pool, self._candidates(asked), False, self._wait):
+                file, *said = sent[RelPath.parse(one.path)]
+                if said == [one.size, one.digest]:
+                    settled.add(file)
+        for _ in range(len(files)):
+            file = files.popleft()
+            if file in settled:
+                yield Outcome(file, None)
+            else:
+                files.append(file)
+
+    def _candidates(self, asked: list[m.SetStep]) -> list[RelPath]:
+        """The paths at which there is a file of this size and time.
+
+        What a connection held that is cut is committed in a moment: until then it is held.
+        """
+        found: list[RelPath] = []
+        for pause in (*_PAUSES, 0.0):
+            outcomes = list(zip(asked, change(self._pool, asked, self._wait), strict=True))
+            found += [step.path for step, error in outcomes if error is None]
+            asked = [step for step, error in outcomes if isinstance(error, BusyError)]
+            if not asked:
+                break
+            time.sleep(pause)
+        return found
+
     def run(self, files: Iterable[LocalFile]) -> Iterator[Outcome]:
         """Send all; the files are taken as they are sent."""
         asked = m.WriteFiles(self._directory, self._replace)
@@ -117,7 +170,7 @@ class _Upload:
             largest = _largest_frame(operation)
             for file in files:
                 try:
-                    found, size = _read(file, self._modes)
+                    found, size = _read(self._opener, file, self._modes)
                     if size + _FRAME_OVERHEAD > largest:
                         raise ValueError(_TOO_LARGE)
                 except (OSError, ValueError, FileNameError, ChangedWhileRead) as error:
@@ -190,15 +243,13 @@ def _largest_frame(operation: Operation) -> int:
     return min(_FRAME, offer.control, offer.stream_credit // 2, offer.connection_credit // 2)
 
 
-def _read(file: LocalFile, modes: bool) -> tuple[m.SmallFile, int]:
+def _read(opener: Opener, file: LocalFile, modes: bool) -> tuple[m.SmallFile, int]:
     """A file for FILES, and what it takes there. Raises `OSError`, ValueError, `ChangedWhileRead`."""
     path = below(file.path)
+    descriptor = opener.open(file.local, file.tree)
     try:
-        descriptor = os.open(file.local, SOURCE_FLAGS)
-    except FileNotFoundError:
-        raise not_found(SourceNotFound, file.local) from None
-    try:
-        content = os.read(descriptor, m.MAX_INLINE + 1)
+        # What it should have, and a byte: a buffer for the largest, for each, costs as much as opening it.
+        content = os.read(descriptor, min(file.size, m.MAX_INLINE) + 1)
         status = os.fstat(descriptor)
         if len(content) > m.MAX_INLINE:
             raise ValueError(_TOO_LARGE)
@@ -210,7 +261,7 @@ def _read(file: LocalFile, modes: bool) -> tuple[m.SmallFile, int]:
     spelled = len(file.path) if file.path.isascii() else len(os.fsencode(file.path))
     size = len(content) + spelled + _OVERHEAD
     mode = status.st_mode & 0o777 if modes else None
-    return m.SmallFile(path, status.st_mtime_ns, digest, content, mode), size
+    return m.SmallFile(path, clamped(status.st_mtime_ns), digest, content, mode), size
 
 
 def _read_again(descriptor: int) -> tuple[bytes, os.stat_result]:
@@ -298,6 +349,7 @@ class _Download:
         self.has_begun = False
         self.cut: ConnectionError | None = None
         self._places: dict[str, tuple[Batch, list[LocalFile]]] = {}
+        self._held = 0
 
     def run(self) -> Iterator[Outcome]:
         """Fetch them; what came is committed, and has its outcome, also where the connection breaks."""
@@ -337,8 +389,11 @@ class _Download:
                 batch, added = self._place(held, where)
                 batch.add(path, one.content, one.mtime, one.mode if self._modes else None)
                 added.append(file)
+                self._held += len(one.content)
             except (OSError, FileNameError, ChangedWhileRead) as error:
                 yield Outcome(file, error)
+        if self._held >= _COMMITTED:
+            yield from self._commit(held)
 
     def _split(self, file: LocalFile) -> tuple[str, RelPath]:
         """The directory here whose jail a file goes through, and its path in that."""
@@ -370,7 +425,7 @@ class _Download:
 
     def _commit(self, held: ExitStack) -> list[Outcome]:
         """Give what came its names, and leave its directories."""
-        places, self._places = self._places, {}
+        places, self._places, self._held = self._places, {}, 0
         with held.pop_all():
             return [
                 Outcome(file, error)

@@ -11,33 +11,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from fileexport.client.acting import CONTENT, FILES, Listener, Work
 from fileexport.client.answers import not_found
-from fileexport.client.carrying import Carried, Carrier, Down, Up
+from fileexport.client.carrying import Carrier, Down, Up
 from fileexport.client.chunks import CallerRaised
 from fileexport.client.ends import LocalTree, RemoteTree, Tree, hash_both, look
-from fileexport.client.moving import BATCH, TROUBLE, callers_own, is_fatal
-from fileexport.errors import BusyError, ChangedWhileRead, FileNameError, SourceNotFound, UnexpectedError
+from fileexport.errors import DeletionRefused, SourceNotFound
 from fileexport.paths import is_file_name_valid
 from fileexport.sync.manifest import Manifest
 from fileexport.sync.plan import Action, ActionKind, Hashes, Plan, Problem, Totals, plan, questions
-from fileexport.sync.rules import Limit, Patterns, Rules, ignore_files
-from fileexport.wire.messages import MAX_INLINE
+from fileexport.sync.rules import IGNORE_FILE, Limit, Patterns, Rules, ignore_files
 
 if TYPE_CHECKING:
     from fileexport.client.blocking import Client
 
 Name = str | os.PathLike[str]
-#: Seconds to wait for what somebody else is writing: a command that was broken off may still hold it.
-_PAUSES = (0.25, 0.5, 1.0)
-#: What went wrong with one entry only, and is no reason to keep what shall go.
-_ONE_ENTRY = (FileNameError, ChangedWhileRead, SourceNotFound)
-_FILES = ("send", "update", "copy", "move")
-#: Of those, the ones whose content is counted.
-_CONTENT = ("send", "update")
-_NOT_ALL = "nothing was removed, because not everything else could be done"
 
 
 class SyncProgress(NamedTuple):
@@ -53,37 +44,21 @@ class SyncProgress(NamedTuple):
 class SyncResult:
     """What a synchronisation was.
 
-    `plan` is what was to be done, `done` how many actions of each kind were, `bytes_sent` the content that
-    travelled, `bytes_saved` that which did not need to, because it was at the destination already.
-    `problems` are entries that were left out or failed, each with its reason. A dry run has done nothing.
+    `plan` is what was to be done, `done` how many actions of each kind were, `removed` how many entries are
+    gone for good (in `done` are also those that something else replaced), `bytes_sent` the content of files
+    that arrived, as far as it travelled, `bytes_saved` that which did not need to, because it was at the
+    destination already. `problems` are entries that were left out or failed, each with its reason. A dry
+    run has done nothing.
     """
 
     plan: Plan
     done: Counter[ActionKind]
+    removed: int
     bytes_sent: int
     bytes_saved: int
     seconds: float
     problems: list[Problem]
     dry_run: bool
-
-
-class Listener:
-    """Told how a synchronisation goes; paths are below the tops. This one stays silent."""
-
-    def planned(self, plan: Plan) -> None:
-        """This will be done."""
-
-    def moved(self, action: Action, count: int) -> None:
-        """So many more bytes of a large file are there."""
-
-    def done(self, action: Action) -> None:
-        """An action is done; in a dry run: would be."""
-
-    def left_out(self, path: str, why: str) -> None:
-        """An entry cannot be made equal; with a directory, all that lies in it."""
-
-    def failed(self, path: str, error: Exception) -> None:
-        """An entry failed; others go on."""
 
 
 def synchronize_upload(
@@ -186,13 +161,19 @@ class _Reporter(Listener):
         self._totals = plan.totals
 
     def moved(self, action: Action, count: int) -> None:
-        self._within += count if action.kind in _CONTENT else 0
+        self._within += count if action.kind in CONTENT else 0
         self._progress(SyncProgress(self._totals, self._files, self._bytes + self._within, None))
+
+    def left_out(self, problem: Problem) -> None:
+        self._within = 0
+
+    def failed(self, path: str, error: Exception) -> None:
+        self._within = 0
 
     def done(self, action: Action) -> None:
         self._within = 0
-        self._files += action.kind in _FILES
-        self._bytes += action.size if action.kind in _CONTENT else 0
+        self._files += action.kind in FILES
+        self._bytes += action.size if action.kind in CONTENT else 0
         self._progress(SyncProgress(self._totals, self._files, self._bytes, action))
 
 
@@ -224,13 +205,18 @@ class Sync:
         """Carry it out, or only say what would be done. Raises what ends everything."""
         begun = time.monotonic()
         decided, hashes = self._decide()
+        if decided.refusal is not None and not dry_run:
+            raise DeletionRefused(decided.refusal)
         listener.planned(decided)
         for problem in decided.problems:
-            listener.left_out(*problem)
+            listener.left_out(problem)
         if dry_run:
             for action in decided.actions:
                 listener.done(action)
-            return SyncResult(decided, Counter(), 0, 0, time.monotonic() - begun, decided.problems, True)
+            if decided.refusal is not None:
+                raise DeletionRefused(decided.refusal)
+            spent = time.monotonic() - begun
+            return SyncResult(decided, Counter(), 0, 0, 0, spent, decided.problems, True)
         work = Work(self._carrier(), listener, hashes)
         try:
             work.run(decided.actions)
@@ -239,7 +225,8 @@ class Sync:
         else:
             problems = decided.problems + work.problems
             spent = time.monotonic() - begun
-            return SyncResult(decided, work.done, work.sent, work.saved, spent, problems, False)
+            counts = work.done, work.removed, work.sent, work.saved
+            return SyncResult(decided, *counts, spent, problems, False)
         # Out here, so that it is what it was: with its own cause and context.
         raise error
 
@@ -249,11 +236,10 @@ class Sync:
         source, destination = (ours, theirs) if self._is_upload else (theirs, ours)
         if source.top is None:
             raise not_found(SourceNotFound, self.source.place(""))
-        if destination.top is None:
-            self.destination.check_parent()
+        self.destination.check(is_there=destination.top is not None)
         rules = self._rules
         if self._gitignore:
-            rules = replace(rules, ignores=_ignores(self.source, source))
+            rules = replace(rules, ignores=_ignores(self.source, source, rules))
         asked = questions(source, destination, rules)
         hashes = self._hashes(*asked, fresh=rules.checksum)
         beneath = self._there.top.lstrip("/") if self._is_upload else ""
@@ -272,179 +258,36 @@ class Sync:
         return way(self._client, self._here, self._there, self._timeout)
 
 
-def _ignores(source: Tree, manifest: Manifest) -> dict[str, Patterns]:
-    """The patterns of the `.gitignore` files of a tree, by directory."""
-    found = {}
-    for path in ignore_files(manifest):
-        try:
-            text = source.text(path)
-        except FileNotFoundError:
-            continue
-        found[path.rpartition("/")[0]] = Patterns.of_file(text)
+def _ignores(source: Tree, manifest: Manifest, rules: Rules) -> dict[str, Patterns]:
+    """The patterns of the `.gitignore` files of a tree, by directory; of none in what is left out.
+
+    Where one cannot be had, nobody knows what its directory leaves out: that counts as not wholly known.
+    """
+    found: dict[str, Patterns] = {}
+    known = replace(rules, ignores=found)
+    for _, level in groupby(sorted(ignore_files(manifest), key=_depth), _depth):
+        asked = {}
+        for path in level:
+            directory = path.rpartition("/")[0]
+            if not any(known.leaves_out(above, True) for above in _upwards(directory)):
+                asked[path] = directory
+        files = {path: entry for path in asked if (entry := manifest.get(path)) is not None}
+        texts = dict(source.texts(files))
+        for path, directory in asked.items():
+            text = texts.get(path, "nothing was said of it")
+            if isinstance(text, bytes):
+                found[directory] = Patterns.of_file(text)
+            else:
+                manifest.unreadable.setdefault(directory, f"its {IGNORE_FILE} cannot be used: {text}")
     return found
 
 
-def _stage(action: Action) -> str:
-    """What is carried out together; no path is in a stage twice."""
-    if action.kind in ("make_directory", "move"):
-        return "make"
-    if action.kind == "send" and action.size <= MAX_INLINE:
-        return "small"
-    return "one" if action.kind in _FILES else action.kind
+def _depth(path: str) -> int:
+    return path.count("/")
 
 
-class Work:
-    """The actions of one plan on their way."""
-
-    def __init__(self, carrier: Carrier, listener: Listener, hashes: Mapping[str, bytes]) -> None:
-        self._carrier = carrier
-        self._listener = listener
-        self._hashes = hashes
-        self._moved = callers_own(listener.moved)
-        self.done: Counter[ActionKind] = Counter()
-        self.sent = self.saved = 0
-        self.problems: list[Problem] = []
-        self._has_failed = False
-        #: Paths that are not what they shall be: nothing more is done to them, nor in them.
-        self._lost: set[str] = set()
-
-    def run(self, actions: Iterable[Action]) -> None:
-        """Carry all of them out, stage by stage. Raises what ends everything."""
-        try:
-            for stage, some in groupby(actions, _stage):
-                if stage == "remove" and self._has_failed:
-                    self._leave_out("", _NOT_ALL)
-                    continue
-                while batch := list(islice(some, BATCH)):
-                    self._carry(stage, [action for action in batch if not self._is_lost(action)])
-        finally:
-            self._carrier.close()
-
-    def _is_lost(self, action: Action) -> bool:
-        path = action.path
-        if not self._lost or not (path in self._lost or path.rpartition("/")[0] in self._lost):
-            return False
-        self._lost.add(path)
-        return True
-
-    # -- one batch
-
-    def _carry(self, stage: str, actions: Sequence[Action]) -> None:
-        """Carry out a batch, and announce each in its turn."""
-        turn = iter(actions)
-        head = next(turn, None)
-        ended: dict[str, Carried] = {}
-        for carried in self._outcomes(stage, actions):
-            ended[carried.action.path] = carried
-            while head is not None and head.path in ended:
-                self._ended(*ended.pop(head.path))
-                head = next(turn, None)
-        if head is not None:
-            self._ended(head, 0, UnexpectedError("nothing was said of what became of it"))
-
-    def _outcomes(self, stage: str, actions: Sequence[Action]) -> Iterator[Carried]:
-        """What becomes of the actions, in any order; busy ones are tried again."""
-        if stage == "one":
-            yield from map(self._one, actions)
-            return
-        attempt = self._carrier.small if stage == "small" else self._carrier.steps
-        alone = []
-        for pause in (*_PAUSES, None):
-            busy = []
-            for carried in attempt(actions):
-                if isinstance(carried.error, BusyError) and pause is not None:
-                    busy.append(carried.action)
-                elif _goes_alone(carried):
-                    alone.append(carried.action)
-                else:
-                    yield carried
-            if not busy or pause is None:
-                break
-            actions = busy
-            time.sleep(pause)
-        yield from map(self._one, alone)
-
-    def _one(self, action: Action) -> Carried:
-        """A file that travels alone, if it has to."""
-        for pause in (*_PAUSES, None):
-            try:
-                return Carried(action, self._send(action), None)
-            except BusyError as error:
-                if pause is None:
-                    return Carried(action, 0, error)
-                time.sleep(pause)
-            except TROUBLE as error:
-                if is_fatal(error):
-                    raise
-                return Carried(action, 0, error)
-            except ValueError as error:
-                return Carried(action, 0, error)
-        raise AssertionError
-
-    def _send(self, action: Action) -> int:
-        digest = self._hashes.get(action.path) if action.kind == "copy" else None
-        if digest is not None:
-            try:
-                self._carrier.copy(action, digest)
-                return 0
-            except TROUBLE as error:
-                if is_fatal(error) or isinstance(error, FileNameError):
-                    raise
-        before = 0
-
-        def moved(done: int, size: int) -> None:
-            nonlocal before
-            self._moved(action, done - before)
-            before = done
-
-        travelled = self._carrier.one(action, moved)
-        if action.kind == "move":
-            # It was not taken from there after all: another file system, perhaps.
-            for _ in self._carrier.steps([Action("remove", action.sources[0])]):
-                pass
-        return travelled
-
-    # -- what became of it
-
-    def _ended(self, action: Action, travelled: int, error: Exception | None) -> None:
-        kind = action.kind
-        if error is None or (kind in ("clear", "remove") and isinstance(error, FileNotFoundError)):
-            self.done[kind] += 1
-            self.sent += travelled
-            if kind in ("update", "copy", "move"):
-                self.saved += max(action.size - travelled, 0)
-            self._listener.done(action)
-        elif not self._is_lost(action):
-            self._went_wrong(action, error)
-
-    def _went_wrong(self, action: Action, error: Exception) -> None:
-        if is_fatal(error) or (action.kind == "make_directory" and not action.path):
-            raise error
-        if action.kind != "set":
-            self._lost.add(action.path)
-        if isinstance(error, _ONE_ENTRY):
-            self._leave_out(action.path, _words(error))
-        elif action.kind == "remove" and isinstance(error, IsADirectoryError):
-            self._leave_out(action.path, "something new is in it")
-        else:
-            self._has_failed = True
-            self.problems.append(Problem(action.path, _words(error)))
-            self._listener.failed(action.path, error)
-
-    def _leave_out(self, path: str, why: str) -> None:
-        self.problems.append(Problem(path, why))
-        self._listener.left_out(path, why)
-
-
-def _goes_alone(carried: Carried) -> bool:
-    """Whether a file may arrive by itself after all: it grew, it did not hold still, it cannot be moved."""
-    action, _, error = carried
-    if action.kind == "send":
-        return isinstance(error, ValueError | ChangedWhileRead)
-    return action.kind == "move" and error is not None and not isinstance(error, FileNameError | BusyError)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error)
+def _upwards(path: str) -> Iterator[str]:
+    """A directory and those that it lies in, without the top."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

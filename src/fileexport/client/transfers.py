@@ -161,7 +161,9 @@ class _Up(_OneByOne):
 
     def small(self, files: Iterable[Planned]) -> _Outcomes:
         """Pipelined."""
-        sent = (LocalFile(target, item.place, item.size, item.mtime_ns) for item, target, _ in files)
+        sent = (
+            LocalFile(target, item.place, item.size, item.mtime_ns, item.tree) for item, target, _ in files
+        )
         wishes = self._wishes
         for outcome in self._client.upload_small(sent, self._base, wishes.replace, timeout=wishes.timeout):
             yield outcome.file.path, outcome.file.size, outcome.error
@@ -171,7 +173,7 @@ class _Up(_OneByOne):
         parent, _, name = file.target.rpartition("/")
         directory = f"{self._base.rstrip('/')}/{parent}"
         options = self._options(file.target, moved)
-        return self._client.upload_file(file.item.place, directory, name, **options)
+        return self._client.upload_file(file.item.place, directory, name, tree=file.item.tree, **options)
 
 
 class _Down(_OneByOne):

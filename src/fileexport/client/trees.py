@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from itertools import chain
 from typing import TypeVar
+
+from blake3 import blake3
 
 from fileexport.client.answers import Stalled, error_of, no_directory, not_found
 from fileexport.client.chunks import Retries
@@ -16,18 +17,30 @@ from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.scan import manifest_of, scan
-from fileexport.errors import CorruptedResponse, DestinationNotFound, SourceNotFound
+from fileexport.errors import (
+    ChangedWhileRead,
+    ConflictError,
+    CorruptedResponse,
+    DestinationNotFound,
+    SourceNotFound,
+)
 from fileexport.paths import RESERVED, RelPath
 from fileexport.sync.manifest import Entry, Manifest, omission
 from fileexport.wire import messages as m
 
-#: Entries of one manifest, and characters of their names and links: more is no tree, but a server that never
-#: ends.
+#: Entries of one manifest, and characters of their names and links: more are not kept in memory.
 MAX_ENTRIES = 1_000_000
 MAX_KEPT = 256 << 20
 #: Bytes of paths that one request names.
 _PATHS = 128 << 10
 _KINDS: dict[str, Kind] = {"f": "file", "d": "directory", "l": "link", "o": "other"}
+
+_ONE_BY_ONE = "synchronise its directories one by one"
+
+
+class TooManyEntries(ConflictError):
+    """The tree is too large to be looked at as a whole: synchronise its directories one by one."""
+
 
 Waits = Callable[[], Wait]
 Asked = TypeVar("Asked")
@@ -113,6 +126,7 @@ class _Reader:
 
     def _add(self, folder: m.Folder) -> None:
         path = "/".join(folder.path.parts)
+        goes_on = path in self.manifest.folders
         entries = self._entries(folder.path, path)
         rows = m.folder_rows(folder)
         before = len(entries)
@@ -120,10 +134,13 @@ class _Reader:
             entries[name] = Entry(_KINDS[letter], size, mtime, mode, target)
         if len(entries) < before + len(rows) or RESERVED in entries:
             raise CorruptedResponse("a folder holds a name twice, or one that is nobody's")
-        self._count += max(len(rows), 1)
+        # A directory was counted where it was named; parts of one that hold nothing have to end too.
+        self._count += len(rows) or goes_on
         self._size += len(folder.names) + len(path) + sum(map(len, folder.targets))
-        if self._count > MAX_ENTRIES or self._size > MAX_KEPT:
-            raise CorruptedResponse("a manifest that is too long to be kept")
+        if self._count > MAX_ENTRIES:
+            raise TooManyEntries(f"more than {MAX_ENTRIES:,} entries: {_ONE_BY_ONE}")
+        if self._size > MAX_KEPT:
+            raise TooManyEntries(f"names of more than {MAX_KEPT >> 20} MiB: {_ONE_BY_ONE}")
         if folder.code:
             self.manifest.unreadable[path] = plain_text(folder.message) or str(error_of(folder.code, ""))
             if not entries:
@@ -156,28 +173,70 @@ def hash_files(pool: Pool, paths: Iterable[RelPath], fresh: bool, wait: Waits) -
     """
     retries = Retries()
     settled = 0
-    for some in _requests(paths, lambda path: len(path.parts) + 4 * sum(map(len, path.parts))):
-        waiting = dict.fromkeys(some)
+    for some in _requests(paths, _room_of):
+        waiting = {path: str(path) for path in some}
         while waiting:
             try:
-                for one in _hashes(pool, list(waiting), fresh, wait):
+                for batch in _hashes(pool, list(waiting), fresh, wait):
                     retries.begun_at(settled)
-                    if one.path not in waiting:
-                        raise CorruptedResponse("the hash of a file that nobody asked for")
-                    del waiting[one.path]
-                    settled += 1
-                    yield RemoteHash(str(one.path), one.size, one.digest)
+                    settled += len(batch)
+                    for one in batch:
+                        path = waiting.pop(one.path, None)
+                        if path is None:
+                            raise CorruptedResponse("the hash of a file that nobody asked for")
+                        yield RemoteHash(path, one.size, one.digest)
                 break
             except (ConnectionError, Stalled) as error:
                 retries.after(error)
 
 
-def _hashes(pool: Pool, paths: list[RelPath], fresh: bool, wait: Waits) -> Iterator[m.FileHash]:
+def _hashes(pool: Pool, paths: list[RelPath], fresh: bool, wait: Waits) -> Iterator[list[m.FileHash]]:
     with pool.operation(m.HashFiles(paths, fresh), wait(), again=True) as operation:
         while (found := operation.batch(m.Hashes)) is not None:
             if not found.hashes:
                 raise CorruptedResponse("a batch with nothing in it")
-            yield from found.hashes
+            yield found.hashes
+
+
+def read_files(pool: Pool, paths: Iterable[RelPath], wait: Waits) -> Iterator[tuple[str, bytes | Exception]]:
+    """Content of small files of the server, or why there is none, in any order. After a cut it goes on."""
+    retries = Retries()
+    settled = 0
+    for some in _requests(paths, _room_of):
+        waiting = set(some)
+        while waiting:
+            try:
+                for path, found in _contents(pool, [path for path in some if path in waiting], wait):
+                    retries.begun_at(settled)
+                    settled += 1
+                    if path not in waiting:
+                        raise CorruptedResponse("a file that nobody asked for")
+                    waiting.remove(path)
+                    yield str(path), found
+                break
+            except (ConnectionError, Stalled) as error:
+                retries.after(error)
+
+
+def _contents(pool: Pool, asked: list[RelPath], wait: Waits) -> Iterator[tuple[RelPath, bytes | Exception]]:
+    with pool.operation(m.ReadFiles(asked), wait(), again=True) as operation:
+        while not isinstance(found := operation.answer(), m.End):
+            if isinstance(found, m.Files):
+                for one in found.files:
+                    is_whole = blake3(one.content).digest() == one.digest
+                    yield one.path, one.content if is_whole else ChangedWhileRead()
+            elif isinstance(found, m.Outcome) and not found.committed:
+                for failure in found.failed:
+                    if failure.index >= len(asked):
+                        raise CorruptedResponse("an outcome of a file that nobody asked for")
+                    yield asked[failure.index], error_of(failure.code, failure.message)
+            else:
+                raise CorruptedResponse("an answer of another kind")
+
+
+def _room_of(path: RelPath) -> int:
+    """Bytes that a path takes in a request, at most."""
+    return len(path.parts) + 4 * sum(map(len, path.parts))
 
 
 def _requests(items: Iterable[Asked], size_of: Callable[[Asked], int]) -> Iterator[list[Asked]]:
@@ -214,9 +273,12 @@ def change(pool: Pool, steps: Sequence[m.AnyStep], wait: Waits) -> Iterator[Exce
 
 
 def _size_of(step: m.AnyStep) -> int:
-    texts = [step.path.parts, step.target.parts if isinstance(step, m.MoveStep) else ()]
-    size = 16 + 4 * sum(map(len, chain(*texts))) + sum(map(len, texts))
-    return size + (len(step.target) if isinstance(step, m.LinkStep) else 0)
+    size = 16 + _room_of(step.path)
+    if isinstance(step, m.MoveStep):
+        size += _room_of(step.target)
+    elif isinstance(step, m.LinkStep):
+        size += len(step.target)
+    return size
 
 
 class _Changes:

@@ -6,23 +6,24 @@ import errno
 import os
 import stat
 import threading
+from typing import Protocol
 
 from blake3 import blake3
 
-from fileexport.client.answers import Stalled, no_directory, not_found
+from fileexport.client.answers import Stalled, no_directory
 from fileexport.client.chunks import CallerRaised, Chunks, Manner, Reports, Retries
 from fileexport.client.listings import hashes
-from fileexport.client.names import SOURCE_FLAGS
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
+from fileexport.client.sources import Opener, SourceTree
 from fileexport.errors import (
     BusyError,
     ChangedWhileRead,
     CorruptedResponse,
-    SourceNotFound,
 )
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
+from fileexport.wire.bounds import clamped
 
 #: From this size on an upload that is cut is continued, and hashed beside the sending.
 _LARGE = 1 << 20
@@ -38,11 +39,10 @@ _AHEAD = 64 << 20
 class Source:
     """A regular file here, open. Raises `SourceNotFound`, `IsADirectoryError`, else `OSError`."""
 
-    def __init__(self, path: str) -> None:
-        try:
-            self.descriptor = os.open(path, SOURCE_FLAGS)
-        except FileNotFoundError:
-            raise not_found(SourceNotFound, path) from None
+    def __init__(self, path: str, tree: SourceTree | None = None) -> None:
+        """In a `tree` no link is followed to it."""
+        with Opener() as opener:
+            self.descriptor = opener.open(path, tree)
         self.status = os.fstat(self.descriptor)
         try:
             if stat.S_ISDIR(self.status.st_mode):
@@ -81,6 +81,14 @@ class Source:
 
 def _marks(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class Hashing(Protocol):
+    """The BLAKE3 of a file that is being sent, made beside the sending."""
+
+    def reached(self, offset: int) -> None: ...
+    def digest(self) -> bytes: ...
+    def stop(self) -> None: ...
 
 
 class SourceHash:
@@ -160,7 +168,7 @@ def send(pool: Pool, source: str, target: RelPath, manner: Manner) -> tuple[bool
     """As `upload`; also how many bytes of content travelled."""
     travelled = 0
     for is_last_try in (False, True):
-        with Source(source) as opened:
+        with Source(source, manner.tree) as opened:
             one = Upload(pool, opened, target, manner)
             try:
                 return one.run(), travelled + one.travelled
@@ -179,7 +187,10 @@ def send(pool: Pool, source: str, target: RelPath, manner: Manner) -> tuple[bool
 class Upload:
     """One file on its way, over as many connections as it takes."""
 
-    def __init__(self, pool: Pool, source: Source, target: RelPath, manner: Manner) -> None:
+    def __init__(
+        self, pool: Pool, source: Source, target: RelPath, manner: Manner, hashing: Hashing | None = None
+    ) -> None:
+        """`hashing`: where the hash of the source is made already."""
         self._pool = pool
         self._source = source
         self._target = target
@@ -188,10 +199,12 @@ class Upload:
         self._wait = manner.wait
         mark = source.identity if source.size >= _LARGE else None
         mode = source.status.st_mode & 0o777 if manner.keep_mode else None
-        self._asked = m.Write(target, source.size, source.status.st_mtime_ns, manner.replace, mark, mode)
+        self._asked = m.Write(
+            target, source.size, clamped(source.status.st_mtime_ns), manner.replace, mark, mode
+        )
         #: Bytes of content that were sent, twice what was sent again.
         self.travelled = 0
-        self._hash = SourceHash(source)
+        self._hash = hashing or SourceHash(source)
         self._retries = Retries()
         self._has_ended = self._is_doubtful = False
 
@@ -263,7 +276,7 @@ class Upload:
 class Sending:
     """The content of one file onto one stream."""
 
-    def __init__(self, operation: Operation, source: Source, hash: SourceHash, reports: Reports) -> None:
+    def __init__(self, operation: Operation, source: Source, hash: Hashing, reports: Reports) -> None:
         self._operation = operation
         self._connection = operation.connection
         #: Bytes of content that were sent.
@@ -312,7 +325,8 @@ class Sending:
     def _send_copied(self, offset: int, end: int) -> None:
         buffer = memoryview(bytearray(min(_COPIED, end - offset)))
         while offset < end:
-            count = self._read(buffer[: end - offset], offset)
+            # No more than one frame holds: what is left of a piece may be too short for a frame of its own.
+            count = self._read(buffer[: self._room(end - offset)], offset)
             self._send(buffer[:count])
             offset += count
             self.at(offset)
@@ -321,13 +335,16 @@ class Sending:
         buffer = memoryview(bytearray(min(_COPIED, self._source.size)))
         position = min(offset, chunks.fed)
         while position < self._source.size:
-            count = self._read(buffer, position)
+            is_there = position < offset
+            # As in `_send_copied`; and what is there already ends where the rest begins.
+            wanted = offset - position if is_there else self._room(self._source.size - position)
+            count = self._read(buffer[:wanted], position)
             if position + count > chunks.fed and not self._feed(
                 chunks, buffer[chunks.fed - position : count]
             ):
                 return
-            if position + count > offset:
-                self._send(buffer[max(offset - position, 0) : count])
+            if not is_there:
+                self._send(buffer[:count])
             position += count
             self.at(position)
 

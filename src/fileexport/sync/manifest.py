@@ -10,11 +10,10 @@ import os
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from fileexport.paths import MAX_TARGET
+
 #: "other" is what cannot be synchronised: devices, sockets, pipes.
 Kind = Literal["file", "directory", "link", "other"]
-
-#: Bytes in the text of a link: the kernel's own limit (PATH_MAX).
-MAX_TARGET = 4096
 
 
 class Entry(NamedTuple):

@@ -9,7 +9,6 @@ from itertools import chain
 from operator import itemgetter
 from typing import Literal, NamedTuple, get_args
 
-from fileexport.errors import DeletionRefused
 from fileexport.sync.chunks import LEAST
 from fileexport.sync.manifest import Entry, Manifest
 from fileexport.sync.rules import Rules
@@ -34,15 +33,17 @@ MOST_BASES = 3
 #: What the owner of a directory needs, to change what it holds.
 _OPEN = 0o700
 
-ActionKind = Literal["clear", "make_directory", "move", "copy", "send", "update", "link", "remove", "set"]
+ActionKind = Literal["aside", "make_directory", "move", "copy", "send", "update", "link", "remove", "set"]
 
 
 class Action(NamedTuple):
     """One step at the destination.
 
-    `entry` is what shall be at `path` afterwards, None for clear and remove. `size` is the content in bytes
-    of send, update, copy and move, else 0. `sources` are paths at the destination: the one that is moved or
-    copied, or those whose chunks an update may use, the old version first.
+    `entry` is what shall be at `path` afterwards, None for aside and remove. `size` is the content in bytes
+    of send, update, copy and move, else 0. `sources` are paths at the destination: the one that is moved,
+    copied or put aside, or those whose chunks an update may use, the old version first; of a remove the one
+    where this stood, if something else took its place and it is not counted as removed. `old` is what a
+    file is that is moved, or whose time or mode is set: any other is left alone.
     """
 
     kind: ActionKind
@@ -50,13 +51,15 @@ class Action(NamedTuple):
     size: int = 0
     entry: Entry | None = None
     sources: tuple[str, ...] = ()
+    old: Entry | None = None
 
 
 class Totals(NamedTuple):
     """What a plan will do, in numbers.
 
     `files` counts send, update, copy and move, `bytes` the content of send and update; `entries` those of the
-    source, and `unchanged` those of them that are at the destination as they shall be.
+    source, and `unchanged` those of them that are at the destination as they shall be. `removed` leaves out
+    what something else replaces, unless that is a directory that holds something.
     """
 
     files: int = 0
@@ -72,11 +75,15 @@ class Totals(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The actions in the order in which they are carried out, what is left out, and the totals."""
+    """The actions in the order in which they are carried out, what is left out, and the totals.
+
+    With a `refusal` none of them is: that says why more would be removed than may be.
+    """
 
     actions: list[Action]
     problems: list[Problem]
     totals: Totals
+    refusal: str | None = None
 
 
 class Questions(NamedTuple):
@@ -156,10 +163,8 @@ def plan(
     """Decide what makes the destination equal to the source, in the order in which it is done.
 
     `may_be_named` says which new names the destination takes (default: any). `beneath` is the path of the
-    destination's top below its root, which the limits of a path's depth and length are about.
-
-    Raises `DeletionRefused` where more would be removed than `rules.max_delete` allows, or anything by an
-    empty source.
+    destination's top below its root, which the limits of a path's depth and length are about. It has a
+    `refusal` where more would be removed than `rules.max_delete` allows, or anything by an empty source.
     """
     survey = Survey(source, destination, rules, may_be_named, beneath)
     work = _Work(survey, destination, hashes)
@@ -167,8 +172,7 @@ def plan(
     work.find_again(_staying(survey, destination, rules))
     work.send()
     work.remove()
-    _refuse(survey, work, destination, rules)
-    return work.finish()
+    return work.finish()._replace(refusal=_refusal(survey, work, destination, rules))
 
 
 #: `_Look` and the hash: two files with the same key have the same content.
@@ -184,7 +188,8 @@ class _Work:
         self._hashes = hashes
         self._actions: dict[ActionKind, list[Action]] = {kind: [] for kind in get_args(ActionKind)}
         self._sent = survey.sent
-        self._set = {both.path: both.entry for both in survey.changed}
+        #: What gets its time and mode, and what it was, if it has to be that still.
+        self._set = {both.path: (both.entry, both.old) for both in survey.changed}
         self._unchanged = survey.unchanged
         #: What `delete` removes and nothing moved away.
         self.going = dict(survey.going)
@@ -212,7 +217,7 @@ class _Work:
             if entry == old:
                 self._unchanged += 1
             else:
-                self._set[path] = entry
+                self._set[path] = entry, old
 
     # -- content that is there already
 
@@ -271,9 +276,9 @@ class _Work:
 
     def _move_one(self, origin: str, both: Both) -> None:
         moved = self.going.pop(origin)
-        self._add("move", both.path, both.entry.size, both.entry, origin)
+        self._actions["move"].append(Action("move", both.path, both.entry.size, both.entry, (origin,), moved))
         if moved != both.entry:
-            self._set[both.path] = both.entry
+            self._set[both.path] = both.entry, moved
 
     # -- content that travels
 
@@ -300,7 +305,7 @@ class _Work:
 
     def removes_anything(self) -> bool:
         """Whether anything is lost at the destination."""
-        return bool(self._actions["remove"] or self._survey.cleared_content)
+        return bool(self.going or self._survey.going_directories or self._survey.cleared_content)
 
     def deletions(self) -> int:
         """How many entries are lost: not those that moved, nor directories that held nothing else."""
@@ -320,17 +325,16 @@ class _Work:
     def finish(self) -> Plan:
         """Put all in order and count it."""
         survey, actions = self._survey, self._actions
-        for path in survey.cleared:
-            self._add("clear", path)
+        self._make_way()
         for path, entry, _ in survey.made:
             self._add("make_directory", path, 0, entry)
         for path, entry, _ in survey.links:
             self._add("link", path, 0, entry)
         opened = self._set_directories()
-        for path, entry in self._set.items():
-            self._add("set", path, 0, entry)
+        for path, (entry, before) in self._set.items():
+            actions["set"].append(Action("set", path, 0, entry, (), before))
         for kind, some in actions.items():
-            some.sort(key=itemgetter(1), reverse=kind in ("clear", "remove"))
+            some.sort(key=itemgetter(1), reverse=kind == "remove")
         actions["send"].sort(key=lambda action: action.size > SMALL)
         actions["set"].sort(key=lambda action: -_depth_of(action.path))
         opened.sort(key=itemgetter(1))
@@ -338,24 +342,39 @@ class _Work:
             opened + list(chain.from_iterable(actions.values())), survey.problems, self._totals(opened)
         )
 
+    def _make_way(self) -> None:
+        """Put aside what is in the way; in the end it is removed."""
+        for obstacle in self._survey.obstacles:
+            path, aside, below = obstacle
+            self._add("aside", aside, 0, None, path)
+            self._add("remove", aside, 0, None, *(() if below else (path,)))
+            for inner in below:
+                self._add("remove", obstacle.moved(inner))
+
     def _set_directories(self) -> list[Action]:
         """Find the directories whose times and modes are set at the end, and those to be opened first."""
         touched = {
             parent_of(action.path) for action in chain.from_iterable(self._actions.values()) if action.path
         }
         touched.update(parent_of(action.sources[0]) for action in self._actions["move"])
-        self._set.update((path, entry) for path, entry, _ in self._survey.made)
+        content = [inner for obstacle in self._survey.obstacles for inner in obstacle.below]
+        touched.update(map(parent_of, content))
+        if touched:
+            # Staging may come and go in the top.
+            touched.add("")
+        self._set.update((path, (entry, None)) for path, entry, _ in self._survey.made)
         for path, entry, old in self._survey.standing:
             if path in touched or old is None or (entry.mtime_ns, entry.mode) != (old.mtime_ns, old.mode):
-                self._set[path] = entry
+                self._set[path] = entry, None if path in touched else old
         opened = []
-        gone = {*self._survey.going_directories, *self._survey.cleared}
+        gone = {*self._survey.going_directories, *content}
+        gone.update(obstacle.path for obstacle in self._survey.obstacles)
         for path in touched:
             old = self._destination.get(path)
             if old is not None and old.kind == "directory" and old.mode & _OPEN != _OPEN:
-                opened.append(Action("set", path, 0, old._replace(mode=old.mode | _OPEN)))
+                opened.append(Action("set", path, 0, old._replace(mode=old.mode | _OPEN), (), old))
                 if path not in gone:
-                    self._set.setdefault(path, old)
+                    self._set.setdefault(path, (old, None))
         return opened
 
     def _totals(self, opened: Sequence[Action]) -> Totals:
@@ -369,7 +388,7 @@ class _Work:
             links=count["link"],
             moved=count["move"],
             copied=count["copy"],
-            removed=count["clear"] + count["remove"],
+            removed=count["remove"] - sum(not obstacle.below for obstacle in self._survey.obstacles),
             set=count["set"] + len(opened),
             entries=self._survey.entries,
             unchanged=self._unchanged + same,
@@ -419,18 +438,17 @@ class _Leaving:
         return found[:MOST_BASES]
 
 
-def _refuse(survey: Survey, work: _Work, destination: Manifest, rules: Rules) -> None:
-    """Raise `DeletionRefused` where more would be lost than the rules allow."""
+def _refusal(survey: Survey, work: _Work, destination: Manifest, rules: Rules) -> str | None:
+    """Why it must not be carried out, where more would be lost than the rules allow."""
     if not work.removes_anything():
-        return
+        return None
     count, of = work.deletions(), _extent(destination, rules)
     what = f"{count} of {of} entries would be removed"
     if not survey.entries:
-        raise DeletionRefused(f"there is nothing in the source, and {what}: an empty source removes nothing")
+        return f"there is nothing in the source, and {what}: an empty source removes nothing"
     if not rules.max_delete.allows(count, of):
-        raise DeletionRefused(
-            f"{what}, and the limit is {rules.max_delete}: allow it with --max-delete {count}"
-        )
+        return f"{what}, and the limit is {rules.max_delete}: allow it with --max-delete {count}"
+    return None
 
 
 def _extent(destination: Manifest, rules: Rules) -> int:

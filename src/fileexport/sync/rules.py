@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,12 +33,67 @@ def _read(line: str) -> _Line | None:
     body = line.removesuffix("/")
     if body in ("", "!", "!/") and line != "!":
         return None
-    pattern = GitIgnoreSpecPattern(body)
-    if pattern.include is None or pattern.regex is None:
+    raw, leaves_out = GitIgnoreSpecPattern.pattern_to_regex(body)
+    if leaves_out is None or raw is None:
         return None
-    raw = pattern.regex.pattern
     is_open = raw in (".", "/") or body.endswith("/**")
-    return _Line(pattern.include, body != line, is_open, re.compile(raw, re.DOTALL).match)
+    return _Line(leaves_out, body != line, is_open, _compile(_bounded(raw)))
+
+
+def _compile(expression: str) -> Callable[[str], re.Match[str] | None]:
+    if "[[" not in expression and "--" not in expression and not _DOUBLED.search(expression):
+        return re.compile(expression, re.DOTALL).match
+    with warnings.catch_warnings():
+        # What may mean something else in brackets some day is none of the user's business.
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(expression, re.DOTALL).match
+
+
+_DOUBLED = re.compile(r"&&|~~|\|\|")
+#: What an expression has between the texts of a pattern, which have no slash.
+_FRONT, _BETWEEN, _STAR = "^(?:.+/)?", "(?:/.+)?/", "[^/]*"
+_ENDS = ("(?:(?P<ps_d>/)|$)", "(?P<ps_d>/)")
+_PARTS = re.compile(f"({'|'.join(map(re.escape, (_FRONT, _BETWEEN, _STAR, '[^/]+', '[^/]', *_ENDS, '/')))})")
+#: A character that is escaped, or a set; that never stands for a slash.
+_SET = re.compile(r"\\.|(\[\^?\]?[^\]]*\])", re.DOTALL)
+
+
+def _bounded(raw: str) -> str:
+    """The same expression, without the choices that make its time grow with powers of a path's length.
+
+    Where a ``*`` is followed by another in the same name, the first place for what is between them is as
+    good as any; so it is with ``**`` and the names between two of them. Only the last of each has a choice.
+    """
+    if not raw.startswith("^"):
+        return raw
+    found = _PARTS.split(raw)
+    end = ""
+    # Groups between `**`, of names, of texts between `*`.
+    groups = [[[""]]]
+    for text, part in zip(found[::2], [*found[1::2], ""], strict=True):
+        groups[-1][-1][-1] += _SET.sub(lambda one: f"(?!/){one[1]}" if one[1] else one[0], text)
+        if part == _BETWEEN:
+            groups.append([[""]])
+        elif part == "/":
+            groups[-1].append([""])
+        elif part == _STAR:
+            groups[-1][-1].append("")
+        elif part in _ENDS:
+            end = part
+        elif part != _FRONT:
+            groups[-1][-1][-1] += part
+    *some, last = ("/".join(map(_name, group)) for group in groups)
+    leads = ["^(?:[^/]+/)*" if found[1:2] == [_FRONT] else "", *["/(?:[^/]+/)*"] * len(some)]
+    parts = [f"(?>{lead}{'?' if lead else ''}{text}(?=/))" for lead, text in zip(leads, some, strict=False)]
+    return "".join(parts) + leads[-1] + last + end
+
+
+def _name(texts: Sequence[str]) -> str:
+    """One name of an expression, by the texts between its stars."""
+    first, *others = texts
+    if not others:
+        return first
+    return first + "".join(f"(?>[^/]*?{text})" for text in others[:-1]) + f"[^/]*{others[-1]}"
 
 
 class Patterns:
@@ -169,9 +225,9 @@ class Rules:
 
 
 def ignore_files(manifest: Manifest) -> list[str]:
-    """The paths of the ``.gitignore`` files whose contents `Rules.ignores` needs; links are none."""
+    """The paths of the ``.gitignore`` files whose contents `Rules.ignores` needs, whatever they are."""
     return [
         f"{directory}/{IGNORE_FILE}" if directory else IGNORE_FILE
         for directory, folder in manifest.folders.items()
-        if (entry := folder.get(IGNORE_FILE)) is not None and entry.kind == "file"
+        if IGNORE_FILE in folder
     ]

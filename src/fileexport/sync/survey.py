@@ -6,10 +6,11 @@ It decides all that needs no hash; `fileexport.sync.plan` makes actions of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import count
 from typing import NamedTuple
 
-from fileexport.paths import MAX_DEPTH, MAX_NAME, MAX_PATH, RESERVED
+from fileexport.paths import MAX_DEPTH, MAX_NAME, MAX_PATH
 from fileexport.sync.chunks import LEAST
 from fileexport.sync.manifest import Entry, Manifest, leads_inside
 from fileexport.sync.rules import Rules
@@ -18,13 +19,18 @@ from fileexport.sync.rules import Rules
 NOT_LISTED = "it was not listed"
 #: Why a name that stands at the source cannot be made.
 NOT_TAKEN = "the destination does not take this name"
+NOT_INSIDE = "the link leads outside, or has .. behind a name"
+_TOO_LONG = f"the path is longer than {MAX_PATH} bytes"
+#: What is added to the name of an entry that makes way.
+_ASIDE = ".fileexport-old"
 
 
 class Problem(NamedTuple):
-    """What is left out of the synchronisation, and why."""
+    """What is left out of the synchronisation, and why; with `at_destination` it is an entry there."""
 
     path: str
     why: str
+    at_destination: bool = False
 
 
 class Both(NamedTuple):
@@ -33,6 +39,18 @@ class Both(NamedTuple):
     path: str
     entry: Entry
     old: Entry | None
+
+
+class Obstacle(NamedTuple):
+    """What stands in the way at `path`: the name that it gets, and the paths below it."""
+
+    path: str
+    aside: str
+    below: list[str]
+
+    def moved(self, path: str) -> str:
+        """Where a path below it is, once it is aside."""
+        return self.aside + path[len(self.path) :]
 
 
 class _Step(NamedTuple):
@@ -53,6 +71,13 @@ def parent_of(path: str) -> str:
     return path.rpartition("/")[0]
 
 
+def _cut(name: str, most: int) -> str:
+    """As much of a name as so many bytes hold, in whole characters."""
+    while len(os.fsencode(name)) > most:
+        name = name[:-1]
+    return name
+
+
 class Survey:
     """What the two sides say of each other; all paths relative to both tops.
 
@@ -60,7 +85,7 @@ class Survey:
     - `sent`: files that differ for certain, with their old version. `unsure`: files whose hashes decide.
     - `changed`: files that differ in nothing but mode. `links`: links to be made or replaced.
     - `same`: files of at least `LEAST` bytes that are equal. `unchanged`: how many entries are.
-    - `cleared`: what stands in the way, `cleared_content` of them in directories that hold something.
+    - `obstacles`: what stands in the way.
     - `going`, `going_directories`: what `delete` removes. `extras`: what stays without being in the source.
     - `entries`: how many entries of the source take part.
     """
@@ -81,6 +106,8 @@ class Survey:
         self._room = MAX_PATH - len(os.fsencode(beneath)) - 1
         self.is_selective = rules.is_selective
         self._waiting: list[_Step] = []
+        #: Names that obstacles get, by directory.
+        self._taken: dict[str, set[str]] = {}
         self.problems: list[Problem] = []
         self.made: list[Both] = []
         self.standing: list[Both] = []
@@ -89,8 +116,7 @@ class Survey:
         self.changed: list[Both] = []
         self.links: list[Both] = []
         self.same: list[Both] = []
-        self.cleared: list[str] = []
-        self.cleared_content = 0
+        self.obstacles: list[Obstacle] = []
         self.going: dict[str, Entry] = {}
         self.going_directories: list[str] = []
         self.extras: list[tuple[str, Entry]] = []
@@ -109,8 +135,13 @@ class Survey:
             self._meet(self._waiting.pop())
         self.problems.sort()
 
-    def _left_out(self, path: str, why: str) -> None:
-        self.problems.append(Problem(path, why))
+    @property
+    def cleared_content(self) -> int:
+        """How many entries make way as directories that hold something, with all that they hold."""
+        return sum(len(obstacle.below) + bool(obstacle.below) for obstacle in self.obstacles)
+
+    def _left_out(self, path: str, why: str, at_destination: bool = False) -> None:
+        self.problems.append(Problem(path, why, at_destination))
 
     # -- what the source has
 
@@ -137,7 +168,8 @@ class Survey:
         """Compare the entries of a directory. Most are equal files or new ones: those take the short ways."""
         leaves_out = self._rules.leaves_out if self.is_selective else None
         is_trusted = not self._rules.checksum
-        is_plain = leaves_out is None and self._takes_any_name(prefix)
+        is_plain = leaves_out is None and self._has_room_for_any(prefix)
+        may_be_named = self._may_be_named
         equal = 0
         for name, entry in mine.items():
             old = theirs.get(name)
@@ -146,7 +178,9 @@ class Survey:
                     equal += 1
                     if entry[1] >= LEAST:
                         self.same.append(Both(prefix + name, entry, old))
-            elif old is None and is_plain and entry[0] == "file" and name != RESERVED:
+            elif (old is None and is_plain and entry[0] == "file") and (
+                may_be_named is None or may_be_named(name)
+            ):
                 self.sent.append(Both(prefix + name, entry, None))
                 self.entries += 1
             else:
@@ -154,10 +188,10 @@ class Survey:
         self.entries += equal
         self.unchanged += equal
 
-    def _takes_any_name(self, prefix: str) -> bool:
-        """Whether a directory of the destination has room for every name but `RESERVED`."""
+    def _has_room_for_any(self, prefix: str) -> bool:
+        """Whether a name of any length fits into a directory of the destination."""
         is_deep = prefix.count("/") + 1 + self._depth > MAX_DEPTH
-        return self._may_be_named is None and not is_deep and len(prefix) * 4 + MAX_NAME <= self._room
+        return not is_deep and len(prefix) * 4 + MAX_NAME <= self._room
 
     def _compare(self, path: str, entry: Entry, old: Entry | None, keeps: bool) -> None:
         if self.is_selective:
@@ -171,7 +205,7 @@ class Survey:
             return
         self.entries += 1
         if old is not None and old.kind != entry.kind:
-            if not self._clear(path, old):
+            if not self._clear(path, old, keeps):
                 return
             old = None
         both = Both(path, entry, old)
@@ -208,35 +242,56 @@ class Survey:
         if entry.kind == "other":
             return "it is neither a file nor a directory nor a link"
         if entry.kind == "link" and not leads_inside(path, entry.target):
-            return "the link leads outside"
+            return NOT_INSIDE
         if self.refuses(path) and not (old is not None and _may_stay(entry, old)):
             return NOT_TAKEN
         if old is not None:
             return None
-        if path[path.rfind("/") + 1 :] == RESERVED:
-            return "the name is reserved"
         if path.count("/") + 1 + self._depth > MAX_DEPTH:
             return f"the path is deeper than {MAX_DEPTH} names"
         if len(path) > self._room // 4 and len(os.fsencode(path)) > self._room:
-            return f"the path is longer than {MAX_PATH} bytes"
+            return _TOO_LONG
         return None
 
     # -- what stands in the way
 
-    def _clear(self, path: str, old: Entry) -> bool:
-        """Note what must go before something of another kind can be at `path`; False where it must stay."""
+    def _clear(self, path: str, old: Entry, keeps: bool) -> bool:
+        """Note what makes way before something of another kind can be at `path`; False where it must stay."""
+        below: list[str] = []
         if old.kind == "directory":
-            below: list[str] = []
             why = self._obstacle(path, below)
+            if why is None and below and keeps:
+                why = "not all that the source has is known"
             if why is None and below and not self._rules.delete:
                 why = "--delete removes it"
             if why is not None:
                 self._left_out(path, f"a directory stands there: {why}")
                 return False
-            self.cleared += below
-            self.cleared_content += len(below) + bool(below)
-        self.cleared.append(path)
+        aside = self._aside(path, below)
+        if aside is None:
+            self._left_out(path, _TOO_LONG)
+            return False
+        self.obstacles.append(Obstacle(path, aside, below))
         return True
+
+    def _aside(self, path: str, below: Iterable[str]) -> str | None:
+        """The path that an entry in the way gets; None where its own or one below it would be too long."""
+        directory = parent_of(path)
+        prefix = path[: len(directory) + 1] if directory else ""
+        taken = self._taken.setdefault(directory, set())
+        names = (self._source.folders.get(directory, {}), self._destination.folders.get(directory, {}), taken)
+        room = self._room - len(os.fsencode(prefix))
+        longest = max((len(os.fsencode(inner)) for inner in below), default=0) - len(os.fsencode(path))
+        for number in count(1):
+            suffix = _ASIDE + (f"{number}" if number > 1 else "")
+            most = min(MAX_NAME, room - max(longest, 0)) - len(suffix)
+            if most < 1:
+                return None
+            name = _cut(path[len(prefix) :], most) + suffix
+            if not any(name in some for some in names):
+                taken.add(name)
+                return prefix + name
+        raise AssertionError
 
     def _obstacle(self, path: str, below: list[str]) -> str | None:
         """Why a directory of the destination cannot be emptied, or None; `below` gets what it holds."""
@@ -262,7 +317,7 @@ class Survey:
         """Tell it where a directory of the destination could not be listed to its end."""
         if not self._is_known_there(directory):
             why = self._destination.unreadable.get(directory, NOT_LISTED)
-            self._left_out(directory, f"at the destination: {why}")
+            self._left_out(directory, f"at the destination: {why}", at_destination=True)
 
     # -- what the source does not have
 
