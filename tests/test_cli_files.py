@@ -8,7 +8,7 @@ import os
 from fileexport.client.blocking import Client
 from fileexport.client.names import RemoteJob
 from fileexport.paths import quote_name
-from tests.cli_case import NO_SOURCE, READER, CliCase, fill, tree
+from tests.cli_case import READER, CliCase, fill, tree
 
 #: A name that no terminal and no UTF-8 reader should meet, as Python and as the disk spell it.
 ODD = "n\x1b[31m\udcff"
@@ -310,10 +310,12 @@ class VerifyTests(CliCase):
         self.assertEqual((again.exit_code, again.stderr), (result.exit_code, result.stderr))
 
     def test_missing(self) -> None:
-        """What is not there is 4."""
-        self.refused(4, f"none: {NO_SOURCE}", "verify", "none", self.remote)
+        """A directory that is not there is 3, a file 4; neither side is a source."""
+        why = "there is no such file or directory: check its path"
+        self.refused(3, f"none: {why}", "verify", "none", self.remote)
         path = f"{self.remote}/none"
-        self.refused(4, f"{path}: {NO_SOURCE}", "verify", "tree", path)
+        self.refused(3, f"{path}: {why}", "verify", "tree", path)
+        self.refused(4, f"{path}: {why}", "verify", "tree/a", path)
 
 
 class JobTests(CliCase):

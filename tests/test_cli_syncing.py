@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from fileexport.paths import MAX_DEPTH
 from tests.cli_case import NO_SOURCE, READER, CliCase
 from tests.sync_case import MTIME, Link, Made, fill, snapshot
 
@@ -62,7 +63,7 @@ class SyncTests(CliCase):
         self.assertEqual(
             result.stdout.splitlines(),
             [
-                f"remove {self.remote}/d",
+                f"put aside {self.remote}/d.fileexport-old from {self.remote}/d",
                 f"make directory {self.remote}/d",
                 f"make directory {self.remote}/empty",
                 f"send {self.remote}/a (1 B)",
@@ -70,8 +71,9 @@ class SyncTests(CliCase):
                 f"send {self.remote}/d/big (300 KB)",
                 f"link {self.remote}/d/l",
                 f"remove {self.remote}/old",
+                f"remove {self.remote}/d.fileexport-old",
                 *(f"set {self.remote}{path}" for path in ("/d", "/empty", "")),
-                "would send 3 files, 300 KB, link 1, remove 2, 0 unchanged",
+                "would send 3 files, 300 KB, link 1, remove 1, 0 unchanged",
             ],
         )
         self.assertEqual(snapshot(self.there), before)
@@ -93,7 +95,10 @@ class SyncTests(CliCase):
         self.assertEqual((after["files"], after["bytes"], after["saved"]), (3, 3, len(BIG)))
 
     def test_refused(self) -> None:
-        """Past --max-delete, or from an empty source, nothing is done, and one line says why: status 6."""
+        """Past --max-delete, or from an empty source, nothing is done, and one line says why: status 6.
+
+        A dry run shows first what it would be.
+        """
         fill(self.there, {f"old{number}": b"1" for number in range(8)})
         before = snapshot(self.there)
         for source in ("tree", "nothing"):
@@ -101,8 +106,9 @@ class SyncTests(CliCase):
             for extra in ((), ("-n",)):
                 words = ("sync", "local", source, self.remote, "--delete", *extra)
                 result = self.run_command(*words)
-                self.assertEqual((result.exit_code, result.stdout), (6, ""), result.stderr)
-                self.assertEqual(len(result.stderr.splitlines()), 1)
+                self.assertEqual(result.exit_code, 6, result.stderr)
+                self.assertEqual(f"remove {self.remote}/old7\n" in result.stdout, bool(extra))
+                self.assertRegex(result.stderr, f"^Error: {self.remote}: .*removed.*\n$")
                 *_, summary = self.events(*words, status=6)
                 self.assertEqual((summary["errors"], summary["exit"]), (1, 6))
         self.assertEqual(snapshot(self.there), before)
@@ -120,12 +126,36 @@ class SyncTests(CliCase):
             [
                 "Left out: tree/fifo: it is neither a file nor a directory nor a link",
                 "Left out: tree/no:name: the destination does not take this name",
-                "Left out: tree/out: the link leads outside",
+                "Left out: tree/out: the link leads outside, or has .. behind a name",
             ],
         )
         self.assertRegex(result.stdout, "^sent 3 files, ")
         *_, summary = self.events("sync", "local", "tree", self.remote, status=9)
         self.assertEqual((summary["left_out"], summary["errors"]), (3, 0))
+
+    def test_whose(self) -> None:
+        """What is wrong at the destination is named by its place there, the destination's own name too."""
+        fill(self.there, {"a": b"1"})
+        deep = "/".join(["d"] * MAX_DEPTH)
+        fill(self.here / "copy", {f"{deep}/x": b"1"})
+        result = self.run_command("sync", "remote", self.remote, "copy", "--delete", "--max-delete=100%")
+        self.assertEqual(result.exit_code, 9)
+        self.assertRegex(result.stderr, f"^Left out: copy/{deep}: at the destination: .*\\n$")
+
+    def test_bad_name(self) -> None:
+        """A destination whose name the server does not create is named, not the source."""
+        path = f"{self.remote}/a:b"
+        result = self.run_command("sync", "local", "tree", path)
+        self.assertEqual(result.exit_code, 2)
+        self.assertRegex(result.stderr, f"^Error: {path}: .*\n$")
+
+    def test_link(self) -> None:
+        """A remote destination that is a link is refused before anything is sent."""
+        (self.there / "link").symlink_to(".")
+        result = self.run_command("sync", "local", "tree", f"{self.remote}/link")
+        self.assertEqual((result.exit_code, result.stdout), (3, ""))
+        why = "it is a link: name a directory, as the one that it leads to"
+        self.assertEqual(result.stderr, f"Error: {self.remote}/link: {why}\n")
 
     def test_rules(self) -> None:
         """--exclude, --include and --gitignore leave out and protect; --checksum looks into equal files."""
@@ -187,11 +217,21 @@ class VerifyTests(CliCase):
         for base in (self.here, self.there):
             (base / "out").symlink_to("../x")
         result = self.run_command("verify", ".", self.remote)
-        self.assertEqual((result.exit_code, result.stderr), (9, "Left out: ./out: the link leads outside\n"))
+        why = "the link leads outside, or has .. behind a name"
+        self.assertEqual((result.exit_code, result.stderr), (9, f"Left out: ./out: {why}\n"))
         (self.there / "d/l").unlink()
         fill(self.there, {"d/l": Link("big"), "new": Link("a")})
         result = self.run_command("verify", ".", self.remote)
         self.assertEqual((result.exit_code, result.stdout), (8, "differs: d/l\nonly there: new\n"))
+
+    def test_sides(self) -> None:
+        """What cannot be compared is named by its side, and kinds by words that there are."""
+        (self.there / "out").symlink_to("/x")
+        os.mkfifo(self.there / "a2")
+        fill(self.here, {"a2": b"1"})
+        result = self.run_command("verify", ".", self.remote)
+        self.assertEqual((result.exit_code, result.stdout), (8, "a file here, something else there: a2\n"))
+        self.assertRegex(result.stderr, f"^Left out: {self.remote}/out: the link leads outside.*\n$")
 
     def test_same_size_and_time(self) -> None:
         """Contents are read on both sides, whatever sizes and times say and the server remembers."""

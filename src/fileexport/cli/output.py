@@ -190,6 +190,9 @@ class Output:
             message.startswith(f"{own}: ")
             or (isinstance(error, OSError) and is_local(error) and RESERVED not in own.split("/"))
         )
+        if precise and path is not None and path.endswith(f"/{own}"):
+            # The system speaks of a name in a directory that was open.
+            precise = False
         place = own if precise else path or own
         if place is None and not isinstance(error, _OF_THE_CONNECTION):
             place = self.subject

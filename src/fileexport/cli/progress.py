@@ -18,6 +18,9 @@ EVENT_TIME = 0.25
 class Progress:
     """Counts bytes and files. This one shows nothing."""
 
+    #: Whether anybody sees it.
+    is_shown = False
+
     def __init__(self) -> None:
         self.files = self.bytes = 0
         self.total_files = self.total_bytes = 0
@@ -53,6 +56,8 @@ class Progress:
 class Events(Progress):
     """`progress` events, a few a second."""
 
+    is_shown = True
+
     def __init__(self, output: Output) -> None:
         super().__init__()
         self._output = output
@@ -78,6 +83,8 @@ class Events(Progress):
 
 class Display(Progress):
     """Two lines on the terminal: the file that is moving, and all of them."""
+
+    is_shown = True
 
     def __init__(self, output: Output) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,20 @@ import click
 from fileexport.cli.connecting import Session, absolute, client_command
 from fileexport.cli.output import NO_DIRECTORY, REFUSED, Output, amount, count
 from fileexport.cli.progress import Progress, progress_for
-from fileexport.client.syncing import Listener, Sync, SyncResult, rules_of
-from fileexport.errors import SourceNotFound
-from fileexport.sync.plan import Action, Plan, Totals
+from fileexport.client.acting import Listener
+from fileexport.client.syncing import Sync, SyncResult, rules_of
+from fileexport.errors import DeletionRefused, FileNameError, SourceNotFound
+from fileexport.sync.plan import Action, Plan, Problem, Totals
 
 if TYPE_CHECKING:
     from fileexport.client.ends import Tree
 
+#: Objects that are made between two searches for cycles.
+_ALLOCATIONS = 100_000
 #: What is said of an action in a dry run.
-_VERBS = {"clear": "remove", "make_directory": "make directory"}
-_FROM = ("move", "copy")
+_VERBS = {"aside": "put aside", "make_directory": "make directory"}
+#: Those that take what has another name at the destination.
+_FROM = ("aside", "move", "copy")
 #: What a summary counts, and how it says so.
 _COUNTED = ("files", "bytes", "directories", "links", "moved", "copied", "removed", "set")
 _ALSO = ("moved", "copied", "links", "removed")
@@ -86,6 +91,10 @@ def sync(session: Session, side: str, source: str, destination: str, **how: Any)
         verb = "upload" if is_upload else "download"
         raise click.UsageError(f"{local} is no directory: {verb} takes files")
     work = _sync_of(session, local, remote, is_upload, how)
+    # A tree in memory is hundreds of thousands of small tuples, and all are kept: looking through them for
+    # cycles, again and again, finds none. What was imported need not be looked at either, at the end too.
+    gc.freeze()
+    gc.set_threshold(_ALLOCATIONS)
     output = session.output
     output.subject = work.source.place("")
     output.resume = ": the same command goes on where this one stopped"
@@ -95,6 +104,8 @@ def sync(session: Session, side: str, source: str, destination: str, **how: Any)
             result = work.run(_Teller(output, progress, work, dry_run), dry_run=dry_run)
     except SourceNotFound as error:
         output.fail(error, status=NO_DIRECTORY)
+    except (DeletionRefused, FileNameError) as error:
+        output.fail(error, work.destination.place(""))
     else:
         _summarize(output, result, is_upload)
 
@@ -126,6 +137,8 @@ class _Teller(Listener):
         self._source: Tree = sync.source
         self._destination: Tree = sync.destination
         self._dry_run = dry_run
+        #: Whether anybody hears of each action: for nobody, thousands a second need no words.
+        self._is_heard = output.as_json or dry_run or progress.is_shown
         #: Bytes that were told of the file that is on its way.
         self._told = 0
 
@@ -139,6 +152,8 @@ class _Teller(Listener):
             self._progress.moved(self._destination.place(action.path), action.size, count)
 
     def done(self, action: Action) -> None:
+        if not self._is_heard:
+            return
         path = self._destination.place(action.path)
         fields = {"source": self._destination.place(action.sources[0])} if action.kind in _FROM else {}
         self._output.action(action.kind, path, action.size, **fields)
@@ -149,11 +164,12 @@ class _Teller(Listener):
         elif action.kind in ("send", "update"):
             self._progress.done(path, action.size, self._told)
             self._told = 0
-        elif action.kind in _FROM:
+        elif action.kind in ("move", "copy"):
             self._progress.done(path, 0, 0)
 
-    def left_out(self, path: str, why: str) -> None:
-        self._output.left_out(self._source.place(path), why)
+    def left_out(self, problem: Problem) -> None:
+        tree = self._destination if problem.at_destination else self._source
+        self._output.left_out(tree.place(problem.path), problem.why)
 
     def failed(self, path: str, error: Exception) -> None:
         # A value that the server does not take is a file over its limit: it refuses, the usage was right.
@@ -194,6 +210,6 @@ def _counts(result: SyncResult) -> Totals:
         links=done["link"],
         moved=done["move"],
         copied=done["copy"],
-        removed=done["remove"] + done["clear"],
+        removed=result.removed,
         set=done["set"],
     )

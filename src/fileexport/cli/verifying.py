@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 import click
 
 from fileexport.cli.connecting import Session, absolute, client_command
-from fileexport.cli.output import DIFFERENT, Output, count
+from fileexport.cli.output import DIFFERENT, NO_DIRECTORY, Output, count
+from fileexport.errors import SourceNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fileexport.client.sides import Item, Source
     from fileexport.sync.manifest import Entry, Manifest
 
+_NOTHING = "there is no such file or directory"
 _OTHER = "it is neither a file nor a directory nor a link"
-_OUTSIDE = "the link leads outside"
+#: Kinds in words.
+_A = {"file": "a file", "directory": "a directory", "link": "a link", "other": "something else"}
 
 
 @click.command()
@@ -34,11 +39,18 @@ def verify(session: Session, local: str, remote: str) -> None:
     session.output.subject = remote
     from fileexport.client.sides import Here, There
 
-    ours = Here().find(local)
-    theirs = There(session.client, "/", session.timeout).find(remote)
+    ours = _find(Here(), local)
+    theirs = _find(There(session.client, "/", session.timeout), remote)
+    if ours is None or theirs is None:
+        for found, other, place in ((ours, theirs, local), (theirs, ours, remote)):
+            if found is None:
+                is_directory = other is not None and other.kind == "directory"
+                missing = FileNotFoundError(errno.ENOENT, _NOTHING, place)
+                session.output.fail(missing, status=NO_DIRECTORY if is_directory else None)
+        return
     if ours.kind != theirs.kind:
-        comparison = _Comparison(session.output, local)
-        comparison.differs(f"a {ours.kind} here, a {theirs.kind} there", "")
+        comparison = _Comparison(session.output, local, remote)
+        comparison.differs(f"{_A[ours.kind]} here, {_A[theirs.kind]} there", "")
         comparison.finish()
     elif ours.kind == "directory":
         _trees(session, local, remote)
@@ -46,11 +58,19 @@ def verify(session: Session, local: str, remote: str) -> None:
         _files(session, local, remote)
 
 
+def _find(side: Source, place: str) -> Item | None:
+    try:
+        return side.find(place)
+    except SourceNotFound:
+        # Neither side is the source here.
+        return None
+
+
 def _trees(session: Session, local: str, remote: str) -> None:
     from fileexport.client.ends import LocalTree, RemoteTree, hash_both, look
 
     here, there = LocalTree(local), RemoteTree(session.client, remote, session.timeout)
-    comparison = _Comparison(session.output, local)
+    comparison = _Comparison(session.output, local, remote)
     comparison.trees(*look(here, there))
     paths = list(comparison.expected)
     comparison.contents(*hash_both(here, there, paths, paths, fresh=True))
@@ -64,7 +84,7 @@ def _files(session: Session, local: str, remote: str) -> None:
     above, _, name_there = remote.rpartition("/")
     here, there = LocalTree(directory), RemoteTree(session.client, above or "/", session.timeout)
     ours, theirs = hash_both(here, there, [name], [name_there], fresh=True)
-    comparison = _Comparison(session.output, local)
+    comparison = _Comparison(session.output, local, remote)
     comparison.expected[""] = os.stat(local).st_size
     comparison.contents({"": ours[name]} if ours else {}, {"": theirs[name_there]} if theirs else {})
     comparison.finish()
@@ -73,35 +93,38 @@ def _files(session: Session, local: str, remote: str) -> None:
 class _Comparison:
     """What differs so far. Paths are below both tops."""
 
-    def __init__(self, output: Output, local: str) -> None:
+    def __init__(self, output: Output, local: str, remote: str) -> None:
         self._output = output
         self._local = local
+        self._remote = remote
         #: Files that are on both sides with the same size, which it is: their hashes decide.
         self.expected: dict[str, int] = {}
 
     def trees(self, ours: Manifest, theirs: Manifest) -> None:
         """All that can be said without hashes."""
-        for manifest in (ours, theirs):
+        for manifest, top in ((ours, self._local), (theirs, self._remote)):
             for path, why in manifest.unreadable.items():
-                self._left_out(path, why)
+                self._left_out(path, why, top)
         for path, entry in ours.entries():
             other = theirs.get(path)
             if other is not None:
                 self._pair(path, entry, other)
             elif not _is_unknown(path, theirs):
-                self._alone("only here", path, entry)
+                self._alone("only here", path, entry, self._local)
         for path, entry in theirs.entries():
             if ours.get(path) is None and not _is_unknown(path, ours):
-                self._alone("only there", path, entry)
+                self._alone("only there", path, entry, self._remote)
 
     def _pair(self, path: str, ours: Entry, theirs: Entry) -> None:
         if ours.kind != theirs.kind:
-            self.differs(f"a {ours.kind} here, a {theirs.kind} there", path)
+            self.differs(f"{_A[ours.kind]} here, {_A[theirs.kind]} there", path)
         elif ours.kind == "other":
-            self._left_out(path, _OTHER)
+            self._left_out(path, _OTHER, self._local)
         elif ours.kind == "link":
-            if not (_is_inside(path, ours) and _is_inside(path, theirs)):
-                self._left_out(path, _OUTSIDE)
+            if not _is_inside(path, ours):
+                self._left_out(path, _outside(), self._local)
+            elif not _is_inside(path, theirs):
+                self._left_out(path, _outside(), self._remote)
             elif ours.target != theirs.target:
                 self.differs("differs", path)
         elif ours.size != theirs.size:
@@ -110,17 +133,17 @@ class _Comparison:
         elif ours.kind == "file":
             self.expected[path] = ours.size
 
-    def _alone(self, where: str, path: str, entry: Entry) -> None:
+    def _alone(self, where: str, path: str, entry: Entry, top: str) -> None:
         """An entry of one side only. What a synchronisation leaves out is no difference."""
         if entry.kind == "other":
-            self._left_out(path, _OTHER)
+            self._left_out(path, _OTHER, top)
         elif entry.kind == "link" and not _is_inside(path, entry):
-            self._left_out(path, _OUTSIDE)
+            self._left_out(path, _outside(), top)
         else:
             self.differs(where, path)
 
-    def _left_out(self, path: str, why: str) -> None:
-        self._output.left_out(os.path.join(self._local, path) if path else self._local, why)
+    def _left_out(self, path: str, why: str, top: str) -> None:
+        self._output.left_out(os.path.join(top, path) if path else top, why)
 
     def contents(self, ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> None:
         """The hashes of the files that are expected."""
@@ -147,6 +170,12 @@ class _Comparison:
             output.status = output.status or DIFFERENT
         elif not output.status:
             output.say(f"{count(output.totals['files'], 'file')} compared: equal")
+
+
+def _outside() -> str:
+    from fileexport.sync.survey import NOT_INSIDE
+
+    return NOT_INSIDE
 
 
 def _is_inside(path: str, entry: Entry) -> bool:
