@@ -51,6 +51,7 @@ class JudgedTests(StepsCase):
         """So is how deep the new place lies: it may have been moved itself."""
         (self.root / "a/x/d").mkdir(parents=True)
         (self.root / "a/x/l").symlink_to("../../file")
+        (self.root / "a/x/d/l").symlink_to("../../../file")
         for name in "dl":
             (self.root / "b/c/e").mkdir(parents=True)
             steps = self.steps(hold=before(lambda: (self.root / "b/c/e").rename(self.root / "e")))

@@ -11,6 +11,7 @@ from typing import Any
 from fileexport.disk.jail import View
 from fileexport.disk.resolve import Walk
 from fileexport.errors import ConflictError, FileExportError
+from fileexport.paths import MAX_DEPTH
 from tests.hostile import SECRET, build
 from tests.test_jail import P
 from tests.test_steps import TIME, StepsCase
@@ -60,20 +61,32 @@ class LinkTests(StepsCase):
         self.assertEqual(os.readlink(self.root / "d/e/l"), "../x")
 
     def test_moved(self) -> None:
-        """A moved link has to lead inside from there; a directory does not come nearer to the base."""
+        """What a move would turn outward stays, also in a directory; what it would not is moved."""
         self.write("a/b/c/file")
         (self.root / "a/b/l").symlink_to("../../x")
         (self.root / "a/out").symlink_to("/etc")
         steps = self.steps()
         self.leads_out(steps.move, P("a/b/l"), P("a/l"))
         self.leads_out(steps.move, P("a/b/l"), P("l"))
-        self.leads_out(steps.move, P("a/out"), P("a/b/out"))
         self.leads_out(steps.move, P("a/b"), P("b"))
-        self.leads_out(steps.move, P("a/b/c"), P("a/c"))
         steps.move(P("a/b/l"), P("a/b/c/l"))
-        steps.move(P("a/b"), P("a/d"))
-        steps.move(P("a/d/c/file"), P("file"))
-        self.assertEqual(self.tree(), ["a", "a/d", "a/d/c", "a/d/c/l -> ../../x", "a/out -> /etc", "file"])
+        self.leads_out(steps.move, P("a/b/c"), P("c"))
+        # It led outside before, and does not by this.
+        steps.move(P("a/out"), P("out"))
+        steps.move(P("a/b"), P("b"))
+        steps.move(P("b/c/file"), P("file"))
+        self.assertEqual(self.tree(), ["a", "b", "b/c", "b/c/l -> ../../x", "file", "out -> /etc"])
+
+    def test_moved_deep(self) -> None:
+        """A directory that is too deep to be looked through for links does not come nearer to the base."""
+        here = os.open(self.root, os.O_RDONLY)
+        for name in ("a", *["d"] * (MAX_DEPTH + 1)):
+            os.mkdir(name, dir_fd=here)
+            below = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(here)
+        self.assertRaises(ConflictError, self.steps().move, P("a/d"), P("d"))
 
     def test_moved_out(self) -> None:
         """In a directory that somebody moved out of the base no link is made."""

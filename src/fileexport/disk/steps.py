@@ -19,11 +19,11 @@ from fileexport.disk.batches import Home
 from fileexport.disk.calls import Calls
 from fileexport.disk.changes import Removal, rename
 from fileexport.disk.flushing import MAX_PARENTS, Touched
+from fileexport.disk.links import depth_below, is_inside_at, require_inward
 from fileexport.disk.recovery import recover
 from fileexport.disk.staging import Identity, identity, identity_of
 from fileexport.errors import ConflictError, DestinationNotFound
-from fileexport.paths import MAX_DEPTH, RESERVED, RelPath
-from fileexport.sync.manifest import leads_inside
+from fileexport.paths import RESERVED, RelPath
 from fileexport.wire.bounds import clamped
 
 _O_PATH = getattr(os, "O_PATH", 0)
@@ -110,7 +110,7 @@ class Steps:
         self._make_room()
         parent, name = self._new_parent(path), path.name
         with self._hold(parent.identity, name):
-            self._require_inside(parent, name, target)
+            self._require_inside(parent, target)
             try:
                 self._calls.symlink(target, name, dir_fd=parent.descriptor)
             except FileExistsError:
@@ -125,8 +125,8 @@ class Steps:
     ) -> None:
         """Give an entry another name, in place of a file or a link with `replace`.
 
-        Raises as `Jail.rename`, and `ConflictError` for a link that would lead outside from there, or for a
-        directory that would be nearer to the base: links in it could.
+        Raises as `Jail.rename`, and `ConflictError` where a link, or one in the directory, leads inside now
+        and would lead outside from there.
         """
         self._make_room()
         new, new_name = self._new_parent(target), target.name
@@ -138,7 +138,7 @@ class Steps:
         ):
             status = self._calls.lstat(name, dir_fd=old.descriptor)
             require_expected(status, expected)
-            self._require_bound(status, old, name, new, new_name)
+            self._require_bound(status, old, name, new)
             is_passed = not stat.S_ISREG(status.st_mode) or (replace and self._leads_on(new, new_name))
             rename(
                 *(self._calls, old.descriptor, name, new.descriptor, new_name), replace=replace, status=status
@@ -208,21 +208,15 @@ class Steps:
 
     # -- links
 
-    def _require_inside(self, parent: _Parent, name: str, target: str) -> None:
-        if not leads_inside("d/" * self._depth(parent) + name, target):
+    def _require_inside(self, parent: _Parent, target: str) -> None:
+        if not is_inside_at(self._depth(parent), target):
             raise ConflictError("the link would lead outside")
 
-    def _require_bound(
-        self, status: os.stat_result, old: _Parent, name: str, new: _Parent, new_name: str
-    ) -> None:
+    def _require_bound(self, status: os.stat_result, old: _Parent, name: str, new: _Parent) -> None:
         """Refuse to move what would make a link lead outside; in its own directory none leads elsewhere."""
-        if old.identity == new.identity:
-            return
-        if stat.S_ISLNK(status.st_mode):
-            text = self._calls.readlink(name, dir_fd=old.descriptor)
-            self._require_inside(new, new_name, text)
-        elif stat.S_ISDIR(status.st_mode) and self._depth(new) < self._depth(old):
-            raise ConflictError("links in the directory could lead outside from there")
+        if old.identity != new.identity and not stat.S_ISREG(status.st_mode):
+            depths = self._depth(old), self._depth(new)
+            require_inward(self._calls, old.descriptor, name, status, *depths)
 
     def _leads_on(self, parent: _Parent, name: str) -> bool:
         """Whether a path may go through this name."""
@@ -439,22 +433,3 @@ def mode_for(status: os.stat_result, mode: int) -> int:
     """The bits to be set: a directory keeps its own above 0o777, a file gets none."""
     kept = status.st_mode & 0o7000 if stat.S_ISDIR(status.st_mode) else 0
     return mode & 0o777 | kept
-
-
-def depth_below(calls: Calls, base: int, directory: int) -> int:
-    """How many names lie between two open directories, by `..` from the lower one up.
-
-    Raises `PermissionError` where that does not meet the base: it was moved out of it.
-    """
-    goal = identity_of(calls, base)
-    here = calls.open(".", _PASS, dir_fd=directory)
-    try:
-        for depth in range(MAX_DEPTH + 1):
-            if identity_of(calls, here) == goal:
-                return depth
-            above = calls.open("..", _PASS, dir_fd=here)
-            calls.close(here)
-            here = above
-        raise PermissionError(errno.EACCES, "the directory is not in the jail any more")
-    finally:
-        calls.close(here)
