@@ -28,7 +28,7 @@ class CommandPageTests(SynchronousTestCase):
 
     def test_options(self) -> None:
         """It names every option of the client's commands, and no other."""
-        known = {"--help", "--out"}
+        known = {"--help", "--out", "--names"}
         for name in CLIENT:
             command = main.get_command(click.Context(main), name)
             assert command is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from fileexport.cli.output import Output
 from fileexport.paths import MAX_DEPTH
 from tests.cli_case import NO_SOURCE, READER, CliCase
 from tests.sync_case import MTIME, Link, Made, fill, snapshot
@@ -29,10 +30,14 @@ class SyncTests(CliCase):
     def test_both_ways(self) -> None:
         """local makes the remote directory equal, remote the local one; `verify` agrees."""
         result = self.done("sync", "local", "tree", self.remote)
-        self.assertRegex(result.stdout, r"^sent 3 files, 300 KB, linked 1, 0 unchanged in [0-9.]+ s\n$")
+        self.assertRegex(
+            result.stdout,
+            r"^sent 3 files, 300 KB, made 2 directories, linked 1, set 3, 0 unchanged in [0-9.]+ s\n$",
+        )
         self.assertEqual(snapshot(self.there), snapshot(self.tree))
         result = self.done("sync", "remote", self.remote, "copy")
-        self.assertRegex(result.stdout, r"^fetched 3 files, 300 KB, linked 1, 0 unchanged in [0-9.]+ s\n$")
+        words = r"^fetched 3 files, 300 KB, made 3 directories, linked 1, set 3, 0 unchanged in [0-9.]+ s\n$"
+        self.assertRegex(result.stdout, words)
         self.assertEqual(snapshot(self.here / "copy"), snapshot(self.tree))
         for local in ("tree", "copy"):
             self.assertEqual(self.done("verify", local, self.remote).stdout, "3 files compared: equal\n")
@@ -42,7 +47,8 @@ class SyncTests(CliCase):
         self.done("sync", "local", "tree", self.remote)
         for words in (("local", "tree", self.remote), ("remote", self.remote, "tree")):
             result = self.done("sync", *words)
-            self.assertRegex(result.stdout, r"^(sent|fetched) 0 files, 0 B, 6 unchanged in [0-9.]+ s\n$")
+            self.assertEqual(result.stdout, "nothing to do, 6 unchanged\n")
+            self.assertEqual(self.done("sync", *words, "-n").stdout, "nothing to do, 6 unchanged\n")
             self.assertEqual(self.done("sync", *words, "--quiet").stdout, "")
 
     def test_saved(self) -> None:
@@ -51,7 +57,7 @@ class SyncTests(CliCase):
         (self.tree / "d/big").rename(self.tree / "moved")
         fill(self.tree, {})
         result = self.done("sync", "local", "tree", self.remote, "--delete")
-        words = r"^sent 0 files, 0 B \(saved 300 KB\), moved 1, 4 unchanged in [0-9.]+ s\n$"
+        words = r"^sent 0 files, 0 B \(saved 300 KB\), moved 1, set 2, 4 unchanged in [0-9.]+ s\n$"
         self.assertRegex(result.stdout, words)
         self.assertEqual(snapshot(self.there), snapshot(self.tree))
 
@@ -63,7 +69,7 @@ class SyncTests(CliCase):
         self.assertEqual(
             result.stdout.splitlines(),
             [
-                f"put aside {self.remote}/d.fileexport-old from {self.remote}/d",
+                f"put aside {self.remote}/d as {self.remote}/d.fileexport-old",
                 f"make directory {self.remote}/d",
                 f"make directory {self.remote}/empty",
                 f"send {self.remote}/a (1 B)",
@@ -73,10 +79,50 @@ class SyncTests(CliCase):
                 f"remove {self.remote}/old",
                 f"remove {self.remote}/d.fileexport-old",
                 *(f"set {self.remote}{path}" for path in ("/d", "/empty", "")),
-                "would send 3 files, 300 KB, link 1, remove 1, 0 unchanged",
+                "would send 3 files, 300 KB, make 2 directories, link 1, remove 1, set 3, 0 unchanged",
             ],
         )
         self.assertEqual(snapshot(self.there), before)
+
+    def test_verbose(self) -> None:
+        """-v names each action that is done with the lines of a dry run; programs see no difference."""
+        fill(self.there, {"old": b"1234", "d": b"file"})
+        words = ("sync", "local", "tree", self.remote, "--delete", "--max-delete", "9")
+        *said, would = self.done(*words, "-n").stdout.splitlines()
+        *done, did = self.done(*words, "-v").stdout.splitlines()
+        self.assertEqual(done, said)
+        self.assertEqual(did.split(" in ")[0], would.replace("would send", "sent").replace(
+            "make", "made").replace("link", "linked").replace("remove", "removed"))  # fmt: skip
+        self.assertEqual([event["event"] for event in self.up("-v")], ["summary"])
+
+    def test_down(self) -> None:
+        """What comes from the server is fetched, not sent; of what only changed nobody knows how much."""
+        fill(self.there, {"a": b"1", "big": BIG})
+        lines = self.done("sync", "remote", self.remote, "copy", "-n").stdout.splitlines()
+        self.assertEqual(lines[1:3], ["fetch copy/a (1 B)", "fetch copy/big (300 KB)"])
+        self.assertRegex(lines[-1], "^would fetch 2 files, 300 KB, ")
+        self.done("sync", "remote", self.remote, "copy")
+        fill(self.there, {"big": BIG + b"1"}, MTIME + 1)
+        lines = self.done("sync", "remote", self.remote, "copy", "-n").stdout.splitlines()
+        self.assertEqual(lines[0], "update copy/big (300 KB)")
+        self.assertRegex(lines[-1], "^would fetch at most 1 file, 300 KB, ")
+        event, *_ = self.events("sync", "remote", self.remote, "new", "-n")[1:]
+        self.assertEqual((event["action"], event["path"]), ("send", "new/a"))
+
+    def test_empty_paths(self) -> None:
+        """A path that is empty, as that of a variable that is not set, is said to be."""
+        for side, words in (
+            ("remote", ("sync", "local", "tree", "")),
+            ("local", ("sync", "local", "", self.remote)),
+            ("remote", ("sync", "remote", "", "tree")),
+            ("local", ("sync", "remote", self.remote, "")),
+            ("local", ("verify", "", self.remote)),
+            ("remote", ("verify", "tree", "")),
+            ("remote", ("list", "")),
+        ):
+            result = self.run_command(*words)
+            line = f"Error: the {side} path is empty (see fileexport {words[0]} --help)\n"
+            self.assertEqual((result.exit_code, result.stdout, result.stderr), (2, "", line), words)
 
     def test_programs(self) -> None:
         """A dry run's actions are those that are done then; the summaries agree."""
@@ -111,6 +157,8 @@ class SyncTests(CliCase):
                 self.assertRegex(result.stderr, f"^Error: {self.remote}: .*removed.*\n$")
                 *_, summary = self.events(*words, status=6)
                 self.assertEqual((summary["errors"], summary["exit"]), (1, 6))
+                self.assertEqual((summary["dry_run"], summary["removed"] > 0), (bool(extra), bool(extra)))
+                self.assertEqual(summary["files"] > 0, bool(extra) and source == "tree")
         self.assertEqual(snapshot(self.there), before)
         self.done("sync", "local", "tree", self.remote, "--delete", "--max-delete", "8")
 
@@ -150,12 +198,20 @@ class SyncTests(CliCase):
         self.assertRegex(result.stderr, f"^Error: {path}: .*\n$")
 
     def test_link(self) -> None:
-        """A remote destination that is a link is refused before anything is sent."""
-        (self.there / "link").symlink_to(".")
-        result = self.run_command("sync", "local", "tree", f"{self.remote}/link")
-        self.assertEqual((result.exit_code, result.stdout), (3, ""))
+        """A remote destination that is a link is refused before anything is sent, wherever it leads."""
         why = "it is a link: name a directory, as the one that it leads to"
-        self.assertEqual(result.stderr, f"Error: {self.remote}/link: {why}\n")
+        for name, target in (("inside", "."), ("outside", "/etc"), ("nowhere", "none")):
+            (self.there / name).symlink_to(target)
+            path = f"{self.remote}/{name}"
+            for words in ((), ("-n",)):
+                self.refused(3, f"{path}: {why}", "sync", "local", "tree", path, *words)
+
+    def test_file(self) -> None:
+        """A destination that is a file is no directory, here as there."""
+        fill(self.there, {"f": b"1"})
+        why = "it is not a directory: name a directory"
+        self.refused(3, f"{self.remote}/f: {why}", "sync", "local", "tree", f"{self.remote}/f")
+        self.refused(3, f"tree/a: {why}", "sync", "remote", self.remote, "tree/a")
 
     def test_rules(self) -> None:
         """--exclude, --include and --gitignore leave out and protect; --checksum looks into equal files."""
@@ -183,7 +239,6 @@ class SyncTests(CliCase):
             (3, ("local", "tree", f"{self.remote}/f")),
             (3, ("remote", f"{self.remote}/f", "tree")),
             (2, ("local", "tree/a", self.remote)),
-            (2, ("remote", self.remote, "tree/a")),
             (2, ("local", "tree", "relative")),
             (2, ("both", "tree", self.remote)),
             (2, ("local", "tree", self.remote, "--max-delete", "many")),
@@ -201,6 +256,26 @@ class SyncTests(CliCase):
         """--progress says nothing where nobody looks, and adds nothing to what is done."""
         self.done("sync", "local", "tree", self.remote, "--progress")
         self.assertEqual(snapshot(self.there), snapshot(self.tree))
+
+
+class InterruptedTests(CliCase):
+    """Ctrl-C."""
+
+    def test_summary(self) -> None:
+        """The summary is the last line then too, with what was done so far."""
+        fill(self.here, {f"tree/{number}": b"1" for number in range(3)})
+        lines = []
+
+        def interrupt(*_: object) -> None:
+            lines.append(1)
+            raise KeyboardInterrupt
+
+        self.patch(Output, "action", interrupt)
+        *_, error, summary = self.events("sync", "local", "tree", self.remote, status=130)
+        self.assertEqual((error["event"], error["name"]), ("error", "KeyboardInterrupt"))
+        self.assertEqual((summary["event"], summary["exit"]), ("summary", 130))
+        self.assertEqual((summary["directories"], summary["files"], summary["dry_run"]), (0, 1, False))
+        self.assertEqual(len(lines), 1)
 
 
 class VerifyTests(CliCase):
@@ -232,6 +307,21 @@ class VerifyTests(CliCase):
         result = self.run_command("verify", ".", self.remote)
         self.assertEqual((result.exit_code, result.stdout), (8, "a file here, something else there: a2\n"))
         self.assertRegex(result.stderr, f"^Left out: {self.remote}/out: the link leads outside.*\n$")
+
+    def test_selected(self) -> None:
+        """What a synchronisation with the same patterns leaves alone is not compared."""
+        fill(self.here, {".gitignore": b"*.o\n", "x.o": b"1", "d/y.o": b"2", "z.log": b"3", "build/f": b"1"})
+        fill(self.there, {"mine.log": b"4", "z.log": b"33", "d/w.o": b"5"})
+        words = ("--gitignore", "--exclude", "*.log", "--exclude", "build/", "--include", "y.o")
+        self.run_command("sync", "local", ".", self.remote, *words)
+        result = self.done("verify", ".", self.remote, *words)
+        self.assertEqual(result.stdout, "5 files compared: equal\n")
+        fill(self.there, {"d/y.o": b"X"})
+        result = self.run_command("verify", ".", self.remote, *words)
+        self.assertEqual((result.exit_code, result.stdout), (8, "differs: d/y.o\n"))
+        result = self.run_command("verify", ".", self.remote, "--exclude", "!")
+        self.assertEqual((result.exit_code, result.stdout), (2, ""))
+        self.assertEqual(self.run_command("verify", ".", self.remote).exit_code, 8)
 
     def test_same_size_and_time(self) -> None:
         """Contents are read on both sides, whatever sizes and times say and the server remembers."""

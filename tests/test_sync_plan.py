@@ -328,7 +328,7 @@ class AgainTests(SynchronousTestCase):
                 ("move", "n/b", "o/x"),
                 ("move", "n/c", "o/c"),
                 ("copy", "n/d", "n/a"),
-                ("remove", "o"),
+                ("remove", "o", "o"),
             ],
         )
 
@@ -337,7 +337,19 @@ class AgainTests(SynchronousTestCase):
         source = tree(new__a__b=file(), new__c=file(6))
         before = tree(old__a__b=file(), old__c=file(6))
         made = planned(source, before, Rules(delete=True, max_delete=Limit(count=0)))
-        self.assertEqual((made.totals.bytes, made.totals.moved, made.totals.removed), (0, 2, 2))
+        self.assertEqual((made.totals.bytes, made.totals.moved, made.totals.removed), (0, 2, 0))
+
+    def test_emptied(self) -> None:
+        """A directory counts as removed where it held more than what moved, or was empty before."""
+        source = tree(new__a=file(6), new__b=file(7))
+        before = tree(old__a=file(6), old__c=DIRECTORY, gone__x=file(8), gone__y__b=file(7))
+        made = planned(source, before, DELETE)
+        lost = [action.path for action in made.actions if action.kind == "remove" and not action.sources]
+        self.assertEqual(lost, ["old/c", "old", "gone/x", "gone"])
+        self.assertEqual((made.totals.removed, made.totals.moved), (4, 2))
+        rules = Rules(delete=True, max_delete=Limit(count=3))
+        refusal = self.assertRaises(DeletionRefused, planned, source, before, rules)
+        self.assertIn("4 of 7 entries", str(refusal))
 
     def test_replacing(self) -> None:
         """A file may be moved over one that changed."""

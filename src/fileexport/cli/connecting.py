@@ -91,6 +91,33 @@ _OPTIONS = (
 )
 
 
+_SELECTING = (
+    click.option(
+        *("--exclude", "exclude"),
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave alone what this gitignore pattern matches (repeatable).",
+    ),
+    click.option(
+        *("--include", "include"),
+        multiple=True,
+        metavar="PATTERN",
+        help="But not what this one matches, in spite of --exclude (repeatable).",
+    ),
+)
+
+
+def selecting(ignores: str) -> Callable[[Any], Any]:
+    """Give a command the options that say what it leaves alone; `ignores` is the help of --gitignore."""
+
+    def decorate(command: Any) -> Any:
+        for option in (click.option("--gitignore", is_flag=True, help=ignores), *reversed(_SELECTING)):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def _carry_out(session: Session, work: Callable[[], None]) -> int:
     """Run a command's work; whatever happens is one line and a status."""
     output = session.output
@@ -107,6 +134,8 @@ def _carry_out(session: Session, work: Callable[[], None]) -> int:
             output.problem("ValueError", USAGE, _in_our_words(error), output.subject)
         except (OSError, FileExportError) as error:
             output.fail(error)
+        except KeyboardInterrupt:
+            output.interrupted()
         return output.finish()
     except KeyboardInterrupt:
         output.interrupted()
@@ -212,12 +241,21 @@ def _read_secret(name: str) -> str:
 
 def absolute(text: str) -> str:
     """A remote path. Raises `click.UsageError` for a relative one, or with names that cannot be."""
+    if not text:
+        raise click.UsageError("the remote path is empty")
     if not text.startswith("/"):
         raise click.UsageError(f"remote paths are absolute: give /{text.removeprefix('./')} with its slash")
     try:
         return str(RelPath.parse(text))
     except FileNameError as error:
         raise click.UsageError(f"{text}: {error}") from None
+
+
+def named(text: str) -> str:
+    """A local path. Raises `click.UsageError` for an empty one."""
+    if not text:
+        raise click.UsageError("the local path is empty")
+    return text
 
 
 def single_name(text: str, usage: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fileexport.cli.connecting import Session, absolute, client_command
+from fileexport.cli.connecting import Session, absolute, client_command, named, selecting
 from fileexport.cli.output import DIFFERENT, NO_DIRECTORY, Output, count
 from fileexport.errors import SourceNotFound
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fileexport.client.sides import Item, Source
     from fileexport.sync.manifest import Entry, Manifest
+    from fileexport.sync.rules import Rules
 
 _NOTHING = "there is no such file or directory"
 _OTHER = "it is neither a file nor a directory nor a link"
@@ -27,15 +28,17 @@ _A = {"file": "a file", "directory": "a directory", "link": "a link", "other": "
 @click.command()
 @click.argument("local", type=click.Path())
 @click.argument("remote")
+@selecting("Leave alone what .gitignore files in LOCAL match.")
 @client_command
-def verify(session: Session, local: str, remote: str) -> None:
+def verify(session: Session, local: str, remote: str, **how: Any) -> None:
     """Compare local files with remote ones.
 
     LOCAL and REMOTE, two files or two directories, are compared by the hashes of their contents, and links by
     what they lead to. Nothing is changed. Each difference is named. The exit code is 0 only where all is
-    equal, 8 where something differs, 9 where nothing differs but some entries cannot be compared.
+    equal, 8 where something differs, 9 where nothing differs but some entries cannot be compared. Of two
+    directories, what the patterns leave alone is not compared, as "sync" does not send it.
     """
-    remote = absolute(remote)
+    local, remote = named(local), absolute(remote)
     session.output.subject = remote
     from fileexport.client.sides import Here, There
 
@@ -53,7 +56,7 @@ def verify(session: Session, local: str, remote: str) -> None:
         comparison.differs(f"{_A[ours.kind]} here, {_A[theirs.kind]} there", "")
         comparison.finish()
     elif ours.kind == "directory":
-        _trees(session, local, remote)
+        _trees(session, local, remote, how)
     else:
         _files(session, local, remote)
 
@@ -66,12 +69,22 @@ def _find(side: Source, place: str) -> Item | None:
         return None
 
 
-def _trees(session: Session, local: str, remote: str) -> None:
-    from fileexport.client.ends import LocalTree, RemoteTree, hash_both, look
+def _trees(session: Session, local: str, remote: str, how: dict[str, Any]) -> None:
+    from dataclasses import replace
 
+    from fileexport.client.ends import LocalTree, RemoteTree, hash_both, look
+    from fileexport.client.syncing import ignores, rules_of
+
+    try:
+        rules = rules_of(False, "0", how["exclude"], how["include"], checksum=True)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     here, there = LocalTree(local), RemoteTree(session.client, remote, session.timeout)
     comparison = _Comparison(session.output, local, remote)
-    comparison.trees(*look(here, there))
+    ours, theirs = look(here, there)
+    if how["gitignore"]:
+        rules = replace(rules, ignores=ignores(here, ours, rules))
+    comparison.trees(_selected(ours, rules), _selected(theirs, rules))
     paths = list(comparison.expected)
     comparison.contents(*hash_both(here, there, paths, paths, fresh=True))
     comparison.finish()
@@ -88,6 +101,28 @@ def _files(session: Session, local: str, remote: str) -> None:
     comparison.expected[""] = os.stat(local).st_size
     comparison.contents({"": ours[name]} if ours else {}, {"": theirs[name_there]} if theirs else {})
     comparison.finish()
+
+
+def _selected(manifest: Manifest, rules: Rules) -> Manifest:
+    """A tree without what the rules leave out."""
+    from fileexport.sync.manifest import Manifest
+
+    if not rules.is_selective:
+        return manifest
+    kept: dict[str, dict[str, Entry]] = {}
+    waiting = [""]
+    while waiting:
+        directory = waiting.pop()
+        prefix = f"{directory}/" if directory else ""
+        folder = manifest.folders.get(directory, {})
+        kept[directory] = {
+            name: entry
+            for name, entry in folder.items()
+            if not rules.leaves_out(prefix + name, entry.kind == "directory")
+        }
+        waiting += [prefix + name for name, entry in kept[directory].items() if entry.kind == "directory"]
+    unreadable = {path: why for path, why in manifest.unreadable.items() if path in kept}
+    return Manifest(manifest.top, kept, unreadable)
 
 
 class _Comparison:

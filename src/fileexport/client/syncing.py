@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,7 +46,8 @@ class SyncResult:
     """What a synchronisation was.
 
     `plan` is what was to be done, `done` how many actions of each kind were, `removed` how many entries are
-    gone for good (in `done` are also those that something else replaced), `bytes_sent` the content of files
+    gone for good (in `done` are also those that something else replaced, and directories of which all was
+    moved away), `bytes_sent` the content of files
     that arrived, as far as it travelled, `bytes_saved` that which did not need to, because it was at the
     destination already. `problems` are entries that were left out or failed, each with its reason. A dry
     run has done nothing.
@@ -198,13 +200,18 @@ class Sync:
         self._is_upload = is_upload
         self._gitignore = gitignore
         self._timeout = timeout
+        self._begun = time.monotonic()
+        self._dry_run = False
+        self._decided = Plan([], [], Totals())
+        self._work: Work | None = None
         ends: tuple[Tree, Tree] = (here, there) if is_upload else (there, here)
         self.source, self.destination = ends
 
     def run(self, listener: Listener, *, dry_run: bool = False) -> SyncResult:
         """Carry it out, or only say what would be done. Raises what ends everything."""
-        begun = time.monotonic()
+        self._begun, self._dry_run = time.monotonic(), dry_run
         decided, hashes = self._decide()
+        self._decided = decided
         if decided.refusal is not None and not dry_run:
             raise DeletionRefused(decided.refusal)
         listener.planned(decided)
@@ -215,20 +222,25 @@ class Sync:
                 listener.done(action)
             if decided.refusal is not None:
                 raise DeletionRefused(decided.refusal)
-            spent = time.monotonic() - begun
-            return SyncResult(decided, Counter(), 0, 0, 0, spent, decided.problems, True)
-        work = Work(self._carrier(), listener, hashes)
+            return self.result()
+        self._work = work = Work(self._carrier(), listener, hashes)
         try:
             work.run(decided.actions)
         except CallerRaised as raised:
             error = raised.error
         else:
-            problems = decided.problems + work.problems
-            spent = time.monotonic() - begun
-            counts = work.done, work.removed, work.sent, work.saved
-            return SyncResult(decided, *counts, spent, problems, False)
+            return self.result()
         # Out here, so that it is what it was: with its own cause and context.
         raise error
+
+    def result(self) -> SyncResult:
+        """What it was so far, whatever ended it."""
+        decided, work = self._decided, self._work
+        spent = time.monotonic() - self._begun
+        if work is None:
+            return SyncResult(decided, Counter(), 0, 0, 0, spent, decided.problems, self._dry_run)
+        counts = work.done, work.removed, work.sent, work.saved
+        return SyncResult(decided, *counts, spent, decided.problems + work.problems, False)
 
     def _decide(self) -> tuple[Plan, Mapping[str, bytes]]:
         """The plan, and the hashes of the source that are known."""
@@ -236,10 +248,14 @@ class Sync:
         source, destination = (ours, theirs) if self._is_upload else (theirs, ours)
         if source.top is None:
             raise not_found(SourceNotFound, self.source.place(""))
-        self.destination.check(is_there=destination.top is not None)
+        if destination.top is None:
+            self.destination.check(is_there=False)
+        with suppress(FileNotFoundError):
+            # A link that leads outside, or nowhere, is there as well.
+            self.destination.check(is_there=True)
         rules = self._rules
         if self._gitignore:
-            rules = replace(rules, ignores=_ignores(self.source, source, rules))
+            rules = replace(rules, ignores=ignores(self.source, source, rules))
         asked = questions(source, destination, rules)
         hashes = self._hashes(*asked, fresh=rules.checksum)
         beneath = self._there.top.lstrip("/") if self._is_upload else ""
@@ -258,7 +274,7 @@ class Sync:
         return way(self._client, self._here, self._there, self._timeout)
 
 
-def _ignores(source: Tree, manifest: Manifest, rules: Rules) -> dict[str, Patterns]:
+def ignores(source: Tree, manifest: Manifest, rules: Rules) -> dict[str, Patterns]:
     """The patterns of the `.gitignore` files of a tree, by directory; of none in what is left out.
 
     Where one cannot be had, nobody knows what its directory leaves out: that counts as not wholly known.

@@ -41,9 +41,10 @@ class Action(NamedTuple):
 
     `entry` is what shall be at `path` afterwards, None for aside and remove. `size` is the content in bytes
     of send, update, copy and move, else 0. `sources` are paths at the destination: the one that is moved,
-    copied or put aside, or those whose chunks an update may use, the old version first; of a remove the one
-    where this stood, if something else took its place and it is not counted as removed. `old` is what a
-    file is that is moved, or whose time or mode is set: any other is left alone.
+    copied or put aside, or those whose chunks an update may use, the old version first; of a remove by which
+    nothing is lost the one where this stood, as something else took its place, or all that it held was moved
+    away: it is not counted as removed. `old` is what a file is that is moved, or whose time or mode is set:
+    any other is left alone.
     """
 
     kind: ActionKind
@@ -59,7 +60,8 @@ class Totals(NamedTuple):
 
     `files` counts send, update, copy and move, `bytes` the content of send and update; `entries` those of the
     source, and `unchanged` those of them that are at the destination as they shall be. `removed` leaves out
-    what something else replaces, unless that is a directory that holds something.
+    what something else replaces, unless that is a directory that holds something, and directories of which
+    all was moved away; it is what `Rules.max_delete` limits.
     """
 
     files: int = 0
@@ -172,7 +174,8 @@ def plan(
     work.find_again(_staying(survey, destination, rules))
     work.send()
     work.remove()
-    return work.finish()._replace(refusal=_refusal(survey, work, destination, rules))
+    decided = work.finish()
+    return decided._replace(refusal=_refusal(survey, decided.totals.removed, destination, rules))
 
 
 #: `_Look` and the hash: two files with the same key have the same content.
@@ -300,25 +303,22 @@ class _Work:
 
     def remove(self) -> None:
         """Remove what `delete` takes and nothing moved away."""
-        for path in chain(self.going, self._survey.going_directories):
+        for path in self.going:
             self._add("remove", path)
+        lost = self._lost_directories()
+        for path in self._survey.going_directories:
+            self._add("remove", path, 0, None, *(() if path in lost else (path,)))
 
-    def removes_anything(self) -> bool:
-        """Whether anything is lost at the destination."""
-        return bool(self.going or self._survey.going_directories or self._survey.cleared_content)
-
-    def deletions(self) -> int:
-        """How many entries are lost: not those that moved, nor directories that held nothing else."""
-        lost = set(self.going)
-        lost.update(path for path in self._survey.going_directories if not self._destination.folders[path])
-        above: set[str] = set()
-        for path in lost:
+    def _lost_directories(self) -> set[str]:
+        """The directories with which something goes that did not move, themselves where they were empty."""
+        empty = {path for path in self._survey.going_directories if not self._destination.folders[path]}
+        lost = set(empty)
+        for path in chain(self.going, empty):
             directory = parent_of(path)
-            while directory and directory not in above:
-                above.add(directory)
+            while directory and directory not in lost:
+                lost.add(directory)
                 directory = parent_of(directory)
-        lost.update(above.intersection(self._survey.going_directories))
-        return len(lost) + self._survey.cleared_content
+        return lost
 
     # -- the whole
 
@@ -388,7 +388,7 @@ class _Work:
             links=count["link"],
             moved=count["move"],
             copied=count["copy"],
-            removed=count["remove"] - sum(not obstacle.below for obstacle in self._survey.obstacles),
+            removed=sum(not action.sources for action in self._actions["remove"]),
             set=count["set"] + len(opened),
             entries=self._survey.entries,
             unchanged=self._unchanged + same,
@@ -438,11 +438,11 @@ class _Leaving:
         return found[:MOST_BASES]
 
 
-def _refusal(survey: Survey, work: _Work, destination: Manifest, rules: Rules) -> str | None:
+def _refusal(survey: Survey, count: int, destination: Manifest, rules: Rules) -> str | None:
     """Why it must not be carried out, where more would be lost than the rules allow."""
-    if not work.removes_anything():
+    if not count:
         return None
-    count, of = work.deletions(), _extent(destination, rules)
+    of = _extent(destination, rules)
     what = f"{count} of {of} entries would be removed"
     if not survey.entries:
         return f"there is nothing in the source, and {what}: an empty source removes nothing"

@@ -135,11 +135,6 @@ class Survey:
             self._meet(self._waiting.pop())
         self.problems.sort()
 
-    @property
-    def cleared_content(self) -> int:
-        """How many entries make way as directories that hold something, with all that they hold."""
-        return sum(len(obstacle.below) + bool(obstacle.below) for obstacle in self.obstacles)
-
     def _left_out(self, path: str, why: str, at_destination: bool = False) -> None:
         self.problems.append(Problem(path, why, at_destination))
 
