@@ -111,6 +111,7 @@ class _Upload:
         self._opener = opener
         self._batch: list[m.SmallFile] = []
         self._size = _FRAME_OVERHEAD
+        self._reserve = 0
         self._count = 0
         self._sent: dict[int, LocalFile] = {}
         self.has_begun = False
@@ -167,7 +168,7 @@ class _Upload:
         path = str(self._directory)
         with self._pool.operation(asked, self._wait(), path=path, answered=False) as operation:
             self.has_begun = True
-            largest = _largest_frame(operation)
+            largest, self._reserve = _sizes(operation)
             for file in files:
                 try:
                     found, size = _read(self._opener, file, self._modes)
@@ -188,7 +189,7 @@ class _Upload:
             yield from self._finish(operation)
 
     def _send(self, operation: Operation) -> Iterator[Outcome]:
-        while not operation.room(self._size):
+        while not operation.room(self._size + self._reserve):
             yield from self._settle(operation.reply(m.Outcome))
         operation.say(m.Files(self._batch))
         self._batch, self._size = [], _FRAME_OVERHEAD
@@ -235,12 +236,18 @@ class _Upload:
         return no_directory(error, str(path.parent)) if isinstance(error, FileNotFoundError) else error
 
 
-def _largest_frame(operation: Operation) -> int:
-    """Bytes that one FILES may have: credit comes back by half a window, so more might never be there."""
+def _sizes(operation: Operation) -> tuple[int, int]:
+    """Bytes that one FILES may have, and credit that is not used: what is on its way when a connection is cut
+    is lost, and half a window keeps the server busy.
+
+    Credit comes back by half a window: more than that, both together, might never be there.
+    """
     peer = operation.session.peer
     assert peer is not None
     offer = peer.limits
-    return min(_FRAME, offer.control, offer.stream_credit // 2, offer.connection_credit // 2)
+    half = min(offer.stream_credit, offer.connection_credit) // 2
+    largest = min(_FRAME, offer.control, half)
+    return largest, half - largest
 
 
 def _read(opener: Opener, file: LocalFile, modes: bool) -> tuple[m.SmallFile, int]:
