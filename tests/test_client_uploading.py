@@ -42,8 +42,12 @@ class Receiver:
             self.one(peer)
 
     def one(self, peer: Peer) -> None:
-        """Take one upload."""
-        stream, asked = peer.hear(m.Write)
+        """Take one upload; who asks after a cut hears that nothing is there."""
+        stream, asked = peer.hear(m.Open)
+        while isinstance(asked, m.Stat):
+            peer.say(m.Reset(1), stream)
+            stream, asked = peer.hear(m.Open)
+        assert isinstance(asked, m.Write)
         self.asked.append(asked)
         if asked.source is not None:
             peer.say(m.Ready(len(self.kept)), stream)
@@ -250,18 +254,19 @@ class CutTests(UploadCase):
         self.assertEqual([len(source or b"") for source in sources], [16])
 
     def test_lost_answer(self) -> None:
-        """A file whose commit was not acknowledged, and is there with its hash, has arrived."""
+        """A file whose commit was not acknowledged, and is there with its time and hash, has arrived."""
 
         def lost(peer: Peer) -> None:
             stream, _ = peer.hear(m.Write)
             peer.content(stream)
 
-        def taken(peer: Peer) -> None:
-            stream, _ = peer.hear(m.Write)
-            peer.say(m.Reset(4), stream)
-            answer(peer)
+        def stat(peer: Peer, answer: m.Message) -> None:
+            stream, _ = peer.hear(m.Stat)
+            peer.say(answer, stream)
+            if not isinstance(answer, m.Reset):
+                peer.say(m.End(), stream)
 
-        def answer(peer: Peer) -> None:
+        def hashes(peer: Peer) -> None:
             while True:
                 found = peer.next()
                 if not isinstance(found, Data) and isinstance(found.message, m.Hash):
@@ -271,8 +276,26 @@ class CutTests(UploadCase):
             peer.say(m.End(), found.stream)
             peer.next()
 
-        with self.server(lost, taken).client() as client:
-            self.assertTrue(client.upload_file(self.small, "/"))
+        def late(peer: Peer) -> None:
+            stat(peer, m.Reset(1))
+            stream, _ = peer.hear(m.Write)
+            peer.say(m.Reset(4), stream)
+            hashes(peer)
+
+        def there(peer: Peer) -> None:
+            mtime = os.stat(self.small).st_mtime_ns
+            stat(peer, m.Entries([m.Entry(RelPath(), "file", len(SMALL), mtime)]))
+            hashes(peer)
+
+        def old(peer: Peer) -> None:
+            stat(peer, m.Entries([m.Entry(RelPath(), "file", len(SMALL), 1)]))
+            receiver(peer)
+
+        receiver = Receiver()
+        for script, replaces in ((late, False), (there, False), (there, True), (old, True)):
+            with self.server(lost, script).client() as client:
+                self.assertTrue(client.upload_file(self.small, "/", replace=replaces))
+        self.assertEqual(list(receiver.content), ["/small"])
 
     def test_gives_up(self) -> None:
         """Cut after cut without progress is a `ConnectionError`."""

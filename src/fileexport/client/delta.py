@@ -134,6 +134,8 @@ class _Upload(Upload):
         self._pieces = refined(pieces, sizes, partial(cut_ranges, self._source.descriptor), ask)
 
     def _send(self, operation: Operation, sending: Sending, offset: int) -> None:
+        # What waits behind a copy is lost with the connection.
+        sending.spare_half()
         copies = _Copies(operation)
         for piece in pieces_from(self._pieces, offset):
             offset += piece.size

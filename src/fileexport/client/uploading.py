@@ -214,7 +214,7 @@ class Upload:
         try:
             while True:
                 try:
-                    return self._attempt()
+                    return (self._is_doubtful and self._is_committed()) or self._attempt()
                 except (ConnectionError, Stalled) as error:
                     self._retries.after(error)
                     was_cut = True
@@ -232,6 +232,18 @@ class Upload:
                     raise no_directory(error, str(self._target.parent)) from None
         finally:
             self._hash.stop()
+
+    def _is_committed(self) -> bool:
+        """Whether an attempt that was cut had been carried out after all: content and time are ours."""
+        path = str(self._target)
+        try:
+            with self._pool.operation(m.Stat(self._target), self._wait(), path=path, again=True) as operation:
+                found = operation.reply(m.Entries).entries
+                operation.end()
+            ours = [(self._source.size, self._asked.mtime)]
+            return [(one.size, one.mtime) for one in found] == ours and self._is_there()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return False
 
     def _is_there(self) -> bool:
         """Whether what stands under the name is ours: an answer that was lost had said so."""
@@ -288,12 +300,19 @@ class Sending:
         assert session.peer is not None
         offer = session.peer.limits
         self._largest = offer.data
-        self._least = max(min(_LEAST, offer.data, offer.stream_credit // 2, offer.connection_credit // 2), 1)
+        self._half = min(offer.stream_credit, offer.connection_credit) // 2
+        self._least = max(min(_LEAST, offer.data, self._half), 1)
+        #: Credit that is not used.
+        self._spare = 0
         self._shrink = None
         if "zstd" in session.features:
             from fileexport.wire.zstd import Shrinker
 
             self._shrink = Shrinker().pack
+
+    def spare_half(self) -> None:
+        """Keep what is on its way small, where it is lost with the connection; half a window is enough."""
+        self._spare = max(self._half - self._least, 0)
 
     def run(self, offset: int, chunks: Chunks | None) -> None:
         """Send all from `offset` on, and all to `chunks` that they have not seen, until they want no more."""
@@ -377,9 +396,9 @@ class Sending:
 
     def _room(self, left: int) -> int:
         """How much the next frame may hold, of `left` bytes."""
-        while not (room := self._operation.room(min(self._least, left))):
+        while not (room := self._operation.room(min(self._least, left) + self._spare)):
             self._operation.reply(m.Ready)
-        return min(room, left, self._largest)
+        return min(room - self._spare, left, self._largest)
 
     def at(self, offset: int) -> None:
         """All before `offset` is there, or on its way."""
