@@ -137,6 +137,18 @@ class Peer:
 Script = Callable[[Peer], None]
 
 
+def answering(*answers: m.Message) -> Script:
+    """Answer each operation with these messages."""
+
+    def script(peer: Peer) -> None:
+        while True:
+            stream, _ = peer.hear(m.Open)
+            for answer in answers:
+                peer.say(answer, stream)
+
+    return script
+
+
 class ServerOptions(TypedDict, total=False):
     """How a server differs from others."""
 

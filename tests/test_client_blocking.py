@@ -26,7 +26,7 @@ from fileexport.errors import (
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 from fileexport.wire.frames import FrameType, header
-from tests.client_server import Peer, Script, ServerCase
+from tests.client_server import Peer, ServerCase, answering
 
 ENTRIES = [
     m.Entry(RelPath(("a",)), "file", 5, 1_999_999_999),
@@ -36,18 +36,6 @@ ENTRIES = [
 JOB = m.JobRow(
     id="j", state="running", path=RelPath(("a",)), target=RelPath(("a.tgz",)), created=9, error="x\n"
 )
-
-
-def answering(*answers: m.Message) -> Script:
-    """Answer each operation with these messages."""
-
-    def script(peer: Peer) -> None:
-        while True:
-            stream, _ = peer.hear(m.Open)
-            for answer in answers:
-                peer.say(answer, stream)
-
-    return script
 
 
 class LookingTests(ServerCase):

@@ -15,6 +15,12 @@ from tests.test_client_small_files import SmallCase, failures
 class CutTests(SmallCase):
     """Cuts, and what is asked after them."""
 
+    def cut(self, peer: Peer) -> None:
+        """Take all files, and be gone without a word of them."""
+        stream, _ = peer.hear(m.WriteFiles)
+        self.files(peer, stream)
+        self.got.clear()
+
     def say_arrived(self, peer: Peer, *arrived: str) -> None:
         """Say of files that came before a cut: all have their size and time, these their content too."""
         stream, asked = peer.hear(m.Change)
@@ -64,28 +70,18 @@ class CutTests(SmallCase):
     def test_arrived(self) -> None:
         """After a cut only those are sent again that are not there as they were sent."""
 
-        def cut(peer: Peer) -> None:
-            stream, _ = peer.hear(m.WriteFiles)
-            self.files(peer, stream)
-            self.got.clear()
-
         def rest(peer: Peer) -> None:
             self.say_arrived(peer, "0", "2")
             self.take_all(peer)
 
         for replace in (False, True):
             files = [self.local(str(i), b"%d" % i) for i in range(4)]
-            outcomes = list(self.client(cut, rest).upload_small(files, "/d", replace=replace))
+            outcomes = list(self.client(self.cut, rest).upload_small(files, "/d", replace=replace))
             self.assertEqual(sorted(one.file.path for one in outcomes), ["s/0", "s/1", "s/2", "s/3"])
             self.assertEqual((failures(outcomes), sorted(self.got)), ({}, ["/s/1", "/s/3"]))
 
     def test_held_after_a_cut(self) -> None:
         """What the connection that was cut still holds is waited for, and not sent again."""
-
-        def cut(peer: Peer) -> None:
-            stream, _ = peer.hear(m.WriteFiles)
-            self.files(peer, stream)
-            self.got.clear()
 
         def rest(peer: Peer) -> None:
             stream, _ = peer.hear(m.Change)
@@ -100,16 +96,11 @@ class CutTests(SmallCase):
             self.take_all(peer)
 
         files = [self.local(name, b"x") for name in "ab"]
-        self.assertEqual(failures(self.client(cut, rest).upload_small(files, "/d")), {})
+        self.assertEqual(failures(self.client(self.cut, rest).upload_small(files, "/d")), {})
         self.assertEqual(self.got, {})
 
     def test_may_not_read(self) -> None:
         """Who may not read sends all of them again."""
-
-        def cut(peer: Peer) -> None:
-            stream, _ = peer.hear(m.WriteFiles)
-            self.files(peer, stream)
-            self.got.clear()
 
         def rest(peer: Peer) -> None:
             stream, _ = peer.hear(m.Change)
@@ -120,7 +111,7 @@ class CutTests(SmallCase):
             self.take_all(peer)
 
         files = [self.local(name, b"x") for name in "ab"]
-        self.assertEqual(failures(self.client(cut, rest).upload_small(files, "/d")), {})
+        self.assertEqual(failures(self.client(self.cut, rest).upload_small(files, "/d")), {})
         self.assertEqual(sorted(self.got), ["/s/a", "/s/b"])
 
     def test_slow_source(self) -> None:

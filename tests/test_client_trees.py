@@ -15,7 +15,7 @@ from fileexport.errors import ConflictError, CorruptedResponse, DestinationNotFo
 from fileexport.paths import RelPath
 from fileexport.sync.manifest import Entry, Manifest, omission
 from fileexport.wire import messages as m
-from tests.client_server import TOKEN, Peer, Script, ServerCase
+from tests.client_server import TOKEN, Peer, Script, ServerCase, answering
 from tests.loopback import Loopback
 
 TOP = m.Top(5, 0o755)
@@ -32,18 +32,6 @@ BELOW = m.folder_of(RelPath(("d",)), [("x", "f", 0, 0, 0o777, "")])
 def path(text: str) -> RelPath:
     """A path of the server."""
     return RelPath.parse(text)
-
-
-def answering(*answers: m.Message) -> Script:
-    """Answer each operation with these messages."""
-
-    def script(peer: Peer) -> None:
-        while True:
-            stream, _ = peer.hear(m.Open)
-            for answer in answers:
-                peer.say(answer, stream)
-
-    return script
 
 
 def cut(*answers: m.Message) -> Script:

@@ -42,7 +42,7 @@ class SteppingCase(ExportsCase):
     """Carries steps out."""
 
     def run_steps(
-        self, *steps: m.Step, who: Principal = ALL, exports: Exports | None = None
+        self, *steps: m.AnyStep, who: Principal = ALL, exports: Exports | None = None
     ) -> list[type[Exception] | None]:
         """What became of each."""
         results = (exports or self.exports).carry_out(who, steps, holder="somebody")
@@ -104,7 +104,7 @@ class CarryOutTests(SteppingCase):
     def test_rights(self) -> None:
         """A removal needs DELETE, all else WRITE, each before the disk is touched."""
         self.write("file", "old")
-        steps: list[m.Step] = [
+        steps: list[m.AnyStep] = [
             m.MakeStep(P("d")),
             link("l", "x"),
             move("file", "moved"),
@@ -214,7 +214,7 @@ class CarryOutTests(SteppingCase):
         exports = self.exporting(*names)
         most, before = 0, len(open_descriptors())
 
-        def steps() -> Iterator[m.Step]:
+        def steps() -> Iterator[m.AnyStep]:
             nonlocal most
             for name in names:
                 yield m.MakeStep(P(f"{name}/d"))
@@ -248,7 +248,7 @@ class CarryOutTests(SteppingCase):
     def test_cut_short(self) -> None:
         """Steps that end early, or by an error, leave those before done and flushed."""
 
-        def steps() -> Iterator[m.Step]:
+        def steps() -> Iterator[m.AnyStep]:
             yield m.MakeStep(P("a"))
             raise PeerGone
 
@@ -296,9 +296,9 @@ class HostileTests(SteppingCase):
                 Exports(jail).carry_out(principal(UNDER), self.steps_to(path), holder="")
             self.assertEqual(self.state(work), before)
 
-    def steps_to(self, path: RelPath) -> list[m.Step]:
+    def steps_to(self, path: RelPath) -> list[m.AnyStep]:
         """Steps that change the very path and what lies below it, also as a target."""
-        steps: list[m.Step] = []
+        steps: list[m.AnyStep] = []
         for one in filter(None, (path, joined(path, "secret.txt"), joined(path, "new"))):
             steps += [
                 m.MakeStep(one),

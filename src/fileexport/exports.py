@@ -100,7 +100,7 @@ class Exports(Reading):
         self._parent(target)
         self._tree.make_directory(target.view, target.path, exist_ok=exist_ok)
 
-    def carry_out(self, who: Principal, steps: Iterable[m.Step], *, holder: str) -> list[Exception | None]:
+    def carry_out(self, who: Principal, steps: Iterable[m.AnyStep], *, holder: str) -> list[Exception | None]:
         """Make many small changes, in their order: what became of each, None for what is durable now.
 
         A step that fails does not keep the next from being tried. `holder` is what others are told who want
@@ -108,7 +108,7 @@ class Exports(Reading):
         may not do, `PermissionError` for an exported directory, and `BusyError` where somebody writes.
         """
 
-        def check(step: m.Step) -> None:
+        def check(step: m.AnyStep) -> None:
             self._require(who, Right.DELETE if isinstance(step, m.RemoveStep) else Right.WRITE)
             if isinstance(step, m.MakeStep):
                 if self._is_there(who, step.path):

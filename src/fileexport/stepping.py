@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
+from typing import assert_never
 
 from fileexport.disk.staging import Identity, identity
 from fileexport.disk.steps import Steps, require_expected
@@ -39,7 +40,7 @@ class Stepping:
         self._steps: Steps | None = None
         self._unflushed: OSError | None = None
 
-    def run(self, steps: Iterable[m.Step], check: Callable[[m.Step], object]) -> list[Exception | None]:
+    def run(self, steps: Iterable[m.AnyStep], check: Callable[[m.AnyStep], object]) -> list[Exception | None]:
         """What became of each: an error, or None for what is on stable storage now.
 
         `check` may refuse a step, by an exception. One that fails does not keep the next from being tried.
@@ -69,7 +70,7 @@ class Stepping:
 
     # -- each kind
 
-    def _take(self, step: m.Step) -> None:
+    def _take(self, step: m.AnyStep) -> None:
         match step:
             case m.MakeStep():
                 target = self._find(step.path)
@@ -87,7 +88,7 @@ class Stepping:
                 expected = step.old_size, step.old_mtime
                 self._at(target).set(target.path, step.mtime, step.mode, expected)
             case _:
-                raise NotImplementedError(type(step).__name__)
+                assert_never(step)
 
     def _move(self, step: m.MoveStep) -> None:
         old, new = self._find_old(step.path), self._find(step.target)

@@ -68,21 +68,26 @@ def upload_changes(pool: Pool, source: str, target: RelPath, bases: Sequence[Rel
     otherwise as `upload`.
     """
     travelled = 0
-    error: BaseException | None = None
     if bases:
         with Source(source, manner.tree) as opened:
             one = _Upload(pool, opened, target, manner, bases)
-            try:
-                one.run()
+            if _is_enough(one):
                 return one.travelled
-            except _NO_BASE:
-                travelled = one.travelled
-            except CallerRaised as raised:
-                error = raised.error
-    if error is not None:
-        # Out here, so that it is what it was: with its own cause and context.
-        raise error
+            travelled = one.travelled
     return travelled + send(pool, source, target, manner)[1]
+
+
+def _is_enough(one: _Upload | _Download) -> bool:
+    """Carry out a transfer by pieces; False where the whole file has to travel. Raises what callbacks do."""
+    try:
+        one.run()
+        return True
+    except _NO_BASE:
+        return False
+    except CallerRaised as raised:
+        error = raised.error
+    # Out here, so that it is what it was: with its own cause and context.
+    raise error
 
 
 class _Upload(Upload):
@@ -233,7 +238,6 @@ def download_changes(
     fetched; otherwise as `download`.
     """
     travelled = 0
-    error: BaseException | None = None
     with ExitStack() as held:
         opened: list[Opened] = []
         for base in bases:
@@ -241,15 +245,9 @@ def download_changes(
                 opened.append(held.enter_context(place.open(base)))
         if opened:
             one = _Download(pool, source, place, path, manner, opened)
-            try:
-                one.run()
+            if _is_enough(one):
                 return one.travelled
-            except _NO_BASE:
-                travelled = one.travelled
-            except CallerRaised as raised:
-                error = raised.error
-    if error is not None:
-        raise error
+            travelled = one.travelled
     return travelled + fetch(pool, source, place, path, manner)[1]
 
 
