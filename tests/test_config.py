@@ -18,11 +18,13 @@ from fileexport.config import (
     Anonymous,
     Durability,
     LogFormat,
+    Mount,
     NameRule,
     Option,
     PublicUrl,
     Settings,
     config_file,
+    contradictions,
     gather,
 )
 from fileexport.paths import RelPath
@@ -82,6 +84,10 @@ SAMPLES: dict[str, Sample] = {
     ),
     "names": sample("posix", NameRule.POSIX),
     "durability": sample("fast", Durability.FAST),
+    "handler": samples(
+        ["/app/=shop.web:App.answer", "/a/v1.0=m:f"],
+        (Mount("/app", "shop.web", "App.answer"), Mount("/a/v1.0", "m", "f")),
+    ),
     "log-file": sample("/l", "/l"),
     "log-size": sample("64KiB", 65536),
     "log-keep": sample("0", 0, "0"),
@@ -299,6 +305,47 @@ class MistakesTests(SynchronousTestCase):
             found, problems = read({side: ["none"]}, {variable: "1"})
             self.assertEqual(found, Settings(root="/r"))
             self.assertEqual(problems, [f"--{side}: 'none' and {variable} contradict each other; keep one"])
+
+    def test_shared(self) -> None:
+        """`shared`, in any case, may stand beside endpoints and a port, which are further listeners."""
+        found, problems = read({"transfer": ["Shared", "tcp:1"], "transfer-port": ["2"]})
+        self.assertEqual((found.transfer, problems), (("shared", "tcp:1"), []))
+        self.assertEqual((found.transfer_shared, found.transfer_endpoints), (True, ("tcp:1",)))
+        self.assertFalse(read({"transfer": ["none"]})[0].transfer_shared)
+        self.assertEqual(read({"transfer": ["none"]})[0].transfer_endpoints, ())
+
+    def test_shared_with_nothing(self) -> None:
+        """`shared` without an HTTP side, or beside `none`, is a contradiction."""
+        found, problems = read({"transfer": ["shared"]}, {"FILEEXPORT_SERVER_HTTP": "none"})
+        self.assertEqual(found, Settings(root="/r", http=("none",)))
+        leaves = "FILEEXPORT_SERVER_HTTP leaves that out"
+        said = f"--transfer: 'shared' needs a listener of the HTTP side, and {leaves}"
+        self.assertEqual(problems, [said])
+        _, problems = read({"transfer": ["shared", "none"]})
+        self.assertEqual(problems, ["--transfer: 'none' stands alone, or not at all"])
+
+    def test_handlers(self) -> None:
+        """A path has one handler, however often it is said, and none is reached without an HTTP side."""
+        found, problems = read({"handler": ["/a=m:f", "/a/b=m:g", "/a/=m:f"]})
+        self.assertEqual((found.handlers, problems), ((Mount("/a", "m", "f"), Mount("/a/b", "m", "g")), []))
+        found, problems = read({"handler": ["/b=m:f", "/a=m:f", "/a=m:g", "/b=m:g"]})
+        self.assertEqual((found.handlers, problems), ((), ["--handler: more than one handler for /a, /b"]))
+        found, problems = read({"handler": ["/a=m:f"]}, {"FILEEXPORT_SERVER_HTTP": "none"})
+        self.assertEqual(found.handlers, ())
+        said = "--handler: needs the HTTP side, and FILEEXPORT_SERVER_HTTP leaves that out"
+        self.assertEqual(problems, [said])
+
+    def test_by_hand(self) -> None:
+        """Settings that were made by hand are held to the rules between options, each named by its flag."""
+        self.assertEqual(contradictions(Settings(root="/r", transfer=("shared",), port=0)), [])
+        for made, said in (
+            (Settings(http=("none",), transfer=("shared",)), "--transfer: 'shared' needs a listener"),
+            (Settings(http=("none",), port=1), "--http: 'none' and --port contradict each other"),
+            (Settings(min_chunk_size=4096, max_chunk_size=1024), "--min-chunk-size: 4096 is more than"),
+            (Settings(handlers=(Mount("/a", "m", "f"), Mount("/a", "m", "g"))), "--handler: more than one"),
+        ):
+            [problem] = contradictions(made)
+            self.assertIn(said, problem)
 
     def test_both_none(self) -> None:
         """A daemon without any listener is a mistake, whichever sources say so."""

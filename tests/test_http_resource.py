@@ -5,14 +5,23 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
 
+from twisted.internet.defer import Deferred
+
+from fileexport.config import Anonymous
 from fileexport.disk.jail import Entry, Jail, Opened, View
 from fileexport.errors import OverloadedError
+from fileexport.http_resource import Mounted
 from fileexport.paths import RelPath
+from fileexport.tokens import generate_token
+from fileexport.web.request import Request
 from tests.http_client import HttpCase, HttpHarness, Response
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 JSON = {"Accept": "application/json"}
+JSON_BODY = {"Content-Type": "application/json"}
 
 
 class ErrorTests(HttpCase):
@@ -275,3 +284,132 @@ class EveryAnswerTests(HttpCase):
             ("PUT", "/a.txt", 405),
         ]
         self.assertEqual(web.recorded, expected)
+
+
+class MountTests(HttpCase):
+    """Handlers of an application's own, mounted at paths of the daemon."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        #: The name of the handler, the method, and what it was given of the path.
+        self.asked: list[tuple[str, str, bytes]] = []
+
+    def mounted(self, **settings: Any) -> HttpHarness:
+        """A daemon with handlers at /app, /app/v1 and /deep/er."""
+        mounts = {path: self.answering(path) for path in ("/app", "/app/v1", "/deep/er")}
+        return self.harness(mounts=mounts, **settings)
+
+    def answering(self, name: str) -> Mounted:
+        """A handler that says its name, and what it read."""
+
+        async def serve(request: Request, below: bytes) -> None:
+            self.asked.append((name, request.method.decode("ascii"), below))
+            body = await request.read_body(1 << 20)
+            request.answer(HTTPStatus.OK, name.encode("ascii") + b" " + body, b"text/plain")
+
+        return serve
+
+    def test_paths(self) -> None:
+        """A handler has its path and all below, what is nearest counts, and is told what lies below."""
+        web = self.mounted()
+        for target, name, below in (
+            ("/app", "/app", b""),
+            ("/app?x=/app/v1", "/app", b""),
+            ("/app/", "/app", b"/"),
+            ("/app/x/%2e%2e//y", "/app", b"/x/%2e%2e//y"),
+            ("/app/v1", "/app/v1", b""),
+            ("/app/v1/x", "/app/v1", b"/x"),
+            ("/app/v12", "/app", b"/v12"),
+            ("/deep/er/", "/deep/er", b"/"),
+        ):
+            self.assertEqual(web.get(target).text, f"{name} ", target)
+            self.assertEqual(self.asked.pop(), (name, "GET", below))
+        for target in ("/application", "/deep", "/%61pp", "//app", "/-/app", "/-/files/app"):
+            self.assertEqual(web.get(target).status, 404, target)
+        self.assertEqual(self.asked, [])
+
+    def test_body(self) -> None:
+        """It reads bodies that no other path would take."""
+        answer = self.mounted().request("POST", "/app/x", body=b"b" * 500_000)
+        self.assertEqual((answer.status, answer.body), (200, b"/app " + b"b" * 500_000))
+
+    def test_rights(self) -> None:
+        """What reads needs the right to read, what else there is that to write; other methods are none."""
+        tokens = {rights: generate_token() for rights in ("read", "read,write", "write", "delete")}
+        lines = "".join(f"{token} may={rights}\n" for rights, token in tokens.items())
+        web = self.mounted(tokens=lines, anonymous=Anonymous.NONE)
+        for methods, allowed in (
+            (("GET", "HEAD", "OPTIONS"), {"read", "read,write"}),
+            (("POST", "PUT", "DELETE", "PATCH"), {"write", "read,write"}),
+        ):
+            for method in methods:
+                self.assertEqual(web.request(method, "/app").status, 401)
+                for rights, token in tokens.items():
+                    status = web.request(method, "/app", {"Authorization": f"Bearer {token}"}).status
+                    self.assertEqual(status, 200 if rights in allowed else 403, (method, rights))
+        refused = web.request("TRACE", "/app")
+        self.assertEqual(refused.status, 405)
+        self.assertEqual(refused.field("Allow"), "GET, HEAD, OPTIONS, POST, PUT, DELETE, PATCH")
+
+    def test_refused_before_it_is_asked(self) -> None:
+        """Another Host, another site's page and a browser's form of nowhere never reach it."""
+        web = self.mounted()
+        for method, headers in (
+            ("GET", {"Host": "evil.example"}),
+            ("POST", {"Origin": "http://evil.example"}),
+            ("POST", {"Sec-Fetch-Site": "cross-site"}),
+            ("OPTIONS", {"Origin": "http://evil.example"}),
+            ("DELETE", {"User-Agent": "Mozilla/5.0"}),
+        ):
+            self.assertEqual(web.request(method, "/app", headers).status, 403, headers)
+        self.assertEqual(self.asked, [])
+
+    def test_links(self) -> None:
+        """Entries of those names are linked to where they can be reached, on pages, in JSON and redirects."""
+        self.write("app/f")
+        self.write("deep/x/f")
+        self.write("other/f")
+        web = self.mounted()
+        page = web.get("/").text
+        for href in ("/-/files/app/", "/-/files/deep/", "/other/"):
+            self.assertIn(f'href="{href}"', page)
+        self.assertIn('href="/-/files/app/f"', web.get("/-/files/app/").text)
+        listed = web.get("/list?dir=app&details=1").json()
+        self.assertEqual(listed[0]["url"], "/-/files/app/f")
+        self.assertEqual(web.get("/deep/x").field("Location"), "/-/files/deep/x/")
+        self.assertEqual(web.get("/-/files/app/f").status, 200)
+
+    def test_jobs(self) -> None:
+        """The address of what a job made leads to the file, not to the handler."""
+        self.write("app/f", b"x")
+        web = self.mounted()
+        made = web.request("POST", "/-/jobs", JSON_BODY, b'{"path": "app/f"}')
+        self.assertEqual(made.status, 202, made.text)
+        job = web.get(f"{made.field('Location')}?wait=1").json()
+        self.assertEqual(job["result"]["url"], "/-/files/app/f.tgz")
+        self.assertEqual(web.get(job["result"]["url"]).status, 200)
+
+    def test_failure(self) -> None:
+        """A handler that fails is a plain 500 that says nothing, and is in the log."""
+
+        async def fail(request: Request, below: bytes) -> None:
+            raise KeyError("secret")
+
+        answer = self.harness(mounts={"/app": fail}).get("/app")
+        self.assertEqual(answer.status, 500)
+        self.assertNotIn("secret", answer.text + answer.reason)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_stuck(self) -> None:
+        """While a handler never returns, everybody else is answered."""
+        waiting: Deferred[None] = Deferred()
+
+        async def wait(request: Request, below: bytes) -> None:
+            await waiting
+
+        web = self.harness(mounts={"/app": wait})
+        stuck = web.connect()
+        stuck.send(b"GET /app HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.assertEqual(web.get("/").status, 200)
+        stuck.lose()
+        waiting.callback(None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from twisted.internet import reactor, tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -29,7 +32,13 @@ from twisted.trial.unittest import SkipTest, TestCase
 from fileexport.endpoints import TlsContext
 from fileexport.errors import ConfigurationError, ListenError
 from fileexport.gate import Gate
-from fileexport.listening import Listener, default_listener, open_listeners, parse_listener
+from fileexport.listening import (
+    Listener,
+    adopted_listener,
+    default_listener,
+    open_listeners,
+    parse_listener,
+)
 from fileexport.peers import owner_of
 from tests.test_endpoints import pem_for
 from tests.test_listening import IN_USE, Echoes, Receiver, gate
@@ -49,6 +58,16 @@ print("listening", flush=True)
 reactor.callLater(60, reactor.stop)
 reactor.run()
 """
+
+
+def descriptors_of(opened: socket.socket) -> int:
+    """How many descriptors of this process are of the same socket."""
+    directory = Path("/proc/self/fd")
+    wanted, found = os.readlink(directory / str(opened.fileno())), 0
+    for number in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found += os.readlink(directory / number) == wanted
+    return found
 
 
 class SocketTests(TestCase):
@@ -229,6 +248,102 @@ class SocketTests(TestCase):
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(path)
+
+    def given(self, family: socket.AddressFamily, address: str | tuple[str, int]) -> socket.socket:
+        """A listening socket of the application's own."""
+        try:
+            made = socket.socket(family)
+            self.addCleanup(made.close)
+            made.bind(address)
+        except OSError as error:
+            raise SkipTest("this machine has no IPv6") from error
+        made.listen()
+        return made
+
+    async def test_adopted(self) -> None:
+        """A socket of the application's own is listened on, and is still its own and open afterwards."""
+        for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            made = self.given(family, (host, 0))
+            for key in (None, TlsContext(pem_for())):
+                wanted = adopted_listener(reactor, made, private_key_context=key)
+                self.assertTrue(wanted.is_loopback)
+                listener = await self.listening(wanted)
+                await self.talk(self.target(listener), tls=key is not None)
+                self.assertEqual(listener.tcp_addresses[0][1], made.getsockname()[1])
+                await listener.stop()
+                self.assertEqual(descriptors_of(made), 1)
+            socket.create_connection(made.getsockname()[:2]).close()
+            self.assertFalse(os.get_inheritable(made.fileno()))
+
+    async def test_adopted_unix(self) -> None:
+        """A UNIX socket of the application's own keeps its file, and speaks no TLS."""
+        path = self.mktemp()
+        made = self.given(socket.AF_UNIX, path)
+        os.chmod(path, 0o600)
+        wanted = adopted_listener(reactor, made, private_key_context=TlsContext(pem_for()))
+        listener = await self.listening(wanted)
+        self.assertEqual((listener.is_tls, listener.is_loopback), (False, True))
+        self.assertEqual(listener.addresses, (f"unix:{path}",))
+        await self.talk(self.target(listener))
+        await listener.stop()
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+
+    async def test_adopted_exposed(self) -> None:
+        """A socket that others can reach is refused without TLS, before anybody could connect by us."""
+        made = self.given(socket.AF_INET, ("0.0.0.0", 0))
+        self.assertIn("without TLS", await self.refused(adopted_listener(reactor, made)))
+
+    def test_adopted_problems(self) -> None:
+        """What is no plain listening socket is refused with a reason."""
+        closed = socket.socket()
+        closed.close()
+        connecting, packets = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+        encrypted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_socket(
+            self.given(socket.AF_INET, ("127.0.0.1", 0)), server_side=True
+        )
+        for made, reason in (
+            (closed, "Bad file descriptor"),
+            (connecting, "it is not a listening socket for TCP or UNIX connections"),
+            (packets, "it is not a listening socket for TCP or UNIX connections"),
+            (encrypted, "it speaks TLS already; give the socket beneath, and a private key"),
+        ):
+            self.addCleanup(made.close)
+            problem = self.assertRaises(ListenError, adopted_listener, reactor, made)
+            self.assertEqual(str(problem), f"cannot listen on the given socket: {reason}")
+
+    async def test_everywhere(self) -> None:
+        """Every interface means both families at one port, each with addresses of its own kind."""
+        key = TlsContext(pem_for())
+        listener = await self.listening(
+            default_listener(reactor, 0, everywhere=True, private_key_context=key)
+        )
+        self.assertFalse(listener.is_loopback)
+        hosts = ["0.0.0.0", "::"][: len(listener.ports)]
+        self.assertEqual([str(host) for host, _ in listener.tcp_addresses], hosts)
+        port = listener.tcp_addresses[0][1]
+        self.assertEqual({found for _, found in listener.tcp_addresses}, {port})
+        for host in ["127.0.0.1", "::1"][: len(hosts)]:
+            await self.talk(f"tcp:{quoteStringArgument(host)}:{port}", tls=True)
+            transport: Any = self.factory.made[-1].transport
+            self.assertEqual(transport.getPeer().host, host)
+
+    async def test_everywhere_exposed(self) -> None:
+        """Every interface needs TLS, and that is known before anything listens."""
+        listener = default_listener(reactor, 0, everywhere=True)
+        self.assertTrue(listener.is_exposed)
+        self.assertIn("without TLS", await self.refused(listener))
+
+    async def test_everywhere_busy(self) -> None:
+        """When IPv6 has the port taken, the other one is given back; a port on loopback takes it too."""
+        await deferLater(reactor, 0)  # as above
+        taken = self.given(socket.AF_INET6, ("::1", 0))
+        port = taken.getsockname()[1]
+        key = TlsContext(pem_for())
+        listener = default_listener(reactor, port, everywhere=True, private_key_context=key)
+        self.assertIn(rf"cannot listen on tcp:{port}:interface=\:\:: ", await self.refused(listener))
+        socket.create_server(("127.0.0.1", port)).close()
 
     async def test_unix(self) -> None:
         """A UNIX socket answers, knows its peer, and leaves no file behind."""

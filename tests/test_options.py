@@ -37,6 +37,8 @@ HOST = "is not a host name (letters beyond ASCII in their xn-- form)"
 ADDRESS = "is not an address; write no port"
 SIZE = "is not a size; write a number of bytes, or one like 64K, 10M, 2G"
 CHUNK = "is out of range (512 bytes to 1M)"
+HANDLER = "is not PREFIX=MODULE:FUNCTION, as in /app=shop.web:answer"
+MOUNT = "needs a path like /app or /app/v1, of letters, digits and '-._~'"
 URL = "is not a URL like https://example.org/files"
 
 #: Option, bad text, and what is said about it after the text itself.
@@ -56,7 +58,6 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
     ("http", "shared", ENDPOINT),
     ("transfer", "6768", "is not an endpoint; write 'tcp:6768'"),
     ("transfer", "/run/x", ENDPOINT),
-    ("transfer", "Shared", "is not in this version; give the transfer protocol a port of its own"),
     ("transfer-port", "65536", "is not a port (0 to 65535)"),
     ("file-size-limit", "0", "is out of range (1 byte to 8388607T)"),
     ("min-chunk-size", "511", CHUNK),
@@ -93,6 +94,26 @@ MISTAKES: tuple[tuple[str, str, str], ...] = (
     ("allow-host", "a" * 64, HOST),
     ("callback-allow", "example.org:x", "is not HOST or HOST:PORT (an IPv6 address stands in brackets)"),
     ("callback-allow", "example.org:0", "names a port that is none (1 to 65535)"),
+    ("handler", "app", HANDLER),
+    ("handler", "/app=module", HANDLER),
+    ("handler", "/app=module:", HANDLER),
+    ("handler", "/app=:function", HANDLER),
+    ("handler", "/app=a:b:c", HANDLER),
+    ("handler", "/a=b=c:d", HANDLER),
+    ("handler", "=a:b", HANDLER),
+    ("handler", "/=a:b", MOUNT),
+    ("handler", "//=a:b", MOUNT),
+    ("handler", "/a//=a:b", MOUNT),
+    ("handler", "app=a:b", MOUNT),
+    ("handler", "/a//b=a:b", MOUNT),
+    ("handler", "/a/../b=a:b", MOUNT),
+    ("handler", "/a b=a:b", MOUNT),
+    ("handler", "/%61=a:b", MOUNT),
+    ("handler", "/{id}=a:b", MOUNT),
+    ("handler", "/a/*=a:b", MOUNT),
+    ("handler", "/a=..b:c", ": '..b' is not a name of Python's"),
+    ("handler", "/a=b-c:d", ": 'b-c' is not a name of Python's"),
+    ("handler", "/a=b:c()", ": 'c()' is not a name of Python's"),
     ("public-url", "example.org", URL),
     ("public-url", "ftp://example.org", URL),
     ("public-url", "https://example.org/?a", URL),

@@ -204,6 +204,32 @@ class PoolTests(PoolCase):
         self.successResultOf(again)
         self.assertEqual([t for t in threading.enumerate() if t.name.startswith("PoolThread-test-")], [])
 
+    def test_abandon(self) -> None:
+        """Abandoning waits for nothing: what waits fails, and a thread ends when its work does."""
+        work, result = self.busy()
+        [thread] = [t for t in threading.enumerate() if t.name.startswith("PoolThread-test-")]
+        waits, stopped = self.pool.run(int, "5"), self.pool.stop()
+        self.assertNoResult(stopped)
+        self.pool.abandon()
+        self.successResultOf(stopped)
+        self.successResultOf(self.pool.stop())
+        self.failureResultOf(waits, OverloadedError)
+        self.failureResultOf(self.pool.run(int, "6"), OverloadedError)
+        work.may_end.set()
+        thread.join(PATIENCE)
+        self.assertFalse(thread.is_alive())
+        self.assertNoResult(result)
+
+    def test_abandon_idle(self) -> None:
+        """The threads of an abandoned pool without work end at once."""
+        self.pool.run(int, "5")
+        self.reactor.turn()
+        threads = [t for t in threading.enumerate() if t.name.startswith("PoolThread-test-")]
+        self.pool.abandon()
+        for thread in threads:
+            thread.join(PATIENCE)
+        self.assertEqual([thread for thread in threads if thread.is_alive()], [])
+
     def test_idle_stop(self) -> None:
         """A pool without work stops at once, also one that never ran."""
         self.successResultOf(self.pool.stop())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -71,6 +73,92 @@ class Case(SynchronousTestCase):
         """The only mistake."""
         (problem,) = self.mistakes(**given)
         return problem
+
+
+class HandlerTests(Case):
+    """The functions of `--handler`, imported."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.here = self.directory("here")
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.here)
+        self.patch(sys, "path", list(sys.path))
+        self.patch(sys, "dont_write_bytecode", True)
+        modules = set(sys.modules)
+        self.addCleanup(lambda: [sys.modules.pop(name) for name in set(sys.modules) - modules])
+
+    def module(self, name: str, code: str) -> None:
+        """A module in the current directory."""
+        self.file(f"here/{name}.py", code)
+        importlib.invalidate_caches()
+
+    def test_imported(self) -> None:
+        """The functions are found by their paths, also those of packages and in classes."""
+        self.module("own_shop", "def answer(*_): return 'shop'\n")
+        self.directory("here/own_pages")
+        self.module("own_pages/one", "class App:\n    @staticmethod\n    def answer(*_): return 'one'\n")
+        found = self.prepare(handler=["/shop=own_shop:answer", "/a/b=own_pages.one:App.answer"]).handlers
+        self.assertEqual({path: call() for path, call in found.items()}, {"/shop": "shop", "/a/b": "one"})
+
+    def test_none(self) -> None:
+        """Without handlers nothing is imported, and nowhere else is looked for modules."""
+        before = list(sys.path)
+        self.assertEqual(self.prepare().handlers, {})
+        self.assertEqual(sys.path, before)
+
+    def test_current_directory(self) -> None:
+        """It is searched first for handlers; afterwards it hides nothing, but has what nobody else has."""
+        self.module("own_first", "import own_second, timeit\nanswer = timeit.answer\n")
+        self.module("own_second", "")
+        self.module("timeit", "def answer(*_): return 'ours'\n")
+        kept = sys.modules.pop("timeit", None)
+        found = self.prepare(handler=["/a=own_first:answer"]).handlers
+        self.assertEqual(found["/a"](), "ours")
+        self.assertEqual(sys.path[-1], str(self.here))
+        self.assertEqual(sys.path.count(str(self.here)), 1)
+        del sys.modules["timeit"]
+        self.assertTrue(hasattr(importlib.import_module("timeit"), "Timer"))
+        if kept is not None:
+            sys.modules["timeit"] = kept
+
+    def test_exported_directory(self) -> None:
+        """Nothing is imported from a current directory that is exported: others may write there."""
+        (self.root / "own_evil.py").write_text("raise SystemExit('run')\n", encoding="ascii")
+        os.chdir(self.root)
+        mistake = self.mistake(handler=["/a=own_evil:answer"])
+        self.assertEqual(
+            mistake,
+            "--handler /a=own_evil:answer: ModuleNotFoundError: No module named 'own_evil'; "
+            "nothing is imported from the current directory, which is exported",
+        )
+
+    def test_mistakes(self) -> None:
+        """What cannot be imported, is not there or cannot be called is named, in one line each."""
+        self.module("own_bad", "this is no Python\n")
+        self.module("own_ends", "raise SystemExit('go\\naway')\n")
+        self.module("own_values", "number = 1\nclass Empty: pass\n")
+        wanted = {
+            "own_none:f": "ModuleNotFoundError: No module named 'own_none'",
+            "own_bad:f": "SyntaxError: invalid syntax",
+            "own_ends:f": "SystemExit: go away",
+            "own_values:f": "AttributeError: module 'own_values' has no attribute 'f'",
+            "own_values:Empty.f": "AttributeError: type object 'Empty' has no attribute 'f'",
+            "own_values:number": "TypeError: number is not callable",
+        }
+        lines = self.mistakes(handler=[f"/{n}={name}" for n, name in enumerate(wanted)])
+        for n, (line, (name, said)) in enumerate(zip(lines, wanted.items(), strict=True)):
+            self.assertTrue(line.startswith(f"--handler /{n}={name}: {said}"), line)
+
+    def test_own_paths(self) -> None:
+        """The daemon's own paths, and what lies below them, are not given away."""
+        self.module("own_app", "def f(*_): pass\n")
+        for path in ("/list", "/-", "/-/app", "/-/files", "/stop/it", "/favicon.ico"):
+            self.assertEqual(
+                self.mistake(handler=[f"{path}=own_app:f"]),
+                f"--handler {path}=own_app:f: the daemon has that path itself; choose another",
+            )
+        self.assertEqual(set(self.prepare(handler=["/lists=own_app:f"]).handlers), {"/lists"})
 
 
 class MistakeTests(Case):
@@ -423,7 +511,7 @@ class GivenTokenTests(Case):
         self.assertEqual((found and found.rights, len(prepared.tokens)), (Right.ALL, 1))
         self.assertEqual((prepared.generated, prepared.token_path), (False, None))
         self.assertEqual(os.listdir(prepared.state), [])
-        self.assertEqual(prepared.where_tokens_are, "the command line has it")
+        self.assertEqual(prepared.where_tokens_are, "the one that was given")
         self.assertEqual(prepared.read_tokens().find(TOKEN, NOW), found)
 
     def test_beside_a_file(self) -> None:
@@ -432,7 +520,7 @@ class GivenTokenTests(Case):
         path = self.file("tokens", other)
         prepared = self.given(TOKEN, token_file=[path])
         self.assertEqual(len(prepared.tokens), 2)
-        self.assertEqual(prepared.where_tokens_are, f"the command line has it, or see {path}")
+        self.assertEqual(prepared.where_tokens_are, f"the one that was given, or see {path}")
         Path(path).write_text("")
         again = prepared.read_tokens()
         self.assertIsNotNone(again.find(TOKEN, NOW))

@@ -5,6 +5,7 @@ Decides nothing about business: it hands each room what it needs and keeps the o
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from fileexport.gate import Gate
 from fileexport.job_rooms import JobRooms
 from fileexport.listening import (
     Listener,
+    adopted_listener,
     check_tokens,
     default_listener,
     open_listeners,
@@ -37,6 +39,7 @@ from fileexport.logs import AccessLog, LogSink
 from fileexport.metrics import Metrics
 from fileexport.paths import RelPath
 from fileexport.startup import Prepared, is_public, reload_key
+from fileexport.web.routes import own_names
 
 #: Where the two sides listen when nothing else is said.
 DEFAULT_PORT = 9006
@@ -54,6 +57,11 @@ class ExportService(Service):
 
     `stop` is called when a client or the last permitted connection ends the daemon; `say` gets the lines of
     the start banner. Starting raises `ListenError` or `ConfigurationError`; nothing listens then.
+
+    - `sockets`: an application's own listening sockets, instead of all endpoints and ports of the settings.
+      They speak HTTP where the settings leave the transfer protocol out, that protocol where they leave HTTP
+      out, and both where it is ``shared`` alone.
+    - `everywhere`: ports are those of every interface, and not of loopback only.
     """
 
     name = "fileexport"
@@ -67,7 +75,14 @@ class ExportService(Service):
         *,
         stop: Callable[[], None],
         say: Callable[[str], None],
+        sockets: Sequence[socket.socket] = (),
+        everywhere: bool = False,
     ) -> None:
+        """Raises ValueError where the settings do not say what `sockets` speak."""
+        if sockets and not _is_for_sockets(prepared.settings):
+            raise ValueError("sockets need settings with http or transfer left out, or with transfer shared")
+        self._sockets = tuple(sockets)
+        self._everywhere = everywhere
         self._reactor = reactor
         self._ask_to_stop = stop
         self._prepared = prepared
@@ -89,6 +104,7 @@ class ExportService(Service):
             self._metrics,
             access,
             stop,
+            prepared.handlers,
         )
         self._tls = prepared.tls
         #: Whether a stop had to leave a thread behind, which keeps the process from ending by itself.
@@ -131,12 +147,23 @@ class ExportService(Service):
             allow=settings.callback_allow,
             metrics=self._metrics,
             prefix=settings.public_url.prefix if settings.public_url else "",
+            names=own_names(self._prepared.handlers),
         )
 
     @property
     def connections(self) -> int:
         """How many there are now, on all listeners together."""
         return self._doors.connections
+
+    @property
+    def tcp_addresses(self) -> tuple[tuple[Address, int], ...]:
+        """Where our listeners can be reached by TCP: ``0.0.0.0`` and ``::`` as they are, none twice."""
+        return tuple(dict.fromkeys(self._own_addresses()))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where both doors can be reached, in the words of the banner: ``transfer on tcp 127.0.0.1:6768``."""
+        return tuple(self._places())
 
     # -- starting
 
@@ -172,14 +199,12 @@ class ExportService(Service):
 
     async def _listen(self) -> None:
         settings = self._settings
+        self._make_listeners()
         doors: list[tuple[Listener, IProtocolFactory]] = []
-        if not settings.http_off:
-            self._listeners = self._wanted(settings.http, settings.port, DEFAULT_PORT)
-        if not settings.transfer_off:
-            wanted = self._wanted(settings.transfer, settings.transfer_port, DEFAULT_TRANSFER_PORT)
-            self._transfer_listeners = wanted
         sites = [self._doors.site() for _ in self._listeners]
-        doors += zip(self._listeners, sites, strict=True)
+        shared = settings.transfer_shared
+        fronts = [self._doors.shared(site) for site in sites] if shared else sites
+        doors += zip(self._listeners, fronts, strict=True)
         doors += ((listener, self._doors.transfers) for listener in self._transfer_listeners)
         try:
             await open_listeners(doors, self._gate, insecure_plaintext=settings.insecure_plaintext)
@@ -190,13 +215,32 @@ class ExportService(Service):
         for listener, site in zip(self._listeners, sites, strict=True):
             site.local = bool(listener.is_loopback)
 
-    def _wanted(self, described: Sequence[str], port: int | None, default: int) -> list[Listener]:
+    def _make_listeners(self) -> None:
+        """The listeners of the settings, or of the sockets; what both doors share counts to the first."""
+        settings = self._settings
+        if self._sockets:
+            adopt = partial(adopted_listener, self._reactor, private_key_context=self._tls)
+            adopted = [adopt(given) for given in self._sockets]
+            self._listeners, self._transfer_listeners = ([], adopted) if settings.http_off else (adopted, [])
+            return
+        if not settings.http_off:
+            self._listeners = self._wanted(settings.http, settings.port, DEFAULT_PORT)
+        if not settings.transfer_off:
+            default = None if settings.transfer_shared else DEFAULT_TRANSFER_PORT
+            self._transfer_listeners = self._wanted(
+                settings.transfer_endpoints, settings.transfer_port, default
+            )
+
+    def _wanted(self, described: Sequence[str], port: int | None, default: int | None) -> list[Listener]:
         """The listeners of one door: those described, that of its port, or that of its default port."""
         reactor, tls = self._reactor, self._tls
         wanted = [parse_listener(reactor, text, private_key_context=tls) for text in described]
-        if port is not None or not wanted:
-            port = default if port is None else port
-            wanted.append(default_listener(reactor, port, private_key_context=tls))
+        if port is None and not wanted:
+            port = default
+        if port is not None:
+            wanted.append(
+                default_listener(reactor, port, everywhere=self._everywhere, private_key_context=tls)
+            )
         return wanted
 
     def _recover(self) -> Deferred[None]:
@@ -282,6 +326,8 @@ class ExportService(Service):
         """Where both doors can be reached."""
         for listener in self._listeners:
             yield from (f"HTTP on {url}" for url in listener.urls)
+            if self._settings.transfer_shared:
+                yield from (f"transfer on {place}" for place in listener.places)
         for listener in self._transfer_listeners:
             yield from (f"transfer on {place}" for place in listener.places)
 
@@ -294,6 +340,13 @@ class ExportService(Service):
             self._say(line)
         for warning in self._prepared.tokens.warnings:
             self._say(f"warning: {warning}")
+
+
+def _is_for_sockets(settings: Settings) -> bool:
+    """Whether the settings say what sockets of an application's own speak."""
+    if settings.http_off:
+        return not settings.transfer_shared
+    return settings.transfer_off or (settings.transfer_shared and not settings.transfer_endpoints)
 
 
 def _late(outcome: object, seconds: float) -> NoReturn:

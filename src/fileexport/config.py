@@ -16,9 +16,11 @@ from fileexport.addresses import Network
 from fileexport.callback_targets import HostPort
 from fileexport.option_values import (
     NO_ENDPOINT,
+    SHARED_ENDPOINT,
     Anonymous,
     Durability,
     LogFormat,
+    Mount,
     NameRule,
     PublicUrl,
     shown,
@@ -32,12 +34,14 @@ __all__ = [
     "Anonymous",
     "Durability",
     "LogFormat",
+    "Mount",
     "NameRule",
     "Network",
     "Option",
     "PublicUrl",
     "Settings",
     "config_file",
+    "contradictions",
     "describe",
     "flag_names",
     "gather",
@@ -85,6 +89,7 @@ class Settings:
     callback_allow: tuple[HostPort, ...] = ()
     names: NameRule = NameRule.PORTABLE
     durability: Durability = Durability.SAFE
+    handlers: tuple[Mount, ...] = ()
     log_file: str | None = None
     log_size: int = 10 << 20
     log_keep: int = 10
@@ -100,6 +105,16 @@ class Settings:
     def transfer_off(self) -> bool:
         """Whether the transfer protocol is left out; `transfer` is then ``("none",)``."""
         return NO_ENDPOINT in self.transfer
+
+    @property
+    def transfer_shared(self) -> bool:
+        """Whether the HTTP side's listeners answer the transfer protocol too."""
+        return SHARED_ENDPOINT in self.transfer
+
+    @property
+    def transfer_endpoints(self) -> tuple[str, ...]:
+        """The endpoints that `transfer` names for listeners of its own."""
+        return tuple(text for text in self.transfer if text not in (NO_ENDPOINT, SHARED_ENDPOINT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +156,20 @@ def gather(
         problems.append("--root: required; name the directory to export")
     _check_together(values, where, problems)
     return Settings(**values), [_one_line(problem) for problem in problems]
+
+
+def contradictions(settings: Settings) -> list[str]:
+    """One line for each rule between options that settings made by hand break."""
+    defaults = Settings()
+    given = {option.field: f"--{option.name}" for option in OPTIONS}
+    values = {
+        field: getattr(settings, field)
+        for field in given
+        if getattr(settings, field) != getattr(defaults, field)
+    }
+    problems: list[str] = []
+    _check_together(values, given, problems)
+    return problems
 
 
 def config_file(flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str]) -> str | None:
@@ -285,11 +314,29 @@ def _check_together(values: dict[str, Any], where: Mapping[str, str], problems: 
             f"{where['http']}: '{NO_ENDPOINT}', and {where['transfer']} as well, leave nothing to listen"
         )
         del values["http"], values["transfer"]
+    if NO_ENDPOINT in values.get("http", ()) and SHARED_ENDPOINT in values.get("transfer", ()):
+        problems.append(
+            f"{where['transfer']}: '{SHARED_ENDPOINT}' needs a listener of the HTTP side, and {where['http']}"
+            " leaves that out"
+        )
+        del values["transfer"]
+    _check_handlers(values, where, problems)
     low, high = values.get("min_chunk_size"), values.get("max_chunk_size")
     # Each default lies at its end of what is possible: only two values that were given can cross.
     if low is not None and high is not None and low > high:
         problems.append(f"{where['min_chunk_size']}: {low} is more than {where['max_chunk_size']}, {high}")
         del values["min_chunk_size"], values["max_chunk_size"]
+
+
+def _check_handlers(values: dict[str, Any], where: Mapping[str, str], problems: list[str]) -> None:
+    """That each path has one handler, and an HTTP side to be reached by."""
+    prefixes = [mount.prefix for mount in values.get("handlers", ())]
+    if twice := {prefix for prefix in prefixes if prefixes.count(prefix) > 1}:
+        problems.append(f"{where['handlers']}: more than one handler for {', '.join(sorted(twice))}")
+        del values["handlers"]
+    elif prefixes and NO_ENDPOINT in values.get("http", ()):
+        problems.append(f"{where['handlers']}: needs the HTTP side, and {where['http']} leaves that out")
+        del values["handlers"]
 
 
 def _check_side(

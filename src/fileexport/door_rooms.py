@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -20,6 +20,7 @@ from fileexport.disk.jail import Jail
 from fileexport.endpoints import Reactor
 from fileexport.exports import Exports
 from fileexport.gate import Gate
+from fileexport.handling import Handler, Handling
 from fileexport.http_bodies import Bodies
 from fileexport.http_jobs import JobsDoor
 from fileexport.http_resource import HttpDoor, Surroundings
@@ -28,6 +29,7 @@ from fileexport.logs import AccessLog
 from fileexport.metrics import Metrics
 from fileexport.peers import owner_of
 from fileexport.pools import Pool
+from fileexport.shared import SharedFactory
 from fileexport.startup import is_public
 from fileexport.tokens import TokenTable
 from fileexport.transfer_desk import Limits
@@ -35,6 +37,7 @@ from fileexport.transfer_protocol import TransferFactory
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request
+from fileexport.web.routes import own_names
 from fileexport.web.site import Site
 
 #: Threads for disk work, as SECURITY's limits say, and calls that may wait for one.
@@ -45,6 +48,10 @@ CPU_WAITING = 64
 #: Listings that may wait for a core. They run in a pool of their own: a large one takes seconds and tens of
 #: megabytes, and must hold up neither a small change nor the memory of the machine.
 MAKERS_WAITING = 64
+#: An application's own handlers at work, and requests that wait for one: one that is stuck holds up nothing
+#: of ours.
+HANDLERS = 64
+HANDLERS_WAITING = 1024
 
 
 class Doors:
@@ -61,8 +68,9 @@ class Doors:
         metrics: Metrics,
         access: AccessLog,
         stop: Callable[[], None],
+        handlers: Mapping[str, Handler],
     ) -> None:
-        """`stop` is called when a client ends the daemon."""
+        """`stop` is called when a client ends the daemon; `handlers` by the path where each is mounted."""
         self._reactor = reactor
         self._metrics, self._access = metrics, access
         self.disk = Pool(reactor, "disk", DISK_THREADS, DISK_WAITING)
@@ -70,15 +78,21 @@ class Doors:
         makers = Pool(reactor, "makers", cores(), MAKERS_WAITING)
         # Of their own: who hashes for hours keeps waiting neither the other door nor changes by this one.
         lanes, reads = (Pool(reactor, name, DISK_THREADS, DISK_WAITING) for name in ("lanes", "reads"))
-        self.pools = (self.disk, cpu, makers, lanes, reads)
+        handling = Pool(reactor, "handlers", HANDLERS, HANDLERS_WAITING)
+        self.pools = (self.disk, cpu, makers, lanes, reads, handling)
         self._keeper = keeper = Doorkeeper(tokens, _policy(settings, jail))
         #: What is known of files; its cache is set when there is one.
         self.contents = Contents()
         exports, bodies = Exports(jail, settings.dirs, self.contents), Bodies(reactor, cpu, makers)
         around = _surroundings(settings, gate, stop, metrics.render)
-        self._jobs = JobsDoor(reactor, exports, rooms, keeper, self.disk, bodies, around.prefix)
-        self._http = HttpDoor(reactor, exports, keeper, self.disk, bodies, self._jobs, around)
+        names = own_names(handlers)
+        self._jobs = JobsDoor(reactor, exports, rooms, keeper, self.disk, bodies, around.prefix, names)
+        mounts = {
+            path: Handling(reactor, handler, (), handling, bodies).serve for path, handler in handlers.items()
+        }
+        self._http = HttpDoor(reactor, exports, keeper, self.disk, bodies, self._jobs, around, mounts)
         self.sites: list[Site] = []
+        self._fronts: list[SharedFactory] = []
         self.transfers = TransferFactory(
             reactor,
             exports,
@@ -98,6 +112,12 @@ class Doors:
         site = Site(self._reactor, http.serve, record=self._record, now=time.time, reads=http.reads)
         self.sites.append(site)
         return site
+
+    def shared(self, site: Site) -> SharedFactory:
+        """Both protocols for the listener of this site."""
+        front = SharedFactory(self._reactor, site, self.transfers)
+        self._fronts.append(front)
+        return front
 
     @property
     def connections(self) -> int:
@@ -121,8 +141,9 @@ class Doors:
             door.break_all()
 
     @property
-    def _all(self) -> list[Site | TransferFactory]:
-        return [*self.sites, self.transfers]
+    def _all(self) -> list[Site | TransferFactory | SharedFactory]:
+        # First those who do not know yet to which of the others they go.
+        return [*self._fronts, *self.sites, self.transfers]
 
     # -- the access log
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 import stat
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -143,6 +144,26 @@ def read_endpoint(reactor: Reactor, description: str, private_key: TlsContext | 
     if isinstance(endpoint, AdoptedStreamServerEndpoint) and endpoint.addressFamily == socket.AF_UNIX:
         return Endpoint(partial(_adopt_unix, reactor, endpoint.fileno), None, True)
     return Endpoint(partial(_listen, endpoint), private_key, None)
+
+
+def socket_endpoint(reactor: Reactor, given: socket.socket, private_key: TlsContext | None) -> Endpoint:
+    """Read an application's own listening socket: TCP, or UNIX, which gets no TLS.
+
+    What opens it listens on a duplicate, so the socket stays the application's to close; but it does not
+    block any more. Raises ValueError with a sentence for people where it is not such a socket, OSError where
+    it is closed.
+    """
+    if isinstance(given, ssl.SSLSocket):
+        # Its duplicate would speak plain text.
+        raise ValueError("it speaks TLS already; give the socket beneath, and a private key")
+    families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+    is_listening = given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if given.type != socket.SOCK_STREAM or given.family not in families or not is_listening:
+        raise ValueError("it is not a listening socket for TCP or UNIX connections")
+    if given.family == socket.AF_UNIX:
+        return Endpoint(partial(_adopt_duplicate, reactor, given), None, True)
+    is_local = _is_loopback_name(given.getsockname()[0])
+    return Endpoint(partial(_adopt_duplicate, reactor, given), private_key, is_local)
 
 
 def _from_systemd(reactor: Reactor, description: str) -> IStreamServerEndpoint:
@@ -292,7 +313,7 @@ class _InheritedUnixPort(unix.Port):
     _shouldShutdown = False
 
     def __init__(self, inherited: socket.socket, factory: IProtocolFactory, reactor: Reactor) -> None:
-        super().__init__(b"\0", factory, reactor=reactor)
+        super().__init__(b"\0", factory, BACKLOG, reactor=reactor)
         self._preexistingSocket = inherited
 
 
@@ -303,3 +324,27 @@ async def _adopt_unix(reactor: Reactor, fileno: int, factory: IProtocolFactory) 
     port: IListeningPort = _InheritedUnixPort(inherited, factory, reactor)
     port.startListening()
     return (port,)
+
+
+async def _adopt_duplicate(
+    reactor: Reactor, given: socket.socket, factory: IProtocolFactory
+) -> Sequence[IListeningPort]:
+    if given.family == socket.AF_UNIX:
+        return await _adopt_unix(reactor, given.dup().detach(), factory)
+    given.setblocking(False)
+    # Duplicated by Twisted.
+    return (reactor.adoptStreamPort(given.fileno(), given.family, factory),)
+
+
+async def listen_on_ipv6(reactor: Reactor, port: int, factory: IProtocolFactory) -> Sequence[IListeningPort]:
+    """Listen on every IPv6 address, and on no IPv4 one: another socket may have the port there.
+
+    Raises OSError.
+    """
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as made:
+        # Twisted has no way to set the second one.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(("::", port))
+        made.listen(BACKLOG)
+        return await _adopt_duplicate(reactor, made, factory)

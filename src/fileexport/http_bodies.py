@@ -25,10 +25,11 @@ from fileexport.errors import ChangedWhileRead, OverloadedError, PeerGone
 from fileexport.pools import Steps, Worker
 from fileexport.web import pages
 from fileexport.web.failures import HttpError
+from fileexport.web.handlers import OpenFile
 from fileexport.web.media import inline_headers
 from fileexport.web.names import attachment
 from fileexport.web.ranges import DECISIVE, FileState, Plan, Span, decide, strong_etag
-from fileexport.web.request import Header, Request, header_block
+from fileexport.web.request import WITHOUT_BODY, Header, Request, header_block
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,16 +59,21 @@ class Bodies:
     async def inline(self, request: Request, opened: Opened, name: str) -> None:
         """Send a file for looking at, by its type, so that it cannot script this origin."""
         content_type, disposition, policy = inline_headers(name)
-        await self._file(request, opened, content_type, ((b"Content-Disposition", disposition), *policy))
+        shown = (b"Content-Disposition", disposition)
+        await self.file(request, opened, content_type, (*_FRESH, shown, *policy))
 
     async def attachment(self, request: Request, opened: Opened, name: str) -> None:
         """Send a file for keeping."""
         content_type, _, policy = inline_headers(name)
-        await self._file(request, opened, content_type, (_disposition(name), *policy))
+        await self.file(request, opened, content_type, (*_FRESH, _disposition(name), *policy))
 
-    async def _file(
-        self, request: Request, opened: Opened, content_type: bytes, headers: tuple[Header, ...]
+    async def file(
+        self, request: Request, opened: OpenFile, content_type: bytes, headers: tuple[Header, ...]
     ) -> None:
+        """Send a file, or what the request's ranges and conditions make of it, with these further fields.
+
+        Raises `HttpError` for 412 and 416, else as `send_span` does; the file stays open.
+        """
         status = opened.stat
         simple = request.is_safe and not request.has_any(DECISIVE) and status.st_mtime <= request.now
         if simple and status.st_size <= SLICE:
@@ -86,13 +92,25 @@ class Bodies:
                 boundary=_boundary(),
             )
         _refuse(plan)
-        request.begin(plan.status, (*plan.headers, *_FRESH, *headers))
+        request.begin(plan.status, (*plan.headers, *headers))
         if plan.length <= SLICE:
             # One read and one write, together with the header: nothing to wait for in between.
             request.write(b"".join(_read(opened.descriptor, part) for part in plan.parts))
             return request.end()
+        await self._parts(request, opened, plan.parts)
+
+    async def file_as(
+        self, request: Request, opened: OpenFile, headers: Iterable[Header], status: int, reason: bytes
+    ) -> None:
+        """Send the whole of a file with a status that is not 200, such as the page of a 404."""
+        size = opened.stat.st_size
+        request.begin(status, (*headers, (b"Content-Length", b"%d" % size)), reason=reason)
+        whole = () if request.method == b"HEAD" else (Span(0, size),)
+        await self._parts(request, opened, whole)
+
+    async def _parts(self, request: Request, opened: OpenFile, parts: Iterable[bytes | Span]) -> None:
         with self._valve(request) as valve:
-            for part in plan.parts:
+            for part in parts:
                 if isinstance(part, Span):
                     await send_span(valve, opened.descriptor, part.start, part.stop)
                 else:
@@ -113,7 +131,7 @@ class Bodies:
         Raises what `make` does, and `OverloadedError`.
         """
         body = await self.away(request, make, *args, **kwargs)
-        await self._whole(request, body, content_type, headers)
+        await self.whole(request, body, ((b"Content-Type", content_type), *headers))
 
     async def away(
         self, request: Request, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -126,18 +144,30 @@ class Bodies:
         except CancelledError:
             raise PeerGone from None
 
-    async def _whole(
-        self, request: Request, body: bytes, content_type: bytes, headers: Iterable[Header]
+    async def whole(
+        self,
+        request: Request,
+        body: bytes,
+        headers: Iterable[Header],
+        *,
+        status: int = HTTPStatus.OK,
+        reason: bytes | None = None,
     ) -> None:
-        """Send a body that is in memory: a large one as its reader takes it, and not too many at once."""
-        if len(body) <= SLICE or request.method == b"HEAD":
-            return request.answer(HTTPStatus.OK, body, content_type, headers)
+        """Send a body that is in memory: a large one as its reader takes it, and not too many at once.
+
+        Content-Length is added, except where the status allows none. Raises `OverloadedError`.
+        """
+        sized = () if status in WITHOUT_BODY else ((b"Content-Length", b"%d" % len(body)),)
+        headers = (*headers, *sized)
+        if len(body) <= SLICE or request.method == b"HEAD" or status in WITHOUT_BODY:
+            request.begin(status, headers, reason=reason)
+            request.write(body)
+            return request.end()
         if self._held and self._held + len(body) > MAX_HELD:
             raise OverloadedError
         self._held += len(body)
         try:
-            length = (b"Content-Length", b"%d" % len(body))
-            request.begin(HTTPStatus.OK, ((b"Content-Type", content_type), length, *headers))
+            request.begin(status, headers, reason=reason)
             with self._valve(request) as valve:
                 await valve.write(body)
             request.end()
@@ -158,8 +188,8 @@ class Bodies:
             if status.st_size > SMALL or request.method == b"HEAD":
                 return await self._stream(request, name, form.content_type, None, pieces)
             whole = await self._cpu.run(b"".join, pieces)
-        headers = (_disposition(name), *_UNRANGED)
-        await self._whole(request, whole, form.content_type.encode("ascii"), headers)
+        kind = (b"Content-Type", form.content_type.encode("ascii"))
+        await self.whole(request, whole, (kind, _disposition(name), *_UNRANGED))
 
     async def archive(
         self,
@@ -271,7 +301,7 @@ def _whole(facts: _Facts, method: bytes, content_type: bytes) -> Plan:
 @lru_cache(maxsize=1024)
 def _whole_block(facts: _Facts, content_type: bytes, headers: tuple[Header, ...]) -> bytes:
     """The fields of the whole file, as they leave."""
-    return header_block((*_whole(facts, b"GET", content_type).headers, *_FRESH, *headers))
+    return header_block((*_whole(facts, b"GET", content_type).headers, *headers))
 
 
 def _read(descriptor: int, part: bytes | Span) -> bytes:

@@ -33,7 +33,7 @@ from fileexport.tokens import Principal, Right
 from fileexport.web.access import Doorkeeper
 from fileexport.web.failures import HttpError
 from fileexport.web.request import Header, Request
-from fileexport.web.routes import Answer, Route, acting, reading
+from fileexport.web.routes import OWN_NAMES, Answer, Route, acting, reading
 
 #: Bytes of the JSON that asks for a job.
 MAX_BODY = 64 << 10
@@ -119,6 +119,7 @@ class JobsDoor:
         disk: Worker,
         bodies: Bodies,
         prefix: str,
+        names: frozenset[str] = OWN_NAMES,
     ) -> None:
         self._reactor = reactor
         self._exports = exports
@@ -127,6 +128,7 @@ class JobsDoor:
         self._disk = disk
         self._bodies = bodies
         self._prefix = prefix
+        self._names = names
         self._watchers: set[_Watcher] = set()
         self._waits: set[Deferred[Any]] = set()
         self._silence: Callable[[], None] | None = None
@@ -211,7 +213,7 @@ class JobsDoor:
         limit = number(request.parameters(), "limit", 1, MAX_JOBS, SOME_JOBS)
         rows = await self._rooms.jobs.list(seen_by(who), limit=limit)
         jobs = [(row, self._rooms.jobs.progress(row.id)) for row in rows]
-        await self._bodies.made(request, _JSON, _FRESH, listing, jobs, self._prefix)
+        await self._bodies.made(request, _JSON, _FRESH, listing, jobs, self._prefix, self._names)
 
     async def _one(self, request: Request, who: Principal, below: bytes) -> None:
         job = await self._found(who, below)
@@ -290,7 +292,7 @@ class JobsDoor:
         self._pass_on(news, [watcher for watcher in self._watchers if watcher.wants(news.job)])
 
     def _pass_on(self, news: Event, watchers: Iterable[_Watcher]) -> None:
-        text = event(news.kind, shown(news.job, news.progress, self._prefix))
+        text = event(news.kind, shown(news.job, news.progress, self._prefix, self._names))
         for watcher in watchers:
             watcher.tell(news.job, text)
 
@@ -302,7 +304,7 @@ class JobsDoor:
     async def _tell(
         self, request: Request, job: JobRow, status: HTTPStatus = HTTPStatus.OK, *headers: Header
     ) -> None:
-        found = shown(job, self._rooms.jobs.progress(job.id), self._prefix)
+        found = shown(job, self._rooms.jobs.progress(job.id), self._prefix, self._names)
         found["callbacks"] = shown_callback(*await self._rooms.outbox.deliveries(job.id))
         request.answer(status, msgspec.json.encode(found), _JSON, (*headers, *_FRESH))
 

@@ -5,6 +5,7 @@ Plain functions for a pool: each reads a directory and encodes it in one go.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +17,6 @@ from fileexport.exports import Exports, Pattern
 from fileexport.paths import RelPath, printable
 from fileexport.tokens import Principal
 from fileexport.web import pages
-from fileexport.web.routes import OWN_NAMES
 
 _TRUE, _FALSE = ("1", "true", "yes", ""), ("0", "false", "no")
 _SORTS = {
@@ -28,9 +28,17 @@ _SORTS = {
 
 
 def files_json(
-    exports: Exports, who: Principal, directory: RelPath, query: dict[str, str], prefix: str
+    exports: Exports,
+    who: Principal,
+    directory: RelPath,
+    query: dict[str, str],
+    prefix: str,
+    names: frozenset[str],
 ) -> bytes:
-    """The regular files of a directory as `/list` answers them. Raises `BadRequestError`, `OSError`."""
+    """The regular files of a directory as `/list` answers them. Raises `BadRequestError`, `OSError`.
+
+    `prefix` and `names` are those of `pages.url_of`, as for all of these.
+    """
     recursive, details = _flag(query, "recursive"), _flag(query, "details")
     key, descending = _order(query)
     pattern = Pattern(query.get("prefix", ""), query.get("suffix", ""))
@@ -39,31 +47,39 @@ def files_json(
         chosen.sort(key=key)
     if descending:
         chosen.reverse()
-    return msgspec.json.encode([_listed(entry, directory, prefix, details=details) for entry in chosen])
+
+    def url(name: str) -> str:
+        return pages.url_of(directory + RelPath.parse(name), prefix, names)
+
+    return msgspec.json.encode([_listed(entry, url, details=details) for entry in chosen])
 
 
-def _listed(entry: Entry, directory: RelPath, prefix: str, *, details: bool) -> dict[str, Any]:
+def _listed(entry: Entry, url: Callable[[str], str], *, details: bool) -> dict[str, Any]:
     name = printable(entry.name)
     found = _described(entry) if details else {"name": name, "size": entry.size}
     if details or name != entry.name:
         # What is not UTF-8 cannot be asked for by its name in JSON; what lies too deep has no address.
         with suppress(FileNameError):
-            found["url"] = pages.url_of(directory + RelPath.parse(entry.name), prefix, OWN_NAMES)
+            found["url"] = url(entry.name)
     return found
 
 
-def directory_json(exports: Exports, who: Principal, path: RelPath, prefix: str) -> bytes:
+def directory_json(
+    exports: Exports, who: Principal, path: RelPath, prefix: str, names: frozenset[str]
+) -> bytes:
     """All entries of a directory as `?json` answers them."""
     return msgspec.json.encode([_described(entry) for entry in exports.browse(who, path)])
 
 
-def directory_page(exports: Exports, who: Principal, path: RelPath, prefix: str) -> bytes:
+def directory_page(
+    exports: Exports, who: Principal, path: RelPath, prefix: str, names: frozenset[str]
+) -> bytes:
     """A directory as an HTML page."""
     rows = [
         pages.Row(entry.name, entry.kind, entry.size, entry.mtime_ns / 1e9)
         for entry in exports.browse(who, path)
     ]
-    return pages.directory_page(path, rows, prefix=prefix, own_names=OWN_NAMES)
+    return pages.directory_page(path, rows, prefix=prefix, own_names=names)
 
 
 def _described(entry: Entry) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
+from types import MappingProxyType
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -55,7 +56,7 @@ from fileexport.web.forwarded import client_of
 from fileexport.web.head import Head, MalformedRequest
 from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
 from fileexport.web.request import METHODS, Request
-from fileexport.web.routes import OWN_NAMES, Answer, Open, Route, Routes, acting, reading
+from fileexport.web.routes import Answer, Open, Route, Routes, acting, own_names, reading
 
 #: Seconds before a wrong token is answered, and wrong tokens before the connection is closed.
 WRONG_TOKEN_DELAY = 1.0
@@ -64,8 +65,15 @@ WRONG_TOKENS = 3
 _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
 _HTML = b"text/html; charset=utf-8"
+#: What a mounted handler's methods need: it is taken at its word that reading ones only read.
+_MOUNTED: dict[bytes, Right | Open] = {
+    **dict.fromkeys((b"GET", b"HEAD", b"OPTIONS"), Right.READ),
+    **dict.fromkeys((b"POST", b"PUT", b"DELETE", b"PATCH"), Right.WRITE),
+}
 #: What is exported changes; a client asks again whether its copy still holds.
 _FRESH = ((b"Cache-Control", b"no-cache"),)
+#: Answers a request for an application's own handler; of the path it is given what lies below the mount.
+Mounted = Callable[[Request, bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,9 @@ class HttpDoor:
         bodies: Bodies,
         jobs: JobsDoor,
         around: Surroundings,
+        mounts: Mapping[str, Mounted] = MappingProxyType({}),
     ) -> None:
+        """`mounts`: an application's own handlers, by the path that each has with all that lies below."""
         self._reactor = reactor
         self._exports = exports
         self._keeper = keeper
@@ -111,10 +121,11 @@ class HttpDoor:
         self._around = around
         # Clients repeat themselves: a name is judged once.
         self._is_our_host = lru_cache(maxsize=256)(lambda host: host_is_allowed(host, around.names))
-        self.routes: Routes[Answer] = Routes(self._table())
+        self._names = own_names(mounts)
+        self.routes: Routes[Answer] = Routes((*self._table(), *_mounted(mounts)))
 
     def _table(self) -> tuple[Route[Answer], ...]:
-        """Every route, with the right that each of its methods needs."""
+        """Every route of our own, with the right that each of its methods needs."""
         delete, admin = Right.DELETE, Right.ADMIN
         return (
             Route("/list", self._list, reading(), plain=True),
@@ -258,7 +269,7 @@ class HttpDoor:
         directory = directory_of(query)
         prefix = self._around.prefix
         await self._bodies.made(
-            request, _JSON, _FRESH, files_json, self._exports, who, directory, query, prefix
+            request, _JSON, _FRESH, files_json, self._exports, who, directory, query, prefix, self._names
         )
 
     async def _get(self, request: Request, who: Principal, below: bytes) -> None:
@@ -308,7 +319,9 @@ class HttpDoor:
             return await self._archive(request, who, path, query["archive"])
         make, kind = (directory_json, _JSON) if "json" in query else (directory_page, _HTML)
         headers = _FRESH if "json" in query else (*_FRESH, *pages.PAGE_POLICY)
-        await self._bodies.made(request, kind, headers, make, self._exports, who, path, self._around.prefix)
+        await self._bodies.made(
+            request, kind, headers, make, self._exports, who, path, self._around.prefix, self._names
+        )
 
     async def _archive(self, request: Request, who: Principal, path: RelPath, form: str) -> None:
         kind = TreeForm(one_of("archive", form, TREE_FORMATS))
@@ -325,7 +338,7 @@ class HttpDoor:
         if request.path.startswith(b"/-/files/"):
             url = prefix + pages.FILES_ROUTE + path.url()
         else:
-            url = pages.url_of(path, prefix, OWN_NAMES)
+            url = pages.url_of(path, prefix, self._names)
         query = request.head.target.partition(b"?")[1:]
         location = f"{url}/".encode("ascii") + b"".join(query)
         request.answer(HTTPStatus.MOVED_PERMANENTLY, b"", _TEXT, ((b"Location", location), *_FRESH))
@@ -357,6 +370,17 @@ class HttpDoor:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         headers = ((b"Cache-Control", b"public, max-age=3600"), *pages.PAGE_POLICY)
         self._bodies.static(request, file, headers)
+
+
+def _mounted(mounts: Mapping[str, Mounted]) -> Iterator[Route[Answer]]:
+    """The routes of an application's own handlers."""
+    for prefix, serve in mounts.items():
+
+        async def answer(request: Request, who: Principal, below: bytes, serve: Mounted = serve) -> None:
+            await serve(request, below)
+
+        for path in (prefix, f"{prefix}/*"):
+            yield Route(path, answer, _MOUNTED, plain=True, body=True)
 
 
 def _no_method(method: bytes, allow: bytes) -> HttpError:

@@ -50,16 +50,18 @@ class JobRooms:
         allow: Iterable[HostPort],
         metrics: Metrics,
         prefix: str,
+        names: frozenset[str],
     ) -> None:
         """`own` gives address and port of all listeners of ours: nobody is called back there.
 
-        `prefix` stands before our paths where a reverse proxy puts one.
+        `prefix` stands before our paths where a reverse proxy puts one; `names` are their first ones.
         """
         self._reactor = reactor
         self._jail = jail
         self._open_state = open_state
         self._metrics = metrics
         self._prefix = prefix
+        self._own_names = names
         self._names = Pool(reactor, "names", LOOKUPS, LOOKUPS_WAITING)
         self._calls = Caller(reactor, Targets(own, tuple(allow), is_local), self._names)
         self._cores = cores()
@@ -84,7 +86,7 @@ class JobRooms:
             self._state,
             self._ledger,
             CountedCalls(self._calls, self._metrics.callback),
-            lambda job: shown(job, None, self._prefix),
+            lambda job: shown(job, None, self._prefix, self._own_names),
             now=time.time,
             random=random.SystemRandom(),
         )

@@ -32,10 +32,12 @@ async def job_of(jobs: Jobs, who: Principal, job: str) -> JobRow:
     return row
 
 
-def shown(job: JobRow, progress: Progress | None, prefix: str) -> dict[str, Any]:
+def shown(
+    job: JobRow, progress: Progress | None, prefix: str, names: frozenset[str] = OWN_NAMES
+) -> dict[str, Any]:
     """What everybody who may see the job is shown; times are in seconds since 1970.
 
-    `prefix` is what a reverse proxy puts before our paths.
+    `prefix` is what a reverse proxy puts before our paths, `names` are the first ones of paths of our own.
     """
     order = json.loads(job.order)
     return {
@@ -49,22 +51,24 @@ def shown(job: JobRow, progress: Progress | None, prefix: str) -> dict[str, Any]
         "ended": job.ended,
         "cancelling": job.cancelling,
         "progress": None if progress is None else _progress(progress),
-        "result": None if job.result is None else _result(job.result, order["target"], prefix),
+        "result": None if job.result is None else _result(job.result, order["target"], prefix, names),
         "error": job.error,
     }
 
 
-def listing(jobs: Iterable[tuple[JobRow, Progress | None]], prefix: str) -> bytes:
+def listing(
+    jobs: Iterable[tuple[JobRow, Progress | None]], prefix: str, names: frozenset[str] = OWN_NAMES
+) -> bytes:
     """Many jobs as JSON. What was skipped is only counted: its names are for those who ask for the job."""
-    found = [shown(job, progress, prefix) for job, progress in jobs]
+    found = [shown(job, progress, prefix, names) for job, progress in jobs]
     for job in found:
         if job["result"] is not None:
             del job["result"]["skipped"]["entries"]
     return msgspec.json.encode(found)
 
 
-def _result(result: str, target: str, prefix: str) -> dict[str, Any]:
-    url = pages.url_of(RelPath.parse(target), prefix, OWN_NAMES)
+def _result(result: str, target: str, prefix: str, names: frozenset[str]) -> dict[str, Any]:
+    url = pages.url_of(RelPath.parse(target), prefix, names)
     return {**json.loads(result), "url": url}
 
 

@@ -19,7 +19,15 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFacto
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from fileexport.addresses import Address, read_address
-from fileexport.endpoints import BACKLOG, Endpoint, Reactor, TlsContext, read_endpoint
+from fileexport.endpoints import (
+    BACKLOG,
+    Endpoint,
+    Reactor,
+    TlsContext,
+    listen_on_ipv6,
+    read_endpoint,
+    socket_endpoint,
+)
 from fileexport.errors import ConfigurationError, ListenError
 from fileexport.gate import Gate, GatedFactory, ip_of
 
@@ -126,11 +134,34 @@ def parse_listener(
 
 
 def default_listener(
-    reactor: Reactor, port: int, *, private_key_context: TlsContext | None = None
+    reactor: Reactor,
+    port: int,
+    *,
+    everywhere: bool = False,
+    private_key_context: TlsContext | None = None,
 ) -> Listener:
-    """Listen on `port` of 127.0.0.1 and, where there is one, of ::1; 0: a port that is free on both."""
-    endpoint = Endpoint(partial(_listen_loopback, reactor, port), private_key_context, True)
-    return Listener(reactor, f"tcp:{port}", endpoint)
+    """Listen on `port` of 127.0.0.1 and, where there is one, of ::1; 0: a port that is free on both.
+
+    With `everywhere` it is that port of every interface, IPv4 and, where there is one, IPv6.
+    """
+    first, second = ("0.0.0.0", "::") if everywhere else ("127.0.0.1", "::1")
+    opener = partial(_listen_on_one_port, reactor, port, first, second)
+    return Listener(reactor, f"tcp:{port}", Endpoint(opener, private_key_context, not everywhere))
+
+
+def adopted_listener(
+    reactor: Reactor, given: socket.socket, *, private_key_context: TlsContext | None = None
+) -> Listener:
+    """Listen on an application's own listening socket, TCP or UNIX, which stays its own to close.
+
+    What listens is a duplicate; the socket is set to non-blocking, and connections go to whoever accepts
+    first. With `private_key_context` TCP speaks TLS. Raises `ListenError` where it is no such socket.
+    """
+    try:
+        endpoint = socket_endpoint(reactor, given, private_key_context)
+    except (OSError, ValueError) as error:
+        raise _cannot_listen("the given socket", error) from error
+    return Listener(reactor, "the given socket", endpoint)
 
 
 def check_exposure(listeners: Iterable[Listener], *, insecure_plaintext: bool) -> None:
@@ -178,24 +209,27 @@ async def open_listeners(
         raise
 
 
-async def _listen_loopback(
-    reactor: Reactor, port: int, factory: IProtocolFactory
+async def _listen_on_one_port(
+    reactor: Reactor, port: int, four: str, six: str, factory: IProtocolFactory
 ) -> Sequence[IListeningPort]:
+    """Listen on the same port of an IPv4 and an IPv6 address."""
     for _ in range(_ATTEMPTS - 1):
         try:
-            return await _listen_on_both(reactor, port, factory)
+            return await _listen_on_both(reactor, port, four, six, factory)
         except ListenError as error:
             if port or _number_of(error.__cause__) != errno.EADDRINUSE:
                 raise
-    return await _listen_on_both(reactor, port, factory)
+    return await _listen_on_both(reactor, port, four, six, factory)
 
 
-async def _listen_on_both(reactor: Reactor, port: int, factory: IProtocolFactory) -> Sequence[IListeningPort]:
-    first = await _listen_tcp(reactor, port, "127.0.0.1", factory)
+async def _listen_on_both(
+    reactor: Reactor, port: int, four: str, six: str, factory: IProtocolFactory
+) -> Sequence[IListeningPort]:
+    first = await _listen_tcp(reactor, port, four, factory)
     host = first.getHost()
     try:
         number = host.port if isinstance(host, IPv4Address) else port
-        return first, await _listen_tcp(reactor, number, "::1", factory)
+        return first, await _listen_tcp(reactor, number, six, factory)
     except ListenError as error:
         if _number_of(error.__cause__) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             return (first,)  # a machine without IPv6
@@ -206,8 +240,10 @@ async def _listen_on_both(reactor: Reactor, port: int, factory: IProtocolFactory
 async def _listen_tcp(
     reactor: Reactor, port: int, interface: str, factory: IProtocolFactory
 ) -> IListeningPort:
-    endpoint = TCP4ServerEndpoint(reactor, port, BACKLOG, interface)
     try:
+        if interface == "::":
+            return (await listen_on_ipv6(reactor, port, factory))[0]
+        endpoint = TCP4ServerEndpoint(reactor, port, BACKLOG, interface)
         bound: IListeningPort = await endpoint.listen(factory)
     except Exception as error:
         escaped = interface.replace(":", "\\:")

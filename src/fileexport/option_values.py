@@ -19,8 +19,8 @@ from fileexport.paths import RelPath
 
 #: The endpoint text that leaves a side out.
 NO_ENDPOINT = "none"
-#: The endpoint text for the listeners of the HTTP side; not possible yet.
-_SHARED = "shared"
+#: The endpoint text for the listeners of the HTTP side, which the transfer protocol then shares.
+SHARED_ENDPOINT = "shared"
 #: Bytes of content in one chunk: all that the transfer protocol can carry.
 _CHUNKS = range(512, (1 << 20) + 1)
 #: Characters of a bad value that a message repeats.
@@ -85,6 +85,30 @@ class PublicUrl:
         return self.origin + self.prefix
 
 
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where an application's own request handler stands: the function of a module, at `prefix` and below.
+
+    The prefix begins with a slash and ends with none; all three may have several parts. Raises ValueError.
+    """
+
+    prefix: str
+    module: str
+    function: str
+
+    def __post_init__(self) -> None:
+        if not _MOUNTED.fullmatch(self.prefix):
+            raise ValueError(
+                f"{shown(str(self))} needs a path like /app or /app/v1, of letters, digits and '-._~'"
+            )
+        for name in (self.module, self.function):
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{shown(str(self))}: {shown(name)} is not a name of Python's")
+
+    def __str__(self) -> str:
+        return f"{self.prefix}={self.module}:{self.function}"
+
+
 _PORT_OF = {"http": 80, "https": 443}
 #: What may be a secret: tokens, their stored form, webhook secrets, and user and password in a URL.
 _SECRET = re.compile(r"fex1[_:]|whsec_|@")
@@ -97,6 +121,9 @@ _NETWORK = re.compile(r"([0-9A-Fa-f:.]{2,45})(?:/[0-9]{1,3})?")
 _ENDPOINT = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:.+")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _URL = re.compile(r"(https?)://(\[[^\[\]/?#@]*\]|[^\[\]:/?#@]*)(?::([0-9]{1,5}))?(/[^?#]*)?", re.IGNORECASE)
+_MOUNT = re.compile(r"([^=]+)=([^=:]+):([^=:]+)")
+# What needs no percent-encoding: such a path has one spelling.
+_MOUNTED = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})+)*")
 
 
@@ -137,12 +164,8 @@ def parse_endpoint(text: str) -> str:
 
 
 def parse_transfer_endpoint(text: str) -> str:
-    """Read an endpoint of the transfer protocol, or ``none``."""
-    if text.lower() == _SHARED:
-        raise ValueError(
-            f"{shown(text)} is not in this version; give the transfer protocol a port of its own"
-        )
-    return parse_endpoint(text)
+    """Read an endpoint of the transfer protocol, ``none``, or ``shared``."""
+    return SHARED_ENDPOINT if text.lower() == SHARED_ENDPOINT else parse_endpoint(text)
 
 
 def _whole(text: str, low: int, high: int) -> int:
@@ -242,6 +265,14 @@ def parse_url(text: str) -> PublicUrl:
             f"{shown(text)} has a path that is not plain; percent-encode it, without '.' and '..'"
         )
     return PublicUrl(scheme, parse_host(match[2]), port, prefix)
+
+
+def parse_handler(text: str) -> Mount:
+    """Read a path of plain segments, and the module and function behind it; nothing is imported here."""
+    match = _MOUNT.fullmatch(text)
+    if not match:
+        raise ValueError(f"{shown(text)} is not PREFIX=MODULE:FUNCTION, as in /app=shop.web:answer")
+    return Mount(match[1].removesuffix("/"), match[2], match[3])
 
 
 def parse_flag(text: str) -> bool:

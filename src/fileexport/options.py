@@ -20,6 +20,7 @@ from fileexport.option_values import (
     parse_directory,
     parse_endpoint,
     parse_flag,
+    parse_handler,
     parse_host,
     parse_keep,
     parse_network,
@@ -106,7 +107,8 @@ OPTIONS: tuple[Option, ...] = (
         "transfer",
         parse_transfer_endpoint,
         "port 6768 on 127.0.0.1, and on ::1 where there is one",
-        "Where the transfer protocol listens: an endpoint as for `--http`, or `none`.",
+        "Where the transfer protocol listens: an endpoint as for `--http`, or `none`, or `shared`, which is "
+        "where the HTTP side listens.",
         metavar="ENDPOINT",
         repeatable=True,
     ),
@@ -251,6 +253,16 @@ OPTIONS: tuple[Option, ...] = (
         "safe",
         "`fast` leaves out flushes to the disk: what is acknowledged survives kill -9, but not power loss.",
         metavar="safe|fast",
+    ),
+    Option(
+        "handler",
+        parse_handler,
+        "none",
+        "Mount a request handler of your own, a function of a Python module, at this path and below; the "
+        "current directory is searched for the module, unless it is exported.",
+        metavar="PREFIX=MODULE:FUNCTION",
+        repeatable=True,
+        stored_as="handlers",
     ),
     Option(
         "log-file", parse_path, "stderr", "Where the log is written; SIGHUP opens it again.", metavar="FILE"

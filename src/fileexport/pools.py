@@ -90,6 +90,16 @@ class Pool:
         self._end_if_idle()
         return stopped
 
+    def abandon(self) -> None:
+        """Stop without waiting: threads at rest end now, the others when their work does.
+
+        What that comes to is dropped; Deferreds of `stop` fire.
+        """
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.adjustPoolsize(0, 0)
+        self.stop()
+
     def _begin(self) -> None:
         if self._threads is None or self._running >= self._count or not self._waiting:
             return
@@ -116,7 +126,7 @@ class Pool:
         self._waiting = deque(job for job in self._waiting if job.result is not result)
 
     def _end_if_idle(self) -> None:
-        if not self._stopping or self._running:
+        if not self._stopping or (self._running and self._threads is not None):
             return
         threads, self._threads = self._threads, None
         stopping, self._stopping = self._stopping, []

@@ -7,26 +7,34 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
+import operator
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fileexport.config import DEFAULT_CONFIG, Settings, config_file, gather
+from fileexport.config import DEFAULT_CONFIG, Mount, Settings, config_file, contradictions, gather
 from fileexport.disk.jail import Jail, View
 from fileexport.endpoints import TlsContext
 from fileexport.errors import ConfigurationError
 from fileexport.token_file import parse_token_file
 from fileexport.tokens import TokenTable, generate_token
+from fileexport.web.routes import OWN_NAMES
 
 #: Bytes of a file that is read whole at start: configuration, tokens, key.
 MAX_FILE = 1 << 20
 #: Characters of the root's name in that of its state directory: at most four bytes each, of 255.
 _SHOWN = 50
 _TOKEN_FILE = "token"
+#: Where temporary files may lie, too.
+_OTHER_TEMPORARY = ("/var/tmp", "/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ class Prepared:
     - `token_path` names that file; None where the given token stands alone. `generated` says that we made
       it, `credential` that systemd handed it over.
     - `tls` is `--private-key`'s.
+    - `handlers`: the functions of the settings' handlers, imported, by the path where each is mounted.
     """
 
     settings: Settings
@@ -47,6 +56,7 @@ class Prepared:
     credential: bool
     tls: TlsContext | None
     given: TokenTable
+    handlers: Mapping[str, Callable[..., object]]
 
     def token(self) -> str:
         """The generated token itself, for a person at a terminal; only where one was generated."""
@@ -56,7 +66,7 @@ class Prepared:
     @property
     def where_tokens_are(self) -> str:
         """For the banner: where the tokens can be seen, ``see FILE``."""
-        words = ["the command line has it"] * bool(len(self.given))
+        words = ["the one that was given"] * bool(len(self.given))
         return ", or ".join(words + ([f"see {self.token_path}"] if self.token_path else []))
 
     def read_tokens(self) -> TokenTable:
@@ -92,10 +102,38 @@ def prepare(
     `ConfigurationError` with all mistakes; the generated token may exist then, nothing else.
     """
     settings, problems = read_settings(flags, environ)
+    return _prepare(settings, problems, environ, token, None)
+
+
+def prepare_settings(
+    settings: Settings,
+    environ: Mapping[str, str],
+    token: str | None = None,
+    tls: TlsContext | None = None,
+) -> Prepared:
+    """Do the same for settings that a program has made: neither options nor a TOML file are read.
+
+    Of `environ` only the directories for a state count, and systemd's credentials. `tls` is used in the
+    place of `settings.private_key`, which names a file. Raises as `prepare` does.
+    """
+    problems = contradictions(settings)
+    if not settings.root:
+        problems.append("--root: required; name the directory to export")
+    return _prepare(settings, problems, environ, token, tls)
+
+
+def _prepare(
+    settings: Settings,
+    problems: list[str],
+    environ: Mapping[str, str],
+    token: str | None,
+    tls: TlsContext | None,
+) -> Prepared:
     if settings.root:
         _check_root(settings, problems)
-    tls = _tls(settings, problems)
+    tls = tls or _tls(settings, problems)
     given = _given(token, problems)
+    handlers = _handlers(settings, problems)
     credential = None if settings.token_file else _credential(environ)
     named = settings.token_file or credential
     tokens = TokenTable()
@@ -116,7 +154,7 @@ def prepare(
     _stop_at(problems)
     tokens = tokens.joined(given)
     is_credential = credential is not None
-    return Prepared(_absolute(settings), state, tokens, path, generated, is_credential, tls, given)
+    return Prepared(_absolute(settings), state, tokens, path, generated, is_credential, tls, given, handlers)
 
 
 def _stop_at(problems: Sequence[str]) -> None:
@@ -160,10 +198,15 @@ def _check_secrets(settings: Settings, state: Path, problems: list[str]) -> None
         "--token-file": settings.token_file,
         "--private-key": settings.private_key,
     }
-    exported = [os.path.join(settings.root, *directory) for directory in settings.dirs] or [settings.root]
     for option, path in secrets.items():
-        if path and any(is_inside(Path(path), directory) for directory in exported):
+        if path and _is_exported(Path(path), settings):
             problems.append(f"{option}: {path} lies in what is exported: move it, or choose with --dir")
+
+
+def _is_exported(path: Path, settings: Settings) -> bool:
+    """Whether a path lies in what is exported."""
+    exported = [os.path.join(settings.root, *directory) for directory in settings.dirs] or [settings.root]
+    return any(is_inside(path, directory) for directory in exported)
 
 
 def _absolute(settings: Settings) -> Settings:
@@ -224,6 +267,57 @@ def _tls(settings: Settings, problems: list[str]) -> TlsContext | None:
     return None
 
 
+def _handlers(settings: Settings, problems: list[str]) -> dict[str, Callable[..., object]]:
+    """Import the handlers of an application's own, by the path where each is mounted."""
+    found = {}
+    with _importable_here(settings) as here:
+        for mount in settings.handlers:
+            if mount.prefix.split("/")[1] in OWN_NAMES:
+                problems.append(f"--handler {mount}: the daemon has that path itself; choose another")
+                continue
+            try:
+                found[mount.prefix] = _imported(mount)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a module may even try to end the process
+                why = " ".join(f"{type(error).__name__}: {error}".split())
+                if isinstance(error, ModuleNotFoundError) and not here:
+                    why += "; nothing is imported from the current directory, which is exported"
+                problems.append(f"--handler {mount}: {why}")
+    return found
+
+
+def _imported(mount: Mount) -> Callable[..., object]:
+    """The function of a mount. Raises whatever importing its module does, AttributeError and TypeError."""
+    function = operator.attrgetter(mount.function)(importlib.import_module(mount.module))
+    if not callable(function):
+        raise TypeError(f"{mount.function} is not callable")
+    handler: Callable[..., object] = function
+    return handler
+
+
+@contextmanager
+def _importable_here(settings: Settings) -> Iterator[bool]:
+    """Look for modules in the current directory first, and from then on where nothing else has them.
+
+    Not in one that is exported, as is said then: whoever may write there would be the author of our code.
+    """
+    here = os.getcwd() if settings.handlers else ""
+    if not here or here in sys.path:
+        yield True
+        return
+    if settings.root and _is_exported(Path(here), settings):
+        yield False
+        return
+    sys.path.insert(0, here)
+    try:
+        yield True
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(here)
+        sys.path.append(here)
+
+
 def _given(token: str | None, problems: list[str]) -> TokenTable:
     """The table of the token that was typed, if one was."""
     try:
@@ -260,6 +354,17 @@ def _tokens(path: Path, option: str, problems: list[str], *, credential: bool = 
 
 
 # -- the state directory
+
+
+@contextmanager
+def temporary_state(root: str) -> Iterator[str]:
+    """A state directory outside `root` for one run: new, mode 0700, removed at the end. Raises OSError."""
+    usual = tempfile.gettempdir()
+    homes = [home for home in (usual, *_OTHER_TEMPORARY) if not is_inside(Path(home), root)]
+    with tempfile.TemporaryDirectory(
+        prefix="fileexport-", dir=homes[0] if homes else usual, ignore_cleanup_errors=True
+    ) as path:
+        yield path
 
 
 def _make_state(path: Path) -> None:

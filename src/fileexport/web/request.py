@@ -7,7 +7,7 @@ together with the first bytes of the body, in one write.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -36,11 +36,11 @@ Header = tuple[bytes, bytes]
 _ALWAYS = (
     b"Server: fileexport\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
 )
-_STATUS_LINES = {
+_STATUS_LINES: dict[int, bytes] = {
     status: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus
 }
 #: Statuses whose answers have no body, whatever their fields say (RFC 9110, section 6.4.1).
-_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 class Wire(Protocol):
@@ -115,7 +115,7 @@ class Request:
         self.client: str | None = getattr(wire.peer, "host", None)
         self.gone = False
         self.began = False
-        self.status = HTTPStatus.OK
+        self.status: int = HTTPStatus.OK
         self.sent = 0
         self.oversized = False
         self._now = now
@@ -164,24 +164,25 @@ class Request:
             found[name] = value
         return found
 
-    async def read_body(self, limit: int) -> bytes:
+    async def read_body(self, limit: int, take: Callable[[int], object] = lambda size: None) -> bytes:
         """All of the body, which is `limit` bytes at most; only for a route that declares it reads one.
 
-        Raises `MalformedRequest` (413 for a longer one, 408, 400) and `PeerGone`; the connection ends with
-        the answer then.
+        `take` is told the size of each piece before it is kept, and may raise. Raises `MalformedRequest` (413
+        for a longer one, 408, 400) and `PeerGone`; the connection ends with the answer then.
         """
         too_large = MalformedRequest(
             f"the body is longer than {limit} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         )
         if (self.head.length or 0) > limit:
             raise too_large
-        pieces: list[bytes] = []
+        # Not a list of pieces: a body that comes byte by byte would take fifty times its size.
+        body = bytearray()
         while piece := await self.wire.receive():
-            limit -= len(piece)
-            if limit < 0:
+            if len(body) + len(piece) > limit:
                 raise too_large
-            pieces.append(piece)
-        return b"".join(pieces)
+            take(len(piece))
+            body += piece
+        return bytes(body)
 
     # -- the answer
 
@@ -194,10 +195,11 @@ class Request:
         """Close the connection when this answer has left."""
         self._close = True
 
-    def begin(self, status: HTTPStatus, headers: Iterable[Header], *, reason: bytes | None = None) -> None:
+    def begin(self, status: int, headers: Iterable[Header], *, reason: bytes | None = None) -> None:
         """Set status and fields of the answer; they leave with its first byte, or at its end.
 
-        Without a Content-Length the body is chunked, or ends with the connection (HTTP/1.0).
+        Without a Content-Length the body is chunked, or ends with the connection (HTTP/1.0). A status that
+        `HTTPStatus` does not know needs a `reason`.
         """
         self.status = status
         self._chunked = False
@@ -207,7 +209,7 @@ class Request:
             _date(int(self._now)),
             _ALWAYS,
         ]
-        sized = status in _WITHOUT_BODY or self.method == b"HEAD"
+        sized = status in WITHOUT_BODY or self.method == b"HEAD"
         for name, value in headers:
             sized = sized or name == b"Content-Length"
             lines.append(b"%s: %s\r\n" % (name, value))
@@ -250,7 +252,7 @@ class Request:
         """Send a piece of the body."""
         if self.gone:
             return
-        if self.method == b"HEAD" or self.status in _WITHOUT_BODY:
+        if self.method == b"HEAD" or self.status in WITHOUT_BODY:
             data = b""
         self.sent += len(data)
         if self._chunked and data:

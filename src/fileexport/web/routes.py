@@ -6,7 +6,7 @@ The table is data, so that a test can walk it: a route without a declared right 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -20,6 +20,11 @@ Answer = Callable[[Request, Principal, bytes], Awaitable[None]]
 
 #: Names in the root that are our own paths: an exported entry of that name is reached by `/-/files/…`.
 OWN_NAMES = frozenset({"-", "list", "get", "tar", "delete", "stop", "favicon.ico"})
+
+
+def own_names(mounts: Iterable[str] = ()) -> frozenset[str]:
+    """Those names, and the first of each path where an application's own handler is mounted."""
+    return OWN_NAMES.union(path.split("/")[1] for path in mounts)
 
 
 class Open(Enum):
