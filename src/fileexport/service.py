@@ -6,7 +6,6 @@ fatal with one line, and no pid file lands in the exported root.
 
 from __future__ import annotations
 
-import io
 import os
 import resource
 import signal
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn, TextIO, cast
+from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService, IServiceCollection
 from twisted.internet.defer import Deferred
@@ -23,7 +22,6 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
-    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     globalLogBeginner,
@@ -33,12 +31,13 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from fileexport.assembly import ExportService
-from fileexport.config import OPTIONS, describe
+from fileexport.config import OPTIONS, Settings, describe
+from fileexport.embedded import EmbeddedService, application_log
 from fileexport.errors import ConfigurationError, ListenError, StateError, row_for
 from fileexport.logs import LogSink, observer
 from fileexport.notify import Notifier
 from fileexport.option_values import shown
-from fileexport.startup import Prepared, is_inside, prepare
+from fileexport.startup import Prepared, is_inside, prepare, prepare_settings
 
 #: The exit status for mistakes in the options, and for a listener that cannot be opened.
 MISTAKE = 1
@@ -132,6 +131,24 @@ def makeService(options: Options) -> IService:
     return daemon
 
 
+def make_service(settings: Settings, *, reactor: Any = None, token: str | None = None) -> EmbeddedService:
+    """The daemon for an application's own parent: an `IService` that touches nothing of the process.
+
+    It takes no signals, raises no limit, and logs by `twisted.logger` only: `settings.log_file` is refused,
+    and so is `settings.config`, which nobody reads. `reactor=None` means the global one. `token` may do
+    everything, beside those of `settings.token_file`; without either, one is generated as the daemon does it.
+
+    Raises `ConfigurationError` with one line for each mistake. A listener that cannot be opened is a
+    `ListenError` of `startService`.
+    """
+    refused = [name for name in ("log_file", "config") if getattr(settings, name) is not None]
+    if refused:
+        raise ConfigurationError(*(f"{name}: this is the business of the application" for name in refused))
+    if reactor is None:
+        from twisted.internet import reactor
+    return EmbeddedService(reactor, prepare_settings(settings, os.environ, token))
+
+
 def run(prepared: Prepared, ready: Callable[[], None] = lambda: None) -> None:
     """Run the daemon in this process until it is stopped; `ready` is called when it listens.
 
@@ -159,7 +176,7 @@ class Daemon(ExportService):
         self._mistake = mistake
         self._own_log = own_log
         self._notifier = Notifier(os.environ)
-        sink = open_log(prepared, mistake) if own_log else LogSink.to_stream(cast("TextIO", _TwistedLog()))
+        sink = open_log(prepared, mistake) if own_log else application_log()
         self.observer = _quiet(observer(sink, prepared.settings.log_format.value))
         self._elsewhere = prepared.settings.log_file is not None
         allow_descriptors(DESCRIPTORS * prepared.settings.max_concurrent)
@@ -275,16 +292,6 @@ def _quiet(inner: ILogObserver) -> ILogObserver:
     for namespace in ("twisted.scripts._twistd_unix", "twisted.internet", "twisted.web", "log_legacy"):
         levels.setLogLevelForNamespace(namespace, LogLevel.warn)
     return FilteringLogObserver(inner, [levels])
-
-
-class _TwistedLog(io.TextIOBase):
-    """A stream that hands lines on to Twisted's log, where twistd was told to keep that itself."""
-
-    _log = Logger(namespace="fileexport.access")
-
-    def write(self, text: str) -> int:
-        self._log.info("{line}", line=text.rstrip("\n"))
-        return len(text)
 
 
 def open_log(prepared: Prepared, mistake: int) -> LogSink:
