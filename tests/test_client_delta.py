@@ -10,7 +10,6 @@ import msgspec
 from blake3 import blake3
 
 from fileexport.client import delta
-from fileexport.client.blocking import Client
 from fileexport.client.cutting import most_chunks
 from fileexport.client.delta import copy_here
 from fileexport.client.uploading import Source
@@ -27,12 +26,12 @@ from fileexport.exports import Exports
 from fileexport.paths import RelPath
 from fileexport.sync.chunks import AVERAGES
 from fileexport.sync.manifest import Entry
+from fileexport.testing import serving
 from fileexport.tokens import Principal, Right
 from fileexport.wire import messages as m
 from fileexport.wire.session import DEFAULT_OFFER
-from tests.client_server import TOKEN, Peer, raising
+from tests.client_server import Peer, raising
 from tests.delta_server import MIB, MISSING, MTIME, NEW, OLD, DeltaCase, Holder, chunks_of
-from tests.loopback import Loopback
 
 
 def compared(holder: Holder, peer: Peer) -> None:
@@ -348,11 +347,8 @@ class RealTests(DeltaCase):
         self.root.mkdir()
         (self.root / "old").write_bytes(OLD)
         (self.here / "old").write_bytes(OLD)
-        server = Loopback(self.root, f"{TOKEN} name=test\n")
-        server.__enter__()
-        self.addCleanup(server.__exit__, None, None, None)
-        self.client = Client("127.0.0.1", server.port, TOKEN)
-        self.addCleanup(self.client.close)
+        server = self.enterContext(serving(self.root))
+        self.client = self.enterContext(server.client())
 
     def test_both_ways(self) -> None:
         """A file goes there and comes back by its differences alone."""

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from blake3 import blake3
 
 from fileexport.client import trees
-from fileexport.client.blocking import Client
 from fileexport.client.names import RemoteHash
 from fileexport.client.trees import local_manifest
 from fileexport.errors import ConflictError, CorruptedResponse, DestinationNotFound, row_for
 from fileexport.paths import RelPath
 from fileexport.sync.manifest import Entry, Manifest, omission
+from fileexport.testing import serving
 from fileexport.wire import messages as m
-from tests.client_server import TOKEN, Peer, Script, ServerCase, answering
-from tests.loopback import Loopback
+from tests.client_server import Peer, Script, ServerCase, answering
 
 TOP = m.Top(5, 0o755)
 LINES: list[m.Line] = [
@@ -324,11 +323,8 @@ class RealTests(ServerCase):
         (self.root / "l").symlink_to("d/x")
         os.mkfifo(self.root / "fifo")
         (self.root / os.fsdecode(b"\xff\n")).touch()
-        server = Loopback(self.root, f"{TOKEN} name=test\n")
-        server.__enter__()
-        self.addCleanup(server.__exit__, None, None, None)
-        self.client = Client("127.0.0.1", server.port, TOKEN)
-        self.addCleanup(self.client.close)
+        server = self.enterContext(serving(self.root))
+        self.client = self.enterContext(server.client())
 
     def test_same_manifest(self) -> None:
         """What a tree is here and what the server says of it are equal."""

@@ -1,27 +1,33 @@
-"""One contract, each door: what all of them promise runs over HTTP, the transfer protocol and the client."""
+"""One contract, each door: what all promise runs over HTTP, the transfer protocol and both clients."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote_from_bytes
 
 from blake3 import blake3
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.client.blocking import Client
+from fileexport.client.deferred.client import AsyncClient
 from fileexport.errors import FileExportError
 from fileexport.paths import RelPath
+from fileexport.reactor_thread import ReactorThread
+from fileexport.testing import serving
 from fileexport.token_file import parse_token_file
 from fileexport.wire import messages as m
+from tests.async_case import AsyncCase
 from tests.contract import MTIME, ReadingContract, Refused, WritingContract
 from tests.http_client import HttpCase, HttpHarness, Response
-from tests.loopback import Loopback
 from tests.transfer_peer import Peer, TransferCase
 
+T = TypeVar("T")
 TOKEN = "fex1_contract-" + "x1Y2z3W4" * 5
 
 
@@ -183,11 +189,8 @@ class ClientContract(WritingContract, SynchronousTestCase):
         self.root.mkdir(parents=True)
 
     def door(self, options: str = "") -> ClientDoor:
-        server = Loopback(self.root, f"{TOKEN} {options}\n")
-        server.__enter__()
-        self.addCleanup(server.__exit__, None, None, None)
-        self.client = client = Client("127.0.0.1", server.port, TOKEN)
-        self.addCleanup(client.close)
+        server = self.enterContext(serving(self.root, tokens=f"{TOKEN} {options}\n"))
+        self.client = client = self.enterContext(server.client(token=TOKEN))
         here = self.root.parent / "here"
         here.mkdir(exist_ok=True)
         return ClientDoor(client, here)
@@ -202,6 +205,64 @@ class ClientContract(WritingContract, SynchronousTestCase):
             self.assertEqual(client.list_files("/"), {})
             self.assertTrue(client.upload_file(str(source), "/"))
             client.delete_file("source", "/")
+
+
+class AsyncDoor:
+    """The Twisted client, asked from another thread."""
+
+    def __init__(self, client: AsyncClient, thread: ReactorThread, here: Path) -> None:
+        self._client = client
+        self._thread = thread
+        self._here = here
+
+    def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        async def carry_out() -> T:
+            return await call()
+
+        with _refusals():
+            return self._thread.call(lambda: Deferred.fromCoroutine(carry_out()))
+
+    def entries(self, directory: str) -> dict[str, tuple[str, int]]:
+        async def all_() -> dict[str, tuple[str, int]]:
+            return {row.path: (row.type, row.size) async for row in self._client.entries(directory)}
+
+        return self._ask(all_)
+
+    def read(self, path: str) -> bytes:
+        async def all_() -> bytes:
+            return b"".join([piece async for piece in self._client.read(path)])
+
+        return self._ask(all_)
+
+    def remove(self, path: str) -> None:
+        self._ask(lambda: self._client.remove(path))
+
+    def write(self, path: str, content: bytes, *, mtime_ns: int = MTIME, replace: bool = False) -> None:
+        source = self._here / "source"
+        source.write_bytes(content)
+        os.utime(source, ns=(mtime_ns, mtime_ns))
+        directory, _, name = path.rpartition("/")
+        self._ask(lambda: self._client.upload_file(source, directory or "/", name, replace=replace))
+
+    def make_directory(self, path: str) -> None:
+        directory, _, name = path.rpartition("/")
+        self._ask(lambda: self._client.make_directory(name, directory or "/"))
+
+    def rename(self, path: str, target: str) -> None:
+        self._ask(lambda: self._client.rename(path, target))
+
+    def hashes(self, path: str) -> dict[str, tuple[int, bytes]]:
+        async def all_() -> dict[str, tuple[int, bytes]]:
+            return {row.path: (row.size, row.digest) async for row in self._client.hashes(path)}
+
+        return self._ask(all_)
+
+
+class AsyncContract(WritingContract, AsyncCase):
+    """The Twisted client against a server on loopback."""
+
+    def door(self, options: str = "") -> AsyncDoor:
+        return AsyncDoor(self.client(options), self.thread, self.here)
 
 
 def _path(text: str) -> RelPath:

@@ -93,7 +93,7 @@ class DownloadTests(transfers_case.BothWays):
         with Counting("127.0.0.1", self.port, TOKEN) as client:
 
             def process(path: str, size: int) -> bool:
-                self.assertEqual(client.open, 0)
+                self.assertEqual(client.begun, 0)
                 return True
 
             for source in (".", "*", "**/*.txt"):
@@ -106,7 +106,7 @@ class DownloadTests(transfers_case.BothWays):
                     process_file=process,
                     process_conflict="replace",
                 )
-            self.assertEqual((client.open, client.listed > 0), (0, True))
+            self.assertEqual((client.begun, client.listed > 0), (0, True))
 
     def test_large_tree(self) -> None:
         """A tree that is too large for one listing is listed by directories, and comes whole."""
@@ -121,13 +121,13 @@ class DownloadTests(transfers_case.BothWays):
 class Counting(Client):
     """Counts the listings that are open."""
 
-    open = 0
+    begun = 0
     listed = 0
 
     def entries(self, *words: Any, **how: Any) -> Iterator[RemoteEntry]:
-        self.open += 1
+        self.begun += 1
         self.listed += 1
         try:
             yield from super().entries(*words, **how)
         finally:
-            self.open -= 1
+            self.begun -= 1

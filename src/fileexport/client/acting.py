@@ -5,12 +5,12 @@ What makes way is put aside first, and goes only in the end: whatever fails, its
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
 
+from fileexport.client import chunks
 from fileexport.client.carrying import Carried, Carrier
 from fileexport.client.chunks import CallerRaised
 from fileexport.client.moving import BATCH, PAUSES, TROUBLE, callers_own, is_fatal
@@ -181,7 +181,7 @@ class Work:
             if not busy or pause is None:
                 break
             actions = busy
-            time.sleep(pause)
+            chunks.pause(pause)
         yield from map(self._one, alone)
 
     def _one(self, action: Action) -> Carried:
@@ -192,7 +192,7 @@ class Work:
             except _PASSING as error:
                 if pause is None:
                     return Carried(action, 0, error)
-                time.sleep(pause)
+                chunks.pause(pause)
             except TROUBLE as error:
                 if is_fatal(error):
                     raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from typing import TypeVar
 
 from fileexport.client.names import plain_text
 from fileexport.errors import (
     ERRORS,
     FULL_DISK,
     BusyError,
+    CorruptedResponse,
     DestinationNotFound,
     PeerGone,
     SourceNotFound,
@@ -16,6 +18,8 @@ from fileexport.errors import (
     sentence_of,
 )
 from fileexport.wire import messages as m
+from fileexport.wire.frames import Data
+from fileexport.wire.session import Event
 
 _ROWS = {row.wire: row for row in (*ERRORS, FULL_DISK)}
 _NUMBERS: dict[type[BaseException], int] = {
@@ -30,6 +34,7 @@ _NUMBERS: dict[type[BaseException], int] = {
     OSError: errno.ENOSPC,
 }
 _NO_DIRECTORY = (FileNotFoundError, DestinationNotFound)
+Kind = TypeVar("Kind")
 
 
 class NotBegun(PeerGone):
@@ -66,6 +71,37 @@ def error_of_reset(reset: m.Reset, path: str | None = None) -> Exception:
         error.holder = None if reset.holder is None else plain_text(reset.holder)
         error.since = reset.since
     return error
+
+
+def of_kind(found: object, kind: type[Kind]) -> Kind:
+    """An answer, which must be of `kind`; raises `CorruptedResponse`."""
+    if not isinstance(found, kind):
+        raise CorruptedResponse(f"an answer of another kind: {type(found).__name__}")
+    return found
+
+
+def judged(event: Event, stream: int, path: str | None = None) -> Data | m.Message | None:
+    """What an event says to the operation on `stream`; None where that is nothing.
+
+    Raises what the server ended it with, and `NotBegun` where it went away before. More credit is told
+    whomever it is for.
+    """
+    if isinstance(event, Data):
+        return event if event.stream == stream else None
+    message = event.message
+    if isinstance(message, m.MoreCredit):
+        return message
+    if isinstance(message, m.GoAway):
+        if message.last_stream < stream:
+            raise NotBegun("the server is stopping")
+        if message.code:
+            raise error_of(message.code, message.message, path)
+        return None
+    if event.stream != stream:
+        return None
+    if isinstance(message, m.Reset):
+        raise error_of_reset(message, path)
+    return message
 
 
 def name_file(error: OSError, path: str) -> None:

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, TypeVar
 
-from fileexport.client import listings
-from fileexport.client.answers import no_directory, not_found
+from fileexport.client import conversations as talks
 from fileexport.client.chunks import DEFAULT_CHUNK, Manner, ProcessChunk, Progress, check_chunk_size
 from fileexport.client.connection import Wait
+from fileexport.client.conversations import Format as Format
 from fileexport.client.login import Server
 from fileexport.client.matching import Matching, PathText
 from fileexport.client.names import LocalFile, Outcome, RemoteEntry, RemoteHash, RemoteJob, remote_path
 from fileexport.client.pool import Pool
+from fileexport.client.remote.opening import Opening
 from fileexport.client.security import Security
-from fileexport.errors import CorruptedResponse, DestinationNotFound
 from fileexport.paths import RelPath
-from fileexport.wire import messages as m
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
     from fileexport.client.downloading import Destination
+    from fileexport.client.remote.path import RemotePath
     from fileexport.client.sources import SourceTree
 
-Format = Literal["tar.gz", "tar.zst", "zip", "gz", "zst"]
+T = TypeVar("T")
 
 
-class Client(Matching):
+class Client(Opening, Matching):
     """A client of one server. It connects at its first call, and again whenever it has to.
 
     `hostname` and `port` say where the server is, `token` who asks; the token itself never crosses the
@@ -75,21 +74,21 @@ class Client(Matching):
         compression: bool | None = None,
         client_certificate: PathText | None = None,
     ) -> None:
-        if not 1 <= port <= 65535:
-            raise ValueError(f"a port is a number from 1 to 65535, not {port}")
-        if token is not None:
-            from fileexport.tokens import check_token
-
-            check_token(token)
         Wait(timeout)
         self._timeout = timeout
         files = [None if one is None else os.fspath(one) for one in (ca_file, client_certificate)]
         security = Security(public_key, files[0], tls, files[1])
-        self._pool = Pool(Server(hostname, port, token, security, compression))
+        self._pool = Pool(Server.of(hostname, port, token, security, compression))
 
     def close(self) -> None:
         """Close idle connections. A further call connects again."""
         self._pool.close()
+
+    def path(self, path: PathText) -> RemotePath:
+        """A path of this server with the interface of `pathlib`; raises ValueError as `RemotePath` does."""
+        from fileexport.client.remote.path import RemotePath
+
+        return RemotePath(path, client=self)
 
     def __enter__(self) -> Self:
         return self
@@ -108,8 +107,7 @@ class Client(Matching):
 
         Raises `FileNotFoundError`, `NotADirectoryError`.
         """
-        found = listings.Kept().all(self.entries(directory, timeout=timeout))
-        return {one.path: (one.type == "directory", one.size, one.mtime_ns // 10**9) for one in found}
+        return self._converse(talks.list_files(directory), timeout)
 
     def entries(
         self, directory: PathText, recursive: bool = False, timeout: float | None = None
@@ -119,19 +117,11 @@ class Client(Matching):
         Paths are seen from `directory`, parents come before children. Who takes the entries more slowly than
         the server waits (60 s, when it can send no more) gets `TimeoutError` or `ConnectionError`.
         """
-        return listings.entries(self._pool, remote_path(directory), recursive, self._wait(timeout))
+        return self._pool.iterate(talks.entries(remote_path(directory), recursive), self._wait(timeout))
 
     def stat(self, path: PathText, timeout: float | None = None) -> RemoteEntry:
         """What a path is; a link is a link. Raises `FileNotFoundError`."""
-        asked = remote_path(path)
-        with self._pool.operation(
-            m.Stat(asked), self._wait(timeout), path=str(asked), again=True
-        ) as operation:
-            found = operation.reply(m.Entries).entries
-            operation.end()
-        if len(found) != 1:
-            raise CorruptedResponse("one entry was asked for")
-        return RemoteEntry(str(asked), found[0].type, found[0].size, found[0].mtime)
+        return self._converse(talks.stat(path), timeout)
 
     def read(self, path: PathText, timeout: float | None = None) -> Iterator[bytes]:
         """The content of a file in pieces of any size, as it comes.
@@ -139,11 +129,11 @@ class Client(Matching):
         At the end `ChangedWhileRead` where the pieces together are not one version of the file. Who takes
         them more slowly than the server waits gets `TimeoutError` or `ConnectionError`, as in `entries`.
         """
-        return listings.content(self._pool, remote_path(path), self._wait(timeout))
+        return self._pool.iterate(talks.content(remote_path(path)), self._wait(timeout))
 
     def hashes(self, path: PathText, timeout: float | None = None) -> Iterator[RemoteHash]:
         """Size and BLAKE3 of a file, or of every file below a directory, as the server calculates them."""
-        return listings.hashes(self._pool, remote_path(path), self._wait(timeout))
+        return self._pool.iterate(talks.hashes(remote_path(path)), self._wait(timeout))
 
     # Changing.
 
@@ -154,8 +144,7 @@ class Client(Matching):
 
         With `exist_ok` a file that is there stays as it is.
         """
-        path = remote_path(directory) / name
-        self._carry_out(m.MakeFile(path, exist_ok), path, timeout, again=exist_ok)
+        self._converse(talks.create_file(name, directory, exist_ok), timeout)
 
     def make_directory(
         self, name: str, directory: PathText, timeout: float | None = None, exist_ok: bool = False
@@ -164,8 +153,7 @@ class Client(Matching):
 
         With `exist_ok` a directory that is there stays as it is.
         """
-        path = remote_path(directory) / name
-        self._carry_out(m.MakeDirectory(path, exist_ok), path, timeout, again=exist_ok)
+        self._converse(talks.make_directory(name, directory, exist_ok), timeout)
 
     def make_directories(
         self, paths: Sequence[PathText], timeout: float | None = None
@@ -188,19 +176,11 @@ class Client(Matching):
 
         `DestinationNotFound` names the directory that is missing, `FileExistsError` the new path.
         """
-        asked, target = remote_path(path), remote_path(new_path)
-        operation = m.Rename(asked, target, replace)
-        try:
-            with self._pool.operation(operation, self._wait(timeout), path=str(asked)) as begun:
-                begun.end()
-        except DestinationNotFound:
-            raise not_found(DestinationNotFound, str(target.parent)) from None
-        except FileExistsError as error:
-            raise FileExistsError(error.errno, error.strerror, str(target)) from None
+        self._converse(talks.move(path, new_path, replace), timeout)
 
     def delete_file(self, name: str, directory: PathText, timeout: float | None = None) -> None:
         """Remove a file, or a directory with its contents. Raises `FileNotFoundError`."""
-        self._remove(remote_path(directory) / name, True, timeout)
+        self._converse(talks.delete_file(name, directory), timeout)
 
     def remove(self, path: PathText, recursive: bool = False, timeout: float | None = None) -> int:
         """Remove a file, an empty directory, or with `recursive` a directory with its contents.
@@ -208,20 +188,7 @@ class Client(Matching):
         Returns exactly how many files and directories are gone. Raises `FileNotFoundError`, and
         `IsADirectoryError` for a directory that is not empty. After an error some may be gone.
         """
-        return self._remove(remote_path(path), recursive, timeout)
-
-    def _remove(self, path: RelPath, recursive: bool, timeout: float | None) -> int:
-        asked = m.Remove(path, recursive)
-        with self._pool.operation(asked, self._wait(timeout), path=str(path)) as operation:
-            removed = operation.reply(m.Removed).count
-            operation.end()
-        return removed
-
-    def _carry_out(self, asked: m.Open, path: RelPath, timeout: float | None, again: bool) -> None:
-        """An operation that makes `path` and has no answer but its end."""
-        begun = self._pool.operation(asked, self._wait(timeout), path=str(path), again=again)
-        with _in_directory(path), begun as operation:
-            operation.end()
+        return self._converse(talks.remove(path, recursive), timeout)
 
     # Transfers.
 
@@ -387,40 +354,24 @@ class Client(Matching):
 
     def compress(self, path: PathText, format: Format = "tar.gz", timeout: float | None = None) -> RemoteJob:
         """Ask for an archive beside a file or directory; returns the job that makes it."""
-        asked = remote_path(path)
-        return self._one_job(m.Compress(asked, format), self._wait(timeout), str(asked))
+        return self._converse(talks.compress(path, format), timeout)
 
     def jobs(self, limit: int = 100, timeout: float | None = None) -> list[RemoteJob]:
         """The newest of the token's jobs, at most `limit` (1 to 1,000), the newest first."""
-        if not 1 <= limit <= 1000:
-            raise ValueError("a limit is a number from 1 to 1000")
-        found: list[RemoteJob] = []
-        with self._pool.operation(m.ListJobs(limit), self._wait(timeout), again=True) as operation:
-            while (batch := operation.batch(m.Jobs)) is not None:
-                if not batch.jobs or len(found) + len(batch.jobs) > limit:
-                    raise CorruptedResponse("other jobs than were asked for")
-                found += map(RemoteJob.of, batch.jobs)
-        return found
+        return self._converse(talks.jobs(limit), timeout)
 
     def job(self, id: str, wait: int = 0, timeout: float | None = None) -> RemoteJob:
         """A job, when it has ended or after `wait` seconds (0 to 60). Raises `FileNotFoundError`."""
-        if not 0 <= wait <= m.MAX_WAIT:
-            raise ValueError(f"a job is waited for between 0 and {m.MAX_WAIT} seconds")
-        return self._one_job(m.GetJob(id, wait), self._wait(timeout, wait), id, again=True)
+        return self._converse(talks.job(id, wait), timeout)
 
     def cancel(self, id: str, timeout: float | None = None) -> RemoteJob:
         """End a job; returns it as it is then. Raises `FileNotFoundError`."""
-        return self._one_job(m.CancelJob(id), self._wait(timeout), id)
-
-    def _one_job(self, asked: m.Open, wait: Wait, path: str, again: bool = False) -> RemoteJob:
-        with self._pool.operation(asked, wait, path=path, again=again) as operation:
-            found = operation.reply(m.Jobs).jobs
-            operation.end()
-        if len(found) != 1:
-            raise CorruptedResponse("one job was asked for")
-        return RemoteJob.of(found[0])
+        return self._converse(talks.cancel(id), timeout)
 
     # Inside.
+
+    def _converse(self, talk: talks.Talk[T], timeout: float | None) -> T:
+        return self._pool.converse(talk, self._wait(timeout))
 
     def _manner(
         self,
@@ -440,12 +391,3 @@ class Client(Matching):
                 raise ValueError(f"this server takes chunks of at most {most} bytes, not of {size}")
             size = most
         return Manner(lambda: self._wait(timeout), replace, size, process, progress, keep_mode=keep_mode)
-
-
-@contextmanager
-def _in_directory(path: RelPath) -> Iterator[None]:
-    """Where something new is to be, what is missing is its directory."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise no_directory(error, str(path.parent)) from None

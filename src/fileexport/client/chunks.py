@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 ProcessChunk = Callable[[bytes, int, int, str], object]
 #: `progress(bytes_done, size)`
 Progress = Callable[[int, int], object]
+
+
+#: How this thread waits before it tries again, where that can be cancelled; otherwise it sleeps.
+PAUSING: ContextVar[Callable[[float], object] | None] = ContextVar("PAUSING", default=None)
+
+
+def pause(seconds: float) -> None:
+    """Wait before the next try."""
+    (PAUSING.get() or time.sleep)(seconds)
 
 
 def check_chunk_size(size: int) -> None:
@@ -164,5 +174,5 @@ class Retries:
         """Wait before the next try; raises `error` where there is none."""
         if not self.has_begun or self._failed >= len(BACKOFF):
             raise error
-        time.sleep(BACKOFF[self._failed])
+        pause(BACKOFF[self._failed])
         self._failed += 1

@@ -76,9 +76,19 @@ class Wait:
         """Seconds that are left; raises `TimeoutError` where none are."""
         left = self._end - time.monotonic()
         if left <= 0:
-            words = f"no answer within {self._seconds:g} s"
-            raise TimeoutError(errno.ETIMEDOUT, words, *(() if self.path is None else (self.path,)))
+            raise no_answer(self._seconds, self.path)
         return left
+
+    @property
+    def seconds(self) -> float:
+        """The whole time of one answer."""
+        return self._seconds
+
+
+def no_answer(seconds: float, path: str | None = None) -> TimeoutError:
+    """Nothing was said in time; `path` is what it names."""
+    words = f"no answer within {seconds:g} s"
+    return TimeoutError(errno.ETIMEDOUT, words, *(() if path is None else (path,)))
 
 
 class Traffic:
@@ -119,10 +129,10 @@ def dial(host: str, port: int, check: Callable[[str], None], wait: Wait) -> sock
             return _connect(socket.socket(family, kind, protocol), address, wait, len(found) - tried)
         except OSError as error:
             failed = error
-    raise _not_connected(failed, f"{host} port {port}")
+    raise not_connected(failed, f"{host} port {port}")
 
 
-def _not_connected(error: OSError, where: str) -> OSError:
+def not_connected(error: OSError, where: str) -> OSError:
     """Why a server cannot be reached: a `TimeoutError` or a `ConnectionError`, with the system's number."""
     if isinstance(error, TimeoutError):
         return TimeoutError(errno.ETIMEDOUT, f"{where}: no answer in time")

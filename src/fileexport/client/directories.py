@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from fileexport.client.answers import error_of_reset, name_file, no_directory, not_found
 from fileexport.client.chunks import Manner
-from fileexport.client.connection import Connection, Wait
+from fileexport.client.connection import Wait
+from fileexport.client.conversations import entries
 from fileexport.client.downloading import Destination, download
-from fileexport.client.listings import Kept, entries
+from fileexport.client.listings import Kept
 from fileexport.client.names import LocalFile, Outcome, RemoteEntry, below
+from fileexport.client.operation import Line
 from fileexport.client.pool import Pool
 from fileexport.client.selection import joined
 from fileexport.client.small_files import download_small, upload_small
@@ -45,7 +47,7 @@ def make_directories(pool: Pool, paths: Sequence[RelPath], wait: Waits) -> list[
 
 
 def _make_all(
-    connection: Connection, paths: Sequence[RelPath], outcomes: dict[int, Exception | None], wait: Wait
+    connection: Line, paths: Sequence[RelPath], outcomes: dict[int, Exception | None], wait: Wait
 ) -> None:
     session = connection.session
     assert session.peer is not None
@@ -66,7 +68,7 @@ def _make_all(
 
 
 def _settle_one(
-    connection: Connection,
+    connection: Line,
     paths: Sequence[RelPath],
     begun: dict[int, int],
     outcomes: dict[int, Exception | None],
@@ -198,7 +200,7 @@ def download_directory(
 
 def _listed(pool: Pool, path: RelPath, wait: Waits, kept: Kept) -> list[RemoteEntry]:
     try:
-        return list(kept.all(entries(pool, path, False, wait())))
+        return list(kept.all(pool.iterate(entries(path), wait())))
     except FileNotFoundError:
         raise not_found(SourceNotFound, str(path)) from None
 

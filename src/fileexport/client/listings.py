@@ -1,15 +1,11 @@
-"""What the server says of its files: listings, hashes, and the content of one as it is read."""
+"""How much a server may say of its files, and what makes content of what it sends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from fileexport.client.connection import Wait
-from fileexport.client.names import RemoteEntry, RemoteHash
-from fileexport.client.pool import Pool
-from fileexport.errors import ChangedWhileRead, CorruptedResponse
-from fileexport.paths import RelPath
-from fileexport.wire import messages as m
+from fileexport.client.names import RemoteEntry
+from fileexport.errors import CorruptedResponse
 from fileexport.wire.frames import Data
 
 #: Entries of one listing, and hashes of one tree: more is no directory, but a server that never ends.
@@ -18,18 +14,6 @@ MAX_ENTRIES = 10_000_000
 MAX_KEPT = 256 << 20
 
 Grow = Callable[[Data], "bytes | memoryview | None"]
-
-
-def entries(pool: Pool, path: RelPath, recursive: bool, wait: Wait) -> Iterator[RemoteEntry]:
-    """The entries of a directory as they come. Raises what the server says, `CorruptedResponse` for a lie."""
-    count = 0
-    with pool.operation(m.List(path, recursive), wait, path=str(path), again=True) as operation:
-        while (found := operation.batch(m.Entries)) is not None:
-            count = _counted(count, len(found.entries))
-            for entry in found.entries:
-                if not entry.path or (len(entry.path.parts) > 1 and not recursive):
-                    raise CorruptedResponse("an entry of a listing that is none of its names")
-                yield RemoteEntry("/".join(entry.path.parts), entry.type, entry.size, entry.mtime)
 
 
 class Kept:
@@ -48,45 +32,13 @@ class Kept:
             yield entry
 
 
-def hashes(pool: Pool, path: RelPath, wait: Wait) -> Iterator[RemoteHash]:
-    """The hash of a file, or of each file below a directory, as they come."""
-    count = 0
-    with pool.operation(m.Hash(path), wait, path=str(path), again=True) as operation:
-        while (found := operation.batch(m.Hashes)) is not None:
-            count = _counted(count, len(found.hashes))
-            for one in found.hashes:
-                yield RemoteHash("/".join(one.path.parts), one.size, one.digest)
-
-
-def _counted(count: int, batch: int) -> int:
+def counted(count: int, batch: int) -> int:
+    """How many entries came, with this batch. Raises `CorruptedResponse` where no honest server says that."""
     if not batch:
         raise CorruptedResponse("a batch with nothing in it")
     if count + batch > MAX_ENTRIES:
         raise CorruptedResponse(f"more than {MAX_ENTRIES} entries in one answer")
     return count + batch
-
-
-def content(pool: Pool, path: RelPath, wait: Wait) -> Iterator[bytes]:
-    """The content of a file as it comes; at its end `ChangedWhileRead` where it was not all of one file."""
-    from blake3 import blake3
-
-    hasher, size = blake3(), 0
-    with pool.operation(m.Read(path), wait, path=str(path), again=True) as operation:
-        announced = operation.reply(m.Content)
-        if announced.offset:
-            raise CorruptedResponse("a file that does not begin at its beginning")
-        grow = grower(operation.session.features)
-        while not isinstance(found := operation.content(), m.End):
-            piece = grow(found)
-            operation.consumed(len(found.piece))
-            if piece is not None:
-                size += len(piece)
-                if size > announced.size:
-                    raise CorruptedResponse("a file that is longer than was said")
-                hasher.update(piece)
-                yield bytes(piece)
-        if found.size != size or announced.size != size or found.digest != hasher.digest():
-            raise ChangedWhileRead
 
 
 def grower(features: frozenset[str]) -> Grow:

@@ -8,11 +8,11 @@ file.
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
+from fileexport.client import chunks
 from fileexport.client.chunks import CallerRaised, ProcessChunk
 from fileexport.client.names import Kind
 from fileexport.client.selection import Conflict, joined, numbered
@@ -360,7 +360,7 @@ class Transfer:
             if not busy or pause is None:
                 break
             waiting = busy
-            time.sleep(pause)
+            chunks.pause(pause)
         return alone
 
     def _is_lost(self, planned: Planned) -> bool:

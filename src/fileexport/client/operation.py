@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from fileexport.client.answers import NotBegun, error_of, error_of_reset
-from fileexport.client.connection import Connection, Wait
-from fileexport.errors import CorruptedResponse
+from fileexport.client.answers import judged, of_kind
+from fileexport.client.connection import Wait
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
-from fileexport.wire.session import Event
+from fileexport.wire.session import Event, Received, State
 
 Replied = TypeVar("Replied", bound=m.Message)
+
+
+class Streams(Protocol):
+    """What an operation asks of a session."""
+
+    @property
+    def peer(self) -> m.Hello | None: ...
+    @property
+    def features(self) -> frozenset[str]: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def streams(self) -> int: ...
+    def open(self, operation: m.Open) -> int: ...
+    def send(self, message: m.Message, stream: int = 0) -> None: ...
+    def credit(self, stream: int) -> int: ...
+    def consumed(self, stream: int, count: int) -> None: ...
+    def reset(self, stream: int) -> None: ...
+    def is_open(self, stream: int) -> bool: ...
+
+
+class Line(Protocol):
+    """What carries an operation: a connection, or a part of one that others use too."""
+
+    is_sound: bool
+    is_leaving: bool
+    generation: int
+    path: str | None
+
+    @property
+    def session(self) -> Streams: ...
+    @property
+    def can_send_file(self) -> bool: ...
+    @property
+    def is_ours(self) -> bool: ...
+    @property
+    def has_events(self) -> bool: ...
+    def event(self, wait: Wait) -> Event: ...
+    def absorb(self) -> None: ...
+    def flush(self, wait: Wait) -> None: ...
+    def send_content(
+        self, stream: int, content: bytes | memoryview, wait: Wait, compressed: bool = False
+    ) -> None: ...
+    def send_file(self, stream: int, descriptor: int, offset: int, size: int, wait: Wait) -> bool: ...
+    def has_died(self) -> bool: ...
+    def close(self) -> None: ...
+    def forget(self) -> None: ...
 
 
 class Operation:
@@ -21,7 +67,7 @@ class Operation:
     `path` is what exceptions name. `is_over` once the server has ended the stream.
     """
 
-    def __init__(self, connection: Connection, asked: m.Open, wait: Wait, path: str | None = None) -> None:
+    def __init__(self, connection: Line, asked: m.Open, wait: Wait, path: str | None = None) -> None:
         self.connection = connection
         self.session = connection.session
         self.wait = wait
@@ -60,26 +106,17 @@ class Operation:
 
     def reply(self, kind: type[Replied]) -> Replied:
         """The next answer, which must be of `kind`."""
-        found = self.answer()
-        if not isinstance(found, kind):
-            raise CorruptedResponse(f"an answer of another kind: {type(found).__name__}")
-        return found
+        return of_kind(self.answer(), kind)
 
     def content(self) -> Data | m.End:
         """The next piece of content, or END."""
         found = self.answer()
-        if not isinstance(found, Data | m.End):
-            raise CorruptedResponse(f"an answer of another kind: {type(found).__name__}")
-        return found
+        return found if isinstance(found, m.End) else of_kind(found, Data)
 
     def batch(self, kind: type[Replied]) -> Replied | None:
         """The next answer, which must be of `kind`; None at END."""
         found = self.answer()
-        if isinstance(found, m.End):
-            return None
-        if not isinstance(found, kind):
-            raise CorruptedResponse(f"an answer of another kind: {type(found).__name__}")
-        return found
+        return None if isinstance(found, m.End) else of_kind(found, kind)
 
     def end(self) -> m.End:
         """The server's END, with nothing before it."""
@@ -87,29 +124,12 @@ class Operation:
 
     def _heard(self, event: Event) -> Data | m.Message | None:
         """What an event says to this operation; None where that is nothing."""
-        if isinstance(event, Data):
-            return event if event.stream == self.stream else None
-        message = event.message
-        if isinstance(message, m.MoreCredit):
-            return message
-        if isinstance(message, m.GoAway):
-            self._leaving(message)
-            return None
-        if event.stream != self.stream:
-            return None
-        if isinstance(message, m.Reset):
-            self.is_over = True
-            raise error_of_reset(message, self._path)
-        self.is_over = isinstance(message, m.End)
-        self._owed = event.size
-        return message
-
-    def _leaving(self, goodbye: m.GoAway) -> None:
-        self.connection.is_leaving = True
-        if goodbye.last_stream < self.stream:
-            raise NotBegun("the server is stopping")
-        if goodbye.code:
-            raise error_of(goodbye.code, goodbye.message, self._path)
+        if isinstance(event, Received):
+            self.connection.is_leaving |= isinstance(event.message, m.GoAway)
+            if event.stream == self.stream:
+                self.is_over |= isinstance(event.message, m.Reset | m.End)
+                self._owed += event.size
+        return judged(event, self.stream, self._path)
 
     def say(self, message: m.Message) -> None:
         """Send a message on this stream. Raises as writing does, and why the server has ended the stream."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from fileexport.client.answers import NotBegun
-from fileexport.client.connection import Connection, Traffic, Wait
+from fileexport.client.connection import Traffic, Wait
+from fileexport.client.conversations import Ask, Found, Heard, Next, Tale, Talk
 from fileexport.client.login import Server
-from fileexport.client.operation import Operation
+from fileexport.client.operation import Line, Operation
 from fileexport.errors import CorruptedResponse
 from fileexport.wire import messages as m
 
@@ -21,6 +23,26 @@ _TRIES = 3
 _CANCEL = 1000
 
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Tries:
+    """How often an operation is begun; `again`: it changes nothing."""
+
+    def __init__(self, again: bool) -> None:
+        self._again = again
+        self._lost = 0
+
+    def has_another(self, error: BaseException, was_idle: bool) -> bool:
+        """Whether it may be begun once more, after this on a connection that had been idle, or not."""
+        if isinstance(error, NotBegun):
+            self._lost += 1
+            if self._lost < _TRIES:
+                return True
+        return self._again and was_idle and isinstance(error, ConnectionError)
+
+
 class Pool:
     """Lends connections to operations. Threads may share it; after a fork, the child begins with none."""
 
@@ -28,8 +50,9 @@ class Pool:
         self.server = server
         #: What all its connections sent and received.
         self.traffic = Traffic()
-        self._lock = threading.Lock()
-        self._idle: list[Connection] = []
+        #: Who is collected as garbage may give its connection back in the midst of this.
+        self._lock = threading.RLock()
+        self._idle: list[Line] = []
         #: How often it was closed: what was lent before is not kept.
         self._generation = 0
 
@@ -58,6 +81,48 @@ class Pool:
             raise
         self._end(operation, None)
 
+    def converse(self, talk: Talk[T], wait: Wait) -> T:
+        """Carry a conversation on to its result."""
+        steps: Generator[Found[object], None, T] = self._carry_on(talk, wait)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def iterate(self, tale: Tale[T], wait: Wait) -> Iterator[T]:
+        """What a conversation tells of, one after the other."""
+        for found in self._carry_on(tale, wait):
+            yield from found.items
+
+    def _carry_on(
+        self, talk: Generator[Ask | Next | Found[T], Heard, R], wait: Wait
+    ) -> Generator[Found[T], None, R]:
+        asked = next(talk)
+        assert isinstance(asked, Ask)
+        wait.allow(asked.extra)
+        try:
+            with self.operation(asked.asked, wait, path=asked.path, again=asked.again) as operation:
+                heard: Heard = operation.session.features
+                while True:
+                    try:
+                        step = talk.send(heard)
+                    except StopIteration as stop:
+                        result: R = stop.value
+                        return result
+                    if isinstance(step, Found):
+                        yield step
+                        heard = None
+                    elif isinstance(step, Next):
+                        if step.took:
+                            operation.consumed(step.took)
+                        heard = operation.answer()
+        except Exception as error:
+            # It may know better what that means. What it raised itself, it only raises again.
+            talk.throw(error)
+            raise
+
     def largest_data(self, wait: Wait) -> int:
         """The longest DATA that the server takes, in bytes."""
         connection, _ = self._take(wait)
@@ -67,7 +132,7 @@ class Pool:
         return peer.limits.data if peer is not None else 0
 
     @contextmanager
-    def connection(self, wait: Wait) -> Iterator[Connection]:
+    def connection(self, wait: Wait) -> Iterator[Line]:
         """Lend a connection for several operations at once; it goes on only where all of them have ended."""
         connection, _ = self._take(wait)
         is_done = False
@@ -87,7 +152,7 @@ class Pool:
             connection.close()
 
     def _begin(self, asked: m.Open, wait: Wait, path: str | None, again: bool, answered: bool) -> Operation:
-        tries = 0
+        tries = Tries(again)
         while True:
             connection, was_idle = self._take(wait)
             operation = None
@@ -98,12 +163,10 @@ class Pool:
                 return operation
             except BaseException as error:
                 self._drop(connection, operation, error)
-                tries += isinstance(error, NotBegun)
-                lost = isinstance(error, NotBegun) and tries < _TRIES
-                if not (lost or (again and was_idle and isinstance(error, ConnectionError))):
+                if not tries.has_another(error, was_idle):
                     raise
 
-    def _take(self, wait: Wait) -> tuple[Connection, bool]:
+    def _take(self, wait: Wait) -> tuple[Line, bool]:
         wait.begin()
         generation = self._generation
         while (connection := self._pop()) is not None:
@@ -112,15 +175,15 @@ class Pool:
                 connection.generation = generation
                 return connection, True
             connection.forget()
-        connection = self.server.enter(wait, self.traffic)
-        connection.generation = generation
-        return connection, False
+        made = self.server.enter(wait, self.traffic)
+        made.generation = generation
+        return made, False
 
-    def _pop(self) -> Connection | None:
+    def _pop(self) -> Line | None:
         with self._lock:
             return self._idle.pop() if self._idle else None
 
-    def _drop(self, connection: Connection, operation: Operation | None, error: BaseException) -> None:
+    def _drop(self, connection: Line, operation: Operation | None, error: BaseException) -> None:
         if operation is None:
             connection.forget()
         else:
@@ -147,7 +210,7 @@ class Pool:
             return
         connection.close()
 
-    def _keep(self, connection: Connection) -> bool:
+    def _keep(self, connection: Line) -> bool:
         with self._lock:
             is_wanted = connection.is_ours and connection.generation == self._generation
             if not is_wanted or len(self._idle) >= _MAX_IDLE:

@@ -114,16 +114,19 @@ class Security:
             reason = getattr(error, "reason", None) or error
             raise ConnectionError(f"no TLS with this server: {reason}") from None
         try:
-            return Secured(secured, self._binding(secured))
+            return Secured(secured, self.binding(secured.getpeercert(binary_form=True)))
         except BaseException:
             secured.close()
             raise
 
-    def _binding(self, secured: ssl.SSLSocket) -> bytes:
+    def binding(self, certificate: bytes | None) -> bytes:
+        """What the proof is bound to, by the server's certificate (DER), if that has the pin that is wanted.
+
+        Raises `AuthenticationError`.
+        """
         from fileexport.keys import pin_of_certificate
         from fileexport.proofs import end_point_binding
 
-        certificate = secured.getpeercert(binary_form=True)
         if certificate is None:
             raise AuthenticationError("the server shows no certificate")
         try:

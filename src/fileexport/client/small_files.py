@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack, suppress
@@ -13,11 +12,12 @@ from itertools import chain, islice
 
 from blake3 import blake3
 
+from fileexport.client import chunks
 from fileexport.client.answers import Stalled, error_of, no_directory, not_found
 from fileexport.client.chunks import Retries
 from fileexport.client.connection import Wait
+from fileexport.client.conversations import hashes
 from fileexport.client.downloading import Destination
-from fileexport.client.listings import hashes
 from fileexport.client.names import LocalFile, Outcome, below
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
@@ -159,7 +159,7 @@ class _Upload:
             asked = [step for step, error in outcomes if isinstance(error, BusyError)]
             if not asked:
                 break
-            time.sleep(pause)
+            chunks.pause(pause)
         return found
 
     def run(self, files: Iterable[LocalFile]) -> Iterator[Outcome]:
@@ -230,7 +230,7 @@ class _Upload:
         if isinstance(error, FileExistsError) and file.path in self._doubtful and not self._replace:
             with open(file.local, "rb") as ours:
                 content = ours.read(m.MAX_INLINE + 1)
-            there = [(one.size, one.digest) for one in hashes(self._pool, path, self._wait())]
+            there = [(one.size, one.digest) for one in self._pool.iterate(hashes(path), self._wait())]
             if there == [(len(content), blake3(content).digest())]:
                 return None
         return no_directory(error, str(path.parent)) if isinstance(error, FileNotFoundError) else error

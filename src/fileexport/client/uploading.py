@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from fileexport.client.answers import Stalled, no_directory
 from fileexport.client.chunks import CallerRaised, Chunks, Manner, Reports, Retries
-from fileexport.client.listings import hashes
+from fileexport.client.conversations import hashes
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
 from fileexport.client.sources import Opener, SourceTree
@@ -247,7 +247,7 @@ class Upload:
 
     def _is_there(self) -> bool:
         """Whether what stands under the name is ours: an answer that was lost had said so."""
-        found = [(one.size, one.digest) for one in hashes(self._pool, self._target, self._wait())]
+        found = [(one.size, one.digest) for one in self._pool.iterate(hashes(self._target), self._wait())]
         return found == [(self._source.size, self._hash.digest())]
 
     def _attempt(self) -> bool:
