@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks import Case, Contender, Measure, Missing
 from benchmarks.http_cases import http_cases
 from benchmarks.jobs import job_cases
+from benchmarks.remote import remote_cases
 from benchmarks.start import START
 from benchmarks.sync import sync_cases
 from benchmarks.transfer import transfer_cases
@@ -171,7 +172,8 @@ def main() -> int:
     parser = _parser()
     options = parser.parse_args()
     cases = {**http_cases(full=options.full), "http.start": START, **job_cases()}
-    cases |= transfer_cases(full=options.full) | sync_cases(full=options.full)
+    cases |= transfer_cases(full=options.full) | remote_cases(full=options.full)
+    cases |= sync_cases(full=options.full)
     if unknown := [word for word in options.case if not _chosen([word], list(cases))]:
         parser.error(f"no such case: {', '.join(unknown)}; there are: {', '.join(cases)}")
     known = {one.peer for case in cases.values() for one in case.contenders if one.peer}

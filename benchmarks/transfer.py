@@ -27,7 +27,8 @@ FILES, FILE_SIZE, DIRECTORIES = 10_000, 2 << 10, 20
 ROUNDS, ROUNDS_FULL = 3, 5
 
 _PIECE = 1 << 20
-_KEY, _SOURCE, _BULK, _TREE, _INCOMING = "key.pem", "source", "bulk.bin", "tree", "incoming"
+KEY, SOURCE, LARGE = "key.pem", "source", "bulk.bin"
+_TREE, _INCOMING = "tree", "incoming"
 
 _SPEED = Metric("speed", "GB/s", "higher")
 _SERVER_GB = Metric("server", "CPU s/GB", "lower")
@@ -62,19 +63,19 @@ def _check(source: Path, arrived: Path) -> None:
 
 
 def _push(mover: Mover, server: Server, place: Place, directory: Path) -> Cost:
-    source = directory / _SOURCE / _BULK
+    source = directory / SOURCE / LARGE
     return _moved(mover.push(place, source, Path(_INCOMING)), server, source, place.export / _INCOMING)
 
 
 def _push_tree(mover: Mover, server: Server, place: Place, directory: Path) -> Cost:
-    source = directory / _SOURCE / _TREE
+    source = directory / SOURCE / _TREE
     return _moved(mover.push_tree(place, source, Path(_INCOMING)), server, source, place.export / _INCOMING)
 
 
 def _pull(mover: Mover, server: Server, place: Place, directory: Path) -> Cost:
     target = place.home / "target"
     target.mkdir(exist_ok=True)
-    return _moved(mover.pull(place, Path(_BULK), target), server, directory / _SOURCE / _BULK, target)
+    return _moved(mover.pull(place, Path(LARGE), target), server, directory / SOURCE / LARGE, target)
 
 
 def _moved(words: Words, server: Server, source: Path, target: Path) -> Cost:
@@ -89,12 +90,13 @@ def _moved(words: Words, server: Server, source: Path, target: Path) -> Cost:
 # -- what is moved
 
 
-def _prepare_bulk(directory: Path) -> int:
-    """Write the large file; how many bytes it has."""
+def prepare_bulk(directory: Path, most: int = BULK) -> int:
+    """Write the large file `SOURCE`/`LARGE` below a directory; how many bytes it has."""
+    (directory / SOURCE).mkdir()
     facts = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())
     cache, disk = int(facts["MemAvailable:"]) * 1024, shutil.disk_usage(directory).free
-    size = max(BULK_LEAST, min(BULK, cache // 4, disk // 4)) // _PIECE * _PIECE
-    with (directory / _SOURCE / _BULK).open("wb") as file:
+    size = max(BULK_LEAST, min(most, cache // 4, disk // 4)) // _PIECE * _PIECE
+    with (directory / SOURCE / LARGE).open("wb") as file:
         for _ in range(size // _PIECE):
             # Nothing in it is twice: whoever compresses gains nothing.
             file.write(os.urandom(_PIECE))
@@ -103,7 +105,7 @@ def _prepare_bulk(directory: Path) -> int:
 
 def _prepare_tree(directory: Path) -> None:
     for number in range(FILES):
-        parent = directory / _SOURCE / _TREE / f"{number % DIRECTORIES:02}"
+        parent = directory / SOURCE / _TREE / f"{number % DIRECTORIES:02}"
         parent.mkdir(parents=True, exist_ok=True)
         (parent / f"part-{number:05}.bin").write_bytes(os.urandom(FILE_SIZE))
 
@@ -114,20 +116,20 @@ def _prepare_tree(directory: Path) -> None:
 def _contender(mover: Mover, move: Move) -> Contender:
     @contextmanager
     def enter(directory: Path) -> Iterator[Measure]:
-        export = directory / _SOURCE
+        export = directory / SOURCE
         if move is not _pull:
             export = directory / f"export-{mover.peer or 'ours'}"
             (export / _INCOMING).mkdir(parents=True)
             # vsftpd becomes another user, and takes no root that others may write to.
             (export / _INCOMING).chmod(0o777)
-        key = directory / _KEY
+        key = directory / KEY
         with mover.running(export, key if key.exists() else None) as (server, place):
 
             def measure() -> Sequence[float]:
                 cost = move(mover, server, place, directory)
                 if move is _push_tree:
                     return cost
-                size = (directory / _SOURCE / _BULK).stat().st_size / 1e9
+                size = (directory / SOURCE / LARGE).stat().st_size / 1e9
                 return size / cost.seconds, cost.server / size, cost.client / size
 
             yield measure
@@ -137,10 +139,9 @@ def _contender(mover: Mover, move: Move) -> Contender:
 
 def _bulk(move: Move, movers: Sequence[Mover], what: str, rounds: int, *, tls: bool = False) -> Case:
     def prepare(directory: Path) -> str:
-        (directory / _SOURCE).mkdir()
         if tls:
-            make_key(directory / _KEY)
-        size = _prepare_bulk(directory)
+            make_key(directory / KEY)
+        size = prepare_bulk(directory)
         way = "TLS" if tls else "plain"
         return f"a file of {size / 1e9:.2f} GB {what}, {way}, on {file_system(directory)}, the whole command"
 
@@ -151,7 +152,7 @@ def _bulk(move: Move, movers: Sequence[Mover], what: str, rounds: int, *, tls: b
 
 def _tree(movers: Sequence[Mover], rounds: int) -> Case:
     def prepare(directory: Path) -> str:
-        (directory / _SOURCE).mkdir()
+        (directory / SOURCE).mkdir()
         _prepare_tree(directory)
         where = file_system(directory)
         return f"{FILES:,} files of {FILE_SIZE} bytes to the daemon, on {where}, the whole command"

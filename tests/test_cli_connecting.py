@@ -18,7 +18,7 @@ import click
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from fileexport.cli import connecting
-from fileexport.cli.connecting import absolute, read_token, settings_of, single_name
+from fileexport.cli.connecting import absolute, settings_of, single_name
 from fileexport.client import connection
 from fileexport.tokens import generate_token
 from tests.cli_case import TOKEN, CliCase, fill
@@ -73,53 +73,12 @@ class SettingsTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """What is missing, or is no port, is said."""
-        self.wrong("no server is named: set FILEEXPORT_HOSTNAME", FILEEXPORT_HOSTNAME="")
+        self.wrong("no server is named: set FILEEXPORT_HOSTNAME or give --hostname", FILEEXPORT_HOSTNAME="")
         self.wrong("there is no token: set FILEEXPORT_TOKEN", FILEEXPORT_TOKEN="")
         for port in ("0", "65536", "http", "-1", "1 2", "９"):
-            self.wrong("the port is a number from 1 to 65535", FILEEXPORT_PORT=port)
-
-
-class TokenFileTests(SynchronousTestCase):
-    """FILEEXPORT_TOKEN_FILE."""
-
-    def setUp(self) -> None:
-        self.path = Path(self.mktemp())
-
-    def read(self, content: str, mode: int = 0o600) -> str:
-        """The token of a file."""
-        self.path.write_text(content)
-        self.path.chmod(mode)
-        return read_token({"FILEEXPORT_TOKEN_FILE": str(self.path)})
-
-    def wrong(self, message: str, content: str, mode: int = 0o600) -> None:
-        """The file is refused; nothing of it is shown."""
-        error = self.assertRaises(click.UsageError, self.read, content, mode)
-        self.assertIn(message, error.message)
-        self.assertNotIn("secret", error.message)
-
-    def test_read(self) -> None:
-        """The first word that is no comment; the daemon's own token file will do."""
-        self.assertEqual(self.read("# mine\n\n secret-token name=x may=read\nother\n"), "secret-token")
-        self.assertEqual(self.read("secret-token"), "secret-token")
-
-    def test_environment_first(self) -> None:
-        """FILEEXPORT_TOKEN comes before its file, which is not read then."""
-        environ = {"FILEEXPORT_TOKEN": "mine-mine", "FILEEXPORT_TOKEN_FILE": "/none"}
-        self.assertEqual(read_token(environ), "mine-mine")
-
-    def test_mode(self) -> None:
-        """A file that others can read or write is refused."""
-        for mode in (0o644, 0o640, 0o620, 0o602):
-            self.wrong("chmod 600", "secret-token", mode)
-
-    def test_wrong(self) -> None:
-        """No file, no token in it, only a stored form of one."""
-        self.wrong("holds no token", "# secret\n\n")
-        self.wrong("stored form", "fex1:secret:a:b")
-        self.path.unlink()
-        environ = {"FILEEXPORT_TOKEN_FILE": str(self.path)}
-        error = self.assertRaises(click.UsageError, read_token, environ)
-        self.assertIn("cannot be read: No such file", error.message)
+            self.wrong(
+                "the port is a number from 1 to 65535 (--port or FILEEXPORT_PORT)", FILEEXPORT_PORT=port
+            )
 
 
 class PathTests(SynchronousTestCase):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import stat
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,18 +12,15 @@ import click
 
 from fileexport.cli import INTERRUPTED
 from fileexport.cli.output import USAGE, Closed, Output
+from fileexport.client import environment
 from fileexport.errors import FileExportError, FileNameError
 from fileexport.paths import RelPath
 
 if TYPE_CHECKING:
     from fileexport.client.blocking import Client
 
-PORT = 6768
-#: Bytes of a token file that are read.
-_MAX_TOKEN_FILE = 64 << 10
 #: Milliseconds that a client can wait for an answer: `client.connection.MAX_TIMEOUT`, without its imports.
 MAX_TIMEOUT = 2_000_000_000
-_YES, _NO = frozenset(("1", "true", "yes", "on")), frozenset(("0", "false", "no", "off", ""))
 
 
 class Session:
@@ -71,7 +67,7 @@ def client_command(function: Callable[..., None]) -> Callable[..., None]:
 _SERVER = ("hostname", "port", "public_key", "ca_file", "tls", "timeout")
 _OPTIONS = (
     click.option("--hostname", metavar="HOST", help="The server [FILEEXPORT_HOSTNAME]."),
-    click.option("--port", metavar="PORT", help=f"Its port [FILEEXPORT_PORT; {PORT}]."),
+    click.option("--port", metavar="PORT", help=f"Its port [FILEEXPORT_PORT; {environment.PORT}]."),
     click.option("--public-key", metavar="PIN", help="Its key's sha256/…; TLS [FILEEXPORT_PUBLIC_KEY]."),
     click.option(
         "--ca-file",
@@ -172,68 +168,16 @@ def _in_our_words(error: ValueError) -> str:
 
 def settings_of(server: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """The parameters of `Client`: options first, then environment. Raises `click.UsageError`."""
-    hostname = server["hostname"] or environ.get("FILEEXPORT_HOSTNAME")
-    if not hostname:
-        raise click.UsageError("no server is named: set FILEEXPORT_HOSTNAME or give --hostname")
-    tls = server["tls"] if server["tls"] is not None else _switch(environ, "FILEEXPORT_TLS")
-    return {
-        "hostname": hostname,
-        "port": _port(server["port"] or environ.get("FILEEXPORT_PORT") or str(PORT)),
-        "token": read_token(environ),
-        "public_key": server["public_key"] or environ.get("FILEEXPORT_PUBLIC_KEY") or None,
-        "ca_file": server["ca_file"] or environ.get("FILEEXPORT_CA_FILE") or None,
-        "tls": tls,
-        "timeout": server["timeout"],
-    }
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
-        raise click.UsageError("the port is a number from 1 to 65535 (--port or FILEEXPORT_PORT)")
-    return int(text)
-
-
-def _switch(environ: Mapping[str, str], name: str) -> bool | None:
-    if name not in environ:
-        return None
-    value = environ[name].strip().lower()
-    if value not in _YES | _NO:
-        raise click.UsageError(f"{name} is 1 or 0")
-    return value in _YES if value else None
-
-
-def read_token(environ: Mapping[str, str]) -> str:
-    """The token, from FILEEXPORT_TOKEN or else the file that FILEEXPORT_TOKEN_FILE names.
-
-    Never from the command line, which every process sees. Raises `click.UsageError`.
-    """
-    if token := environ.get("FILEEXPORT_TOKEN"):
-        return token
-    name = environ.get("FILEEXPORT_TOKEN_FILE")
-    if not name:
-        raise click.UsageError(
-            "there is no token: set FILEEXPORT_TOKEN, or FILEEXPORT_TOKEN_FILE to its file"
-        )
     try:
-        text = _read_secret(name)
-    except OSError as error:
-        raise click.UsageError(f"FILEEXPORT_TOKEN_FILE: the file cannot be read: {error.strerror}") from None
-    for line in text.splitlines():
-        words = line.split()
-        if words and not words[0].startswith("#"):
-            if words[0].startswith("fex1:"):
-                raise click.UsageError("FILEEXPORT_TOKEN_FILE: the file holds a token's stored form only")
-            return words[0]
-    raise click.UsageError("FILEEXPORT_TOKEN_FILE: the file holds no token")
+        return environment.settings_of_environment(environ, **server)
+    except ValueError as error:
+        raise click.UsageError(_with_options(str(error))) from None
 
 
-def _read_secret(name: str) -> str:
-    """A file that nobody else may read; a pipe will do."""
-    with open(name, "rb") as file:
-        about = os.fstat(file.fileno())
-        if stat.S_ISREG(about.st_mode) and about.st_mode & 0o077:
-            raise click.UsageError("FILEEXPORT_TOKEN_FILE: others may read or write the file: chmod 600 it")
-        return file.read(_MAX_TOKEN_FILE).decode("ascii", "replace")
+def _with_options(sentence: str) -> str:
+    """What is said of variables, with the options that do the same."""
+    sentence = sentence.replace("set FILEEXPORT_HOSTNAME", "set FILEEXPORT_HOSTNAME or give --hostname")
+    return sentence.replace("(FILEEXPORT_PORT)", "(--port or FILEEXPORT_PORT)")
 
 
 # -- arguments
