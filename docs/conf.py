@@ -11,9 +11,14 @@ author = "fileexport contributors"
 project_copyright = "2026, fileexport contributors"
 version = release = installed_version("fileexport")
 
-extensions = ["myst_parser", "option_table"]
+extensions = ["myst_parser", "option_table", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+# Docstrings are plain text: what they put between backticks is code.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
 html_theme = "furo"
 html_title = f"fileexport {release}"

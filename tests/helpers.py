@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.testing import StringTransport
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Immediate:
-    """A `fileexport.pools.Worker` that calls each function at once, in the caller's thread."""
-
-    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        return execute(function, *args, **kwargs)
+from fileexport.testing import Immediate as Immediate
 
 
 class SlowTransport(StringTransport):

@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.client.blocking import Client
 from fileexport.client.syncing import SyncResult, synchronize_download, synchronize_upload
 from fileexport.paths import RESERVED
-from tests.loopback import Loopback
+from fileexport.testing import serving
 
-TOKEN = "fex1_sync-" + "x1Y2z3W4" * 5
 #: When all that these tests make was last changed.
 MTIME = 1_700_000_000_123_456_789
 
@@ -83,12 +81,8 @@ class SyncCase(SynchronousTestCase):
         self.here.mkdir(parents=True)
         self.there.mkdir(parents=True)
         self.remote = "/there"
-        server = Loopback(base / "root", f"{TOKEN}\n")
-        server.__enter__()
-        self.addCleanup(server.__exit__, None, None, None)
-        self.port = server.port
-        self.client = Client("127.0.0.1", server.port, TOKEN)
-        self.addCleanup(self.client.close)
+        self.server = self.enterContext(serving(base / "root"))
+        self.client = self.enterContext(self.server.client())
 
 
 class BothWays(SyncCase, ABC):

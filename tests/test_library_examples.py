@@ -27,12 +27,11 @@ from fileexport import (
     upload_files,
 )
 from fileexport.client.matching import Matching
-from tests.loopback import Loopback
+from fileexport.testing import serving
 from tests.test_docs import CHECKOUT, page, table
 
 PAGE = "docs/library.md"
 EXAMPLES = CHECKOUT / "docs" / "examples"
-TOKEN = "fex1_examples-" + "x1Y2z3W4" * 5
 HEADS = ("looking", "changing", "transfers", "jobs, and the end")
 #: Parameters that only our own rooms can give: what they take is not offered.
 INNER = ("tree", "place")
@@ -75,15 +74,15 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(set(rows), public)
 
     def test_timeouts(self) -> None:
-        """Every method but `close` takes a time-out."""
+        """Every method takes a time-out, but for those that ask nothing."""
         for name, method in inspect.getmembers(Client, inspect.isfunction):
-            if not name.startswith("_") and name != "close":
+            if not name.startswith("_") and name not in ("close", "path"):
                 self.assertIn("timeout", inspect.signature(method).parameters, name)
 
     def test_signatures(self) -> None:
         """The parameters of `Client` and of the functions for many files are those that the page gives."""
         text = " ".join(page(PAGE).split())
-        for function in (Client, upload_files, synchronize_upload):
+        for function in (Client, fileexport.open, upload_files, synchronize_upload):
             parameters = [
                 one.replace(annotation=inspect.Parameter.empty)
                 for one in inspect.signature(function).parameters.values()
@@ -119,12 +118,8 @@ class ExampleTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.root = self.directory("root")
         self.here = self.directory("here")
-        server = Loopback(self.root, f"{TOKEN}\n")
-        server.__enter__()
-        self.addCleanup(server.__exit__, None, None, None)
-        self.port = server.port
-        self.client = Client("127.0.0.1", server.port, TOKEN)
-        self.addCleanup(self.client.close)
+        self.server = self.enterContext(serving(self.root))
+        self.client = self.enterContext(self.server.client())
 
     def directory(self, name: str) -> Path:
         """A new directory."""
@@ -145,19 +140,12 @@ class ExampleTests(SynchronousTestCase):
 
     def test_first(self) -> None:
         """The first example sends, lists and fetches a file, and imports no Twisted."""
-        self.write(self.here, "a.txt", "token")
-        (self.here / "token").write_text(f"{TOKEN} name=generated\n", encoding="ascii")
+        self.write(self.here, "a.txt")
         code = "import runpy, sys; runpy.run_path(sys.argv.pop(1)); sys.exit('twisted' in sys.modules)"
         done = subprocess.run(
             [sys.executable, "-c", code, EXAMPLES / "first.py", "a.txt", "copy.txt"],
             cwd=self.here,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(CHECKOUT / "src"),
-                "FILEEXPORT_HOSTNAME": "127.0.0.1",
-                "FILEEXPORT_PORT": str(self.port),
-                "FILEEXPORT_TOKEN_FILE": "token",
-            },
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src"), **self.server.environment},
             capture_output=True,
             text=True,
         )
@@ -175,6 +163,61 @@ class ExampleTests(SynchronousTestCase):
         self.assertTrue((self.root / "in-time").exists())
         self.assertFalse((self.root / "late").exists())
         self.assertEqual(shown.getvalue(), "\rin-time: 7 of 7 bytes\rlate: 4 of 4 bytes")
+
+    def test_async_sending(self) -> None:
+        """All files of a directory are sent at once, and listed; those in its directories are not."""
+        self.write(self.here, "files/a.txt", "files/b.txt", "files/in/c.txt")
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / "async_sending.py", "files"],
+            cwd=self.here,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src"), **self.server.environment},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(sorted(done.stdout.splitlines()), ["a.txt 11", "b.txt 11"])
+
+    def test_remote_file(self) -> None:
+        """Lines are counted, the number is kept beside them, the end is shown; no Twisted is needed."""
+        (self.root / "log").write_text("good\nbad ä\n" * 1000 + "bad end\n", encoding="utf-8")
+        code = "import runpy, sys; runpy.run_path(sys.argv[0])"
+        code = f"import sys; del sys.argv[0]; {code}; sys.exit('twisted' in sys.modules)"
+        url = f"fileexport://127.0.0.1:{self.server.port}/log"
+        done = subprocess.run(
+            [sys.executable, "-c", code, EXAMPLES / "remote_file.py", url, "bad"],
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src"), "FILEEXPORT_TOKEN": self.server.token},
+            capture_output=True,
+            encoding="utf-8",
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(done.stdout.encode()[-900:], (self.root / "log").read_bytes()[-900:])
+        self.assertLessEqual(len(done.stdout.encode()), 1002)
+        self.assertEqual((self.root / "log.count").read_text(encoding="ascii"), "1001\n")
+
+    def test_remote_path(self) -> None:
+        """The index has each first line, empty files are put aside, and no Twisted is imported."""
+        self.write(self.root, "reports/a.csv", "reports/b/c.csv", "reports/b/d.txt")
+        (self.root / "reports" / "b" / "e.csv").touch()
+        code = "import runpy, sys; runpy.run_path(sys.argv[0], run_name='__main__')"
+        code = f"import sys; del sys.argv[0]; {code}; sys.exit('twisted' in sys.modules)"
+        for count in (1, 2):
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-c", code, EXAMPLES / "remote_path.py"),
+                    f"fileexport://127.0.0.1:{self.server.port}/reports",
+                ],
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(CHECKOUT / "src"),
+                    "FILEEXPORT_TOKEN": self.server.token,
+                },
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "2 files\n", ""), count)
+        written = (self.root / "reports" / "index.txt").read_text(encoding="utf-8")
+        self.assertEqual(written, "a.csv: reports/a.csv\nb/c.csv: reports/b/c.csv\n")
+        self.assertTrue((self.root / "reports" / "empty" / "e.csv").exists())
 
     def test_publish(self) -> None:
         """Files go to their places below the directory, without what is excluded, in place of older ones."""

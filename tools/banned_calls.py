@@ -24,6 +24,7 @@ ROOMS: dict[str, tuple[frozenset[str], str]] = {
     "endpoints.py": (frozenset({FILES, SPELLING}), "sockets that have a name, certificates and keys"),
     "logs.py": (frozenset({FILES, SPELLING}), "the log file and its rotation"),
     "service.py": (frozenset({SPELLING}), "says where things are"),
+    "testing.py": (frozenset({FILES, SPELLING}), "temporary directories and tokens of tests"),
 }
 
 _OS = """

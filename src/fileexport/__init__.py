@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fileexport.client.blocking import Client as Client
+    from fileexport.client.deferred.client import AsyncClient as AsyncClient
+    from fileexport.client.remote.files import open as open
+    from fileexport.client.remote.path import RemotePath as RemotePath
     from fileexport.client.syncing import SyncProgress as SyncProgress
     from fileexport.client.syncing import SyncResult as SyncResult
     from fileexport.client.syncing import synchronize_download as synchronize_download
@@ -30,12 +33,16 @@ if TYPE_CHECKING:
     from fileexport.errors import UnexpectedError as UnexpectedError
     from fileexport.keys import generate_keys as generate_keys
     from fileexport.paths import is_file_name_valid as is_file_name_valid
+    from fileexport.server import Server as Server
     from fileexport.tokens import generate_token as generate_token
 
 __version__ = "0.1.0.dev0"
 
 _ROOMS = {
     "client.blocking": ("Client",),
+    "client.deferred.client": ("AsyncClient",),
+    "client.remote.files": ("open",),
+    "client.remote.path": ("RemotePath",),
     "client.syncing": ("SyncProgress", "SyncResult", "synchronize_download", "synchronize_upload"),
     "client.transfers": ("download_files", "upload_files"),
     "errors": (
@@ -54,11 +61,13 @@ _ROOMS = {
     ),
     "keys": ("generate_keys",),
     "paths": ("is_file_name_valid",),
+    "server": ("Server",),
     "tokens": ("generate_token",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-__all__ = sorted(_ROOM_OF)
+#: Without `open`: `from fileexport import *` leaves the built-in one where it is.
+__all__ = sorted(_ROOM_OF.keys() - {"open"})
 
 
 def __getattr__(name: str) -> object:
