@@ -7,12 +7,13 @@ from http import HTTPStatus
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from fileexport.crowd import SWEEP
 from fileexport.errors import PeerGone
 from fileexport.web.connection import BODY_TIME
 from fileexport.web.failures import fail
 from fileexport.web.head import Head, MalformedRequest
 from fileexport.web.request import Request
-from fileexport.web.site import SWEEP, Site
+from fileexport.web.site import Site
 from tests.http_client import Connection, encode
 
 LIMIT = 100

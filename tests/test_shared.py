@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
 
 from fileexport.assembly import GRACE, ExportService
-from fileexport.shared import FIRST_TIME, LINGER_TIME, SWEEP
+from fileexport.crowd import SWEEP
+from fileexport.shared import FIRST_TIME, LINGER_TIME
 from fileexport.transfer_output import Output
 from fileexport.web import connection
 from fileexport.wire import messages as m
@@ -188,7 +189,7 @@ class SilentTests(SharedCase):
         self.assertEqual(client.value, b"")
 
     def test_own_time(self) -> None:
-        """With the first byte the protocol's own time begins, which has its end too."""
+        """The first byte wins no time: header and authentication have ten seconds from the beginning."""
         for first in (b"G", PREFACE[:1]):
             with self.subTest(first=first):
                 self.machine = type(self.machine)()
@@ -196,10 +197,22 @@ class SilentTests(SharedCase):
                 client = Silent(self)
                 self.machine.pump([SWEEP] * int(FIRST_TIME - 1))
                 client.say(first)
-                self.machine.pump([SWEEP] * int(FIRST_TIME - 1))
                 self.assertFalse(client.transport.disconnecting)
                 self.machine.pump([SWEEP] * 2)
                 self.assertTrue(client.transport.disconnecting)
+
+    def test_next_head(self) -> None:
+        """A later header has its own time."""
+        self.shared()
+        client = Silent(self)
+        self.machine.pump([SWEEP] * int(FIRST_TIME - 1))
+        client.say(HEALTH)
+        self.machine.pump([SWEEP] * int(FIRST_TIME))
+        client.say(b"G")
+        self.machine.pump([SWEEP] * int(FIRST_TIME - 1))
+        self.assertFalse(client.transport.disconnecting)
+        self.machine.pump([SWEEP] * 2)
+        self.assertTrue(client.transport.disconnecting)
 
     def test_counts(self) -> None:
         """A connection counts once, from the beginning to its end, whatever it becomes."""

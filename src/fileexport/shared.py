@@ -11,8 +11,6 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
-    IProtocol,
     IProtocolNegotiationFactory,
     IReactorTime,
 )
@@ -21,16 +19,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fileexport.crowd import Crowd
+from fileexport.transfer_connection import TransferConnection
 from fileexport.transfer_protocol import TransferFactory
+from fileexport.web.connection import Connection
 from fileexport.web.site import Site
 from fileexport.wire.frames import ALPN, PREFACE
 
-#: Seconds for the first byte, the TLS handshake included. The protocol's own time begins then.
+#: Seconds for the first byte, the TLS handshake included. They count into the chosen protocol's own time.
 FIRST_TIME = 10.0
 #: Seconds that a peer has to close its side when we have closed ours.
 LINGER_TIME = 5.0
-#: Seconds between two looks at all deadlines: one timer for a listener, not one for each connection.
-SWEEP = 1.0
 HTTP_ALPN = b"http/1.1"
 
 
@@ -49,10 +48,7 @@ class SharedFactory(Factory):
         self._reactor = reactor
         self._site = site
         self._transfers = transfers
-        self._stopping = False
-        self._silent: set[_Undecided] = set()
-        self._sweep: IDelayedCall | None = None
-        self._drained: list[Deferred[None]] = []
+        self._silent: Crowd[_Undecided] = Crowd(reactor)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may negotiate; the first that the client offers too."""
@@ -60,7 +56,7 @@ class SharedFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a connection, unless we are stopping."""
-        return None if self._stopping else _Undecided(self, addr)
+        return None if self._silent.stopping else _Undecided(self, addr)
 
     @property
     def open(self) -> int:
@@ -69,37 +65,29 @@ class SharedFactory(Factory):
 
     def drain(self) -> Deferred[None]:
         """Accept nothing more, close those that have not said anything; fires when none is left."""
-        self._stopping = True
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        for connection in tuple(self._silent):
-            connection.close()
-        self._settle()
-        return drained
+        return self._silent.drain()
 
     def break_all(self) -> None:
         """Break those that are still there; `drain` fires then."""
-        for connection in tuple(self._silent):
-            connection.abort()
+        self._silent.break_all()
 
     # -- what connections ask
 
     def joined(self, connection: _Undecided) -> None:
         """A connection stands; it has its time to say something."""
-        self._silent.add(connection)
-        if self._sweep is None:
-            self._sweep = self._reactor.callLater(SWEEP, self._look)
+        self._silent.join(connection)
 
     def left(self, connection: _Undecided) -> None:
         """A connection is gone, or has become one of the two."""
-        self._silent.discard(connection)
-        self._settle()
+        self._silent.leave(connection)
 
     def seconds(self) -> float:
         """The time for deadlines."""
         return self._reactor.seconds()
 
-    def choose(self, first: int, negotiated: bytes | None, address: IAddress | None) -> IProtocol | None:
+    def choose(
+        self, first: int, negotiated: bytes | None, address: IAddress | None
+    ) -> Connection | TransferConnection | None:
         """The protocol that begins with this byte; None where TLS has negotiated the other one."""
         name = ALPN if first == PREFACE[0] else HTTP_ALPN
         if negotiated not in (None, name):
@@ -110,25 +98,8 @@ class SharedFactory(Factory):
             )
             return None
         door = self._transfers if name == ALPN else self._site
-        chosen: IProtocol | None = door.buildProtocol(address)
+        chosen: Connection | TransferConnection | None = door.buildProtocol(address)
         return chosen
-
-    def _look(self) -> None:
-        self._sweep = self._reactor.callLater(SWEEP, self._look) if self._silent else None
-        now = self._reactor.seconds()
-        for connection in tuple(self._silent):
-            if connection.deadline <= now:
-                connection.expire()
-
-    def _settle(self) -> None:
-        if self._silent:
-            return
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        drained, self._drained = self._drained, []
-        for deferred in drained:
-            deferred.callback(None)
 
 
 class _Undecided(Protocol):
@@ -140,16 +111,18 @@ class _Undecided(Protocol):
     """
 
     deadline: float
+    _since: float
 
     def __init__(self, house: SharedFactory, address: IAddress | None) -> None:
         self._house = house
         self._address = address
-        self._chosen: IProtocol | None = None
+        self._chosen: Connection | TransferConnection | None = None
         self._closing = False
 
     def connectionMade(self) -> None:
         """The connection stands, before any handshake."""
-        self.deadline = self._house.seconds() + FIRST_TIME
+        self._since = self._house.seconds()
+        self.deadline = self._since + FIRST_TIME
         self._house.joined(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -168,6 +141,7 @@ class _Undecided(Protocol):
         negotiated = getattr(transport, "negotiatedProtocol", None)
         self._chosen = chosen = self._house.choose(first, negotiated, self._address)
         if chosen is not None:
+            chosen.since = self._since
             # Before we leave: a daemon that stops does not miss it in between.
             chosen.makeConnection(transport)
             self._house.left(self)
@@ -182,14 +156,16 @@ class _Undecided(Protocol):
 
     # -- while nothing was said
 
-    def expire(self) -> None:
-        """The present step took too long."""
+    def look(self, now: float) -> None:
+        """End what takes too long."""
+        if now < self.deadline:
+            return
         if self._closing:
             self.abort()
         else:
-            self.close()
+            self.retire()
 
-    def close(self) -> None:
+    def retire(self) -> None:
         """Close without a word; the peer has its time to do the same."""
         transport: Any = self.transport
         if not self._closing:

@@ -91,9 +91,14 @@ class House(Protocol):
 
 
 class TransferConnection(protocol.Protocol):
-    """One connection, which the functions of `take` tell what came. `peer`: the other end's address."""
+    """One connection, which the functions of `take` tell what came.
+
+    - `peer`: the other end's address.
+    - `since`: when the connection began, where it was not ours from the beginning; set before it is.
+    """
 
     peer: str
+    since: float | None = None
     _log = Logger()
 
     def __init__(self, house: House) -> None:
@@ -129,7 +134,7 @@ class TransferConnection(protocol.Protocol):
         self._gathers = ISSLTransport.providedBy(transport)
         self.peer = _host_of(transport.getPeer())
         self._heard = self._clock.seconds()
-        self._deadline = self._heard + ACCESS_TIME
+        self._deadline = ACCESS_TIME + (self._heard if self.since is None else self.since)
         self._output = Output(
             self._session, transport, self._clock, lambda choked: self._hold("output", choked)
         )

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolNegotiationFactory
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
+from fileexport.crowd import Crowd
 from fileexport.exports import Exports
 from fileexport.lanes import Budget, Lane
 from fileexport.pools import Worker
@@ -22,8 +23,6 @@ from fileexport.transfer_desk import READS, Beside, Desk, Limits, Rooms
 from fileexport.wire.frames import ALPN
 from fileexport.wire.session import DEFAULT_OFFER
 
-#: Seconds between two looks at all deadlines: one timer, not one for each connection.
-SWEEP = 1.0
 #: Long steps of reads, hashing for instance, of all connections together: fewer than there are threads, so
 #: that short ones find one free. Connections have their turns, as each has `READS` at most.
 HEAVY = 8
@@ -62,7 +61,6 @@ class TransferFactory(Factory):
         self.decoy = secrets.token_bytes(32)
         self.lobby = Lobby()
         self.shares = Shares()
-        self.stopping = False
         self._exports = exports
         self._lanes = lanes
         self._reads = reads
@@ -70,12 +68,12 @@ class TransferFactory(Factory):
         self._rooms = rooms
         self._limits = limits
         self._budget = Budget()
-        self._connections: set[TransferConnection] = set()
         #: Those that are gone, while threads are at work for them.
         self._behind: set[TransferConnection] = set()
-        self._sweep: IDelayedCall | None = None
-        self._drained: list[Deferred[None]] = []
         self._broken = False
+        self._connections: Crowd[TransferConnection] = Crowd(
+            reactor, lingers=lambda: bool(self._behind) and not self._broken
+        )
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may negotiate."""
@@ -83,7 +81,7 @@ class TransferFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a connection, unless we are stopping."""
-        return None if self.stopping else TransferConnection(self)
+        return None if self._connections.stopping else TransferConnection(self)
 
     def desk(self, who: Principal, peer: str, on_full: Callable[[bool], object]) -> Desk:
         """What the operations of a connection need that was let in."""
@@ -108,19 +106,16 @@ class TransferFactory(Factory):
 
     def joined(self, connection: TransferConnection) -> None:
         """A connection stands."""
-        self._connections.add(connection)
-        if self._sweep is None:
-            self._sweep = self.reactor.callLater(SWEEP, self._look)
+        self._connections.join(connection)
 
     def left(self, connection: TransferConnection) -> None:
         """A connection is gone, or its last work is done."""
-        self._connections.discard(connection)
         (self._behind.add if connection.working else self._behind.discard)(connection)
-        self._settle()
+        self._connections.leave(connection)
 
     def renew(self) -> None:
         """The tokens are others now: who came by one that counts no longer begins nothing more."""
-        for connection in tuple(self._connections):
+        for connection in self._connections:
             connection.check_token()
 
     @property
@@ -130,35 +125,10 @@ class TransferFactory(Factory):
 
     def drain(self) -> Deferred[None]:
         """Accept and begin nothing more; fires when what was begun is done and all connections are gone."""
-        self.stopping = True
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        for connection in tuple(self._connections):
-            connection.retire()
-        self._settle()
-        return drained
+        return self._connections.drain()
 
     def break_all(self) -> None:
         """Break what is still open; `drain` fires then, whatever threads still do."""
         self._broken = True
-        for connection in tuple(self._connections):
-            connection.abort()
-        self._settle()
-
-    def _look(self) -> None:
-        self._sweep = self.reactor.callLater(SWEEP, self._look) if self._connections else None
-        now = self.reactor.seconds()
-        for connection in tuple(self._connections):
-            connection.look(now)
-
-    def _settle(self) -> None:
-        if self._connections:
-            return
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        if self._behind and not self._broken:
-            return
-        drained, self._drained = self._drained, []
-        for deferred in drained:
-            deferred.callback(None)
+        self._connections.break_all()
+        self._connections.settle()

@@ -28,7 +28,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fileexport.errors import PeerGone
+from fileexport.errors import ChangedWhileRead, PeerGone
 from fileexport.web.body import Body, Chunked, Sized
 from fileexport.web.head import MAX_HEAD, Head, MalformedRequest, check_beginning, parse_head
 from fileexport.web.request import Request
@@ -57,6 +57,7 @@ class Connection(Protocol):
 
     - `deadline`: when the present step must be done, in the reactor's seconds; None: never.
     - `peer`, `secure`: the address of the other end, and whether the connection is encrypted.
+    - `since`: when the connection began, where it was not ours from the beginning; set before it is.
     """
 
     factory: Site
@@ -66,6 +67,7 @@ class Connection(Protocol):
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self.failures = 0
+        self.since: float | None = None
         self.deadline: float | None = None
         self._buffer = b""
         self._request: Request | None = None
@@ -96,7 +98,7 @@ class Connection(Protocol):
         transport.registerProducer(self, True)
         self.peer = transport.getPeer()
         self.secure = ISSLTransport.providedBy(transport)
-        self._set_deadline(HEAD_TIME)
+        self.deadline = HEAD_TIME + (self._reactor.seconds() if self.since is None else self.since)
         self.factory.joined(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -170,11 +172,8 @@ class Connection(Protocol):
     def _read_head(self) -> bool:
         if not self._buffer:
             return False
-        while self._buffer.startswith(b"\r\n") and self._empty < MAX_EMPTY_LINES:
-            self._buffer = self._buffer[2:]
-            self._empty += 1
+        end = self._find_end()
         self._asks_head = self._buffer.startswith(b"HEAD ")
-        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
             check_beginning(self._buffer)
             return False
@@ -182,6 +181,13 @@ class Connection(Protocol):
         self._empty = 0
         self._begin(parse_head(block, secure=self.secure))
         return True
+
+    def _find_end(self) -> int:
+        """Where the head ends that the buffer begins with, once empty lines are gone; -1: it is not whole."""
+        while self._buffer.startswith(b"\r\n") and self._empty < MAX_EMPTY_LINES:
+            self._buffer = self._buffer[2:]
+            self._empty += 1
+        return self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
 
     def _begin(self, head: Head) -> None:
         """A head is complete: answer it now, or when its body, if nobody reads it, has passed."""
@@ -267,9 +273,12 @@ class Connection(Protocol):
     def _failed(self, failure: Failure, request: Request) -> None:
         if failure.check(PeerGone):
             return
+        # Everyday events: no traceback that strangers could fill the log with.
         if failure.check(TimeoutError):
-            # An everyday event: no traceback that strangers could fill the log with.
             self.factory.log.info("{peer} took nothing for too long", peer=self.peer)
+        elif failure.check(ChangedWhileRead):
+            why = failure.getErrorMessage()
+            self.factory.log.info("an answer to {peer} was broken off: {why}", peer=self.peer, why=why)
         else:
             self.factory.log.failure("an answer failed", failure)
         request.abort()
@@ -368,12 +377,22 @@ class Connection(Protocol):
     # -- ending
 
     def retire(self) -> None:
-        """Close when the request that has begun to arrive is answered; at once when there is none."""
+        """Close when the request whose head has come is answered; at once when there is none.
+
+        A part of a head is no request: nothing was done about it, and its rest may never come. For its client
+        it is as if an idle connection had ended just then: it may send the request again (RFC 9112, section
+        9.3.1).
+        """
         self._last = True
         if self._request is not None:
             self._request.last()
-        elif not (self._closing or self._buffer or self._awaited):
+        elif not self._closing and self._awaited is None and self._find_end() < 0:
             self._close(linger=False)
+
+    def look(self, now: float) -> None:
+        """End what is past its deadline."""
+        if self.deadline is not None and self.deadline <= now:
+            self.expire()
 
     def expire(self) -> None:
         """The present step took too long."""

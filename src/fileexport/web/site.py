@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IProtocolNegotiationFactory,
     IReactorTime,
 )
@@ -16,12 +15,10 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from fileexport.crowd import Crowd
 from fileexport.web.connection import Connection
 from fileexport.web.head import Head
 from fileexport.web.request import Request
-
-#: Seconds between two looks at all deadlines: one timer for a listener, not one for each connection.
-SWEEP = 1.0
 
 
 class Recorder(Protocol):
@@ -57,10 +54,7 @@ class Site(Factory):
         self.record = record
         self.now = now
         self.reads = reads
-        self.stopping = False
-        self._connections: set[Connection] = set()
-        self._sweep: IDelayedCall | None = None
-        self._drained: list[Deferred[None]] = []
+        self._crowd: Crowd[Connection] = Crowd(reactor)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS may negotiate: HTTP/1.1, also where h2 is installed."""
@@ -76,49 +70,26 @@ class Site(Factory):
 
     def joined(self, connection: Connection) -> None:
         """A connection stands."""
-        self._connections.add(connection)
-        if self._sweep is None:
-            self._sweep = self._reactor.callLater(SWEEP, self._look)
+        self._crowd.join(connection)
 
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._connections.discard(connection)
-        self._settle()
+        self._crowd.leave(connection)
 
-    def _look(self) -> None:
-        """End what is past its deadline."""
-        self._sweep = self._reactor.callLater(SWEEP, self._look) if self._connections else None
-        now = self._reactor.seconds()
-        for connection in tuple(self._connections):
-            if connection.deadline is not None and connection.deadline <= now:
-                connection.expire()
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is accepted."""
+        return self._crowd.stopping
 
     @property
     def open(self) -> int:
         """How many connections there are."""
-        return len(self._connections)
+        return len(self._crowd)
 
     def drain(self) -> Deferred[None]:
-        """Accept nothing more, close idle connections; fires when the last answer has left."""
-        self.stopping = True
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        for connection in tuple(self._connections):
-            connection.retire()
-        self._settle()
-        return drained
+        """Accept nothing more, close connections without a request; fires when the last answer has left."""
+        return self._crowd.drain()
 
     def break_all(self) -> None:
         """Break what is still open; `drain` fires then."""
-        for connection in tuple(self._connections):
-            connection.abort()
-
-    def _settle(self) -> None:
-        if self._connections:
-            return
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        drained, self._drained = self._drained, []
-        for deferred in drained:
-            deferred.callback(None)
+        self._crowd.break_all()
