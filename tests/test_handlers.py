@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import pickle
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
@@ -16,8 +18,11 @@ from fileexport.web.handlers import (
     HttpRequest,
     HttpResponse,
     answer_of,
+    check_handler,
+    decoded,
     name_without_slash,
     request_of,
+    widest,
 )
 from fileexport.web.request import Request
 from fileexport.web.site import Site
@@ -36,7 +41,7 @@ def received(
 
     async def serve(request: Request) -> None:
         content = await request.read_body(1 << 20)
-        found.append(request_of(request, content, below))
+        found.append(request_of(request, decoded(content), below))
         request.answer(HTTPStatus.OK, b"", b"text/plain")
 
     clock = Clock()
@@ -101,11 +106,32 @@ class HeadersTests(SynchronousTestCase):
     def test_copies(self) -> None:
         """A copy is another object with the same fields."""
         headers = Headers({"A": "1"})
-        for other in (headers.copy(), copy.deepcopy(headers)):
+        pickled = pickle.loads(pickle.dumps(headers))
+        for other in (headers.copy(), copy.copy(headers), copy.deepcopy(headers), pickled):
             self.assertEqual(other, headers)
             other["B"] = "2"
             self.assertEqual(other["b"], "2")
         self.assertEqual(dict(headers), {"A": "1"})
+        self.assertNotIn("b", headers)
+
+    def test_joined(self) -> None:
+        """Joined with other fields, from either side or in place, a name still has one value."""
+        headers = Headers({"Content-Type": "a"})
+        for joined in (
+            headers | {"content-type": "b"},
+            {"Content-Type": "c"} | Headers({"content-type": "b"}),
+        ):
+            self.assertEqual(list(joined.items()), [("Content-Type", "b")])
+            self.assertEqual(joined["CONTENT-TYPE"], "b")
+        self.assertEqual(headers["content-type"], "a")
+        same = headers
+        headers |= {"content-type": "b", "x": "y"}
+        headers |= [("X", "z")]
+        self.assertIs(headers, same)
+        self.assertEqual(list(headers.items()), [("Content-Type", "b"), ("x", "z")])
+        del headers["CONTENT-TYPE"]
+        self.assertRaises(TypeError, lambda: headers | 3)
+        self.assertRaises(TypeError, lambda: 3 | headers)
 
 
 class RequestTests(SynchronousTestCase):
@@ -170,6 +196,28 @@ class RequestTests(SynchronousTestCase):
         for body, data in ((b"", ""), ("é\0".encode(), "é\0"), (b"\xff\0", b"\xff\0")):
             self.assertEqual(received("POST", body=body).data, data)
 
+    def test_widest(self) -> None:
+        """What a body takes as text is known before it is decoded."""
+        for text, size in (("", 0), ("a" * 8, 8), ("é" * 4, 16), ("€" * 2, 12), ("a" * 4 + "\U0001f600", 32)):
+            self.assertEqual(widest(text.encode()), size, text)
+
+    def test_without(self) -> None:
+        """Fields that are none of the handler's business are not there."""
+        found: list[HttpRequest] = []
+
+        async def serve(request: Request) -> None:
+            found.append(request_of(request, "", None, ("authorization",)))
+            request.answer(HTTPStatus.OK, b"", b"text/plain")
+
+        clock = Clock()
+        site = Site(clock, serve, record=lambda request: None, now=lambda: 0.0)
+        connection = Connection(site, clock)
+        connection.send(encode("GET", "/", {"AUTHORIZATION": "Bearer x", "X": "y"}, b""))
+        connection.receive()
+        connection.lose()
+        self.assertNotIn("Authorization", found[0].headers)
+        self.assertEqual(found[0].headers["x"], "y")
+
     def test_name_without_slash(self) -> None:
         """A redirect needs the last name of the URL, also where a mount's prefix was taken off."""
         for target, below, name in (
@@ -183,11 +231,74 @@ class RequestTests(SynchronousTestCase):
             found = name_without_slash(received(target=target, below=below))
             self.assertEqual(found, name, (target, below))
 
+    def test_name_of_a_path_that_was_changed(self) -> None:
+        """The URL's own name counts, whatever names the handler has taken off or put there instead."""
+        for target, below, path, name in (
+            ("/static", None, [], "static"),
+            ("/static/", None, [""], ""),
+            ("/static/", None, [], ""),
+            ("/static/sub", None, ["sub"], "sub"),
+            ("/", None, [], ""),
+            ("/app", b"", [], "app"),
+            ("/app/v1", b"/v1", [], "v1"),
+            ("/about", None, [""], ""),
+            ("/about", None, ["sub"], "about"),
+            ("/app", b"", ["sub", ""], ""),
+        ):
+            request = received(target=target, below=below)
+            request.path[:] = path
+            self.assertEqual(name_without_slash(request), name, (target, path))
+        self.assertEqual(name_without_slash(HttpRequest(path=[])), "")
+        self.assertEqual(name_without_slash(HttpRequest(path=["a"])), "a")
+
     def test_made_by_hand(self) -> None:
         """A test of a handler makes a request from what matters to it."""
         request = HttpRequest(path=["a"], data=b"x")
         self.assertEqual((request.method, request.query, request.headers), ("GET", {}, {}))
         self.assertEqual(HttpRequest().path, [""])
+
+
+class Callable:
+    """A handler that is an object."""
+
+    def __call__(self, request: HttpRequest, response: HttpResponse) -> None:
+        """Do nothing."""
+
+    async def late(self, request: HttpRequest, response: HttpResponse) -> None:
+        """Do nothing, when somebody awaits it."""
+
+
+class Late:
+    """An object whose call has to be awaited."""
+
+    async def __call__(self, request: HttpRequest, response: HttpResponse) -> None:
+        """Do nothing, when somebody awaits it."""
+
+
+class CheckTests(SynchronousTestCase):
+    """What can be a handler."""
+
+    def test_good(self) -> None:
+        """All that runs when it is called: functions, methods, objects, classes, also partly applied."""
+        one = Callable()
+        for handler in (lambda *_: None, one, one.__call__, Callable, Late, functools.partial(one), print):
+            check_handler(handler)
+
+    def test_wrong(self) -> None:
+        """What cannot be called, or would have to be awaited or iterated, is refused."""
+
+        def parts(request: HttpRequest, response: HttpResponse) -> Any:
+            yield
+
+        async def late_parts(request: HttpRequest, response: HttpResponse) -> Any:
+            yield
+
+        partly = functools.partial
+        late = Callable().late
+        for wrong in (None, "answer", 3, late, Callable.late, Late(), partly(late), parts, late_parts):
+            self.assertRaises(ValueError, check_handler, wrong)
+        for wrong in (partly(partly(Late()), 1), partly(parts)):
+            self.assertRaises(ValueError, check_handler, wrong)
 
 
 class AnswerTests(SynchronousTestCase):
@@ -247,6 +358,21 @@ class AnswerTests(SynchronousTestCase):
     def test_values(self) -> None:
         """A value may hold Latin-1 and tabs; spaces around it are dropped."""
         self.assertIn((b"X", b"caf\xe9\ta"), answered(X=" caf\xe9\ta ").headers)
+
+    def test_repeated_headers(self) -> None:
+        """A list is a field for each of its values; an empty one is none."""
+        response = HttpResponse()
+        response.headers.update({"Set-Cookie": ["a=1", "b=2"], "X": [], "Content-Type": ["a/b"]})
+        lines = (b"Set-Cookie", b"a=1"), (b"Set-Cookie", b"b=2"), (b"Content-Type", b"a/b")
+        self.assertEqual(answer_of(response).headers, lines)
+        self.assertEqual(len(answered(headers={"Content-Type": []}).headers), 1)
+        for name, value in (
+            ("Content-Type", ["a/b", "c/d"]),
+            ("X", ["a", 3]),
+            ("X", ["a", "b\r\nc"]),
+            ("X", ["a", ["b"]]),
+        ):
+            self.assertRaises(ValueError, answered, headers={name: value})
 
     def test_wrong_headers(self) -> None:
         """A header that would end its line, or is no header, is refused."""

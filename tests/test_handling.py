@@ -8,9 +8,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 
-from fileexport import handling
 from fileexport.errors import OverloadedError
-from fileexport.handling import WAIT
+from fileexport.handling import WAIT, Memory
 from fileexport.web.handlers import HttpRequest, HttpResponse, attach_file
 from tests.handling_case import LARGE, PATIENCE, HandlingCase, Threads, Waiting, Web
 from tests.http_client import Response
@@ -171,16 +170,14 @@ class BodyTests(HandlingCase):
 
     def test_lost_body(self) -> None:
         """A client that leaves before its body has come calls no handler, and its bytes count no more."""
-        self.patch(handling, "MAX_BODIES", 10)
-        web = self.web(echo)
+        web = self.web(echo, memory=Memory(10))
         web.begin("POST", headers={"Content-Length": "10"}, body=b"x" * 9).lose()
         self.assertEqual(web.request("POST", body=b"x" * 10).status, 200)
 
     def test_all_bodies(self) -> None:
         """All bodies together are bounded while their handlers run; one past that is asked to return."""
-        self.patch(handling, "MAX_BODIES", 10)
         worker = Waiting()
-        web = self.web(echo, worker=worker)
+        web = self.web(echo, worker=worker, memory=Memory(10))
         first = web.begin("POST", body=b"x" * 8)
         answer = web.request("POST", body=b"x" * 3)
         self.assertEqual((answer.status, answer.field("Retry-After")), (503, "10"))
@@ -191,6 +188,52 @@ class BodyTests(HandlingCase):
         third = web.begin("POST", body=b"z" * 10)
         worker.work()
         self.assertEqual(third.receive().status, 200)
+
+    def test_shared_memory(self) -> None:
+        """Handlers that share their memory are bounded together."""
+        memory, worker = Memory(10), Waiting()
+        first = self.web(echo, worker=worker, memory=memory).begin("POST", body=b"x" * 8)
+        other = self.web(echo, memory=memory)
+        self.assertEqual(other.request("POST", body=b"y" * 3).status, 503)
+        worker.work()
+        self.assertEqual(first.receive().status, 200)
+        self.assertEqual(other.request("POST", body=b"y" * 3).status, 200)
+
+    def test_wide_text(self) -> None:
+        """A body counts as what it takes as text: where that is too much, its handler is not called."""
+        called: list[str | bytes] = []
+
+        def handler(request: HttpRequest, response: HttpResponse) -> None:
+            called.append(request.data)
+
+        text = "x" * 1000 + "\U0001f600"
+        web = self.web(handler, memory=Memory(4500))
+        self.assertEqual(web.request("POST", body=text.encode()).status, 200)
+        self.assertEqual(web.request("POST", body=b"x" * 4500).status, 200)
+        answer = web.request("POST", body=text.encode() + b"x" * 500)
+        self.assertEqual((answer.status, answer.field("Retry-After")), (503, "10"))
+        self.assertEqual(web.request("POST", body=b"x" * 4500).status, 200)
+        self.assertEqual(called, [text, "x" * 4500, "x" * 4500])
+
+    def test_wide_text_while_it_is_handled(self) -> None:
+        """While a handler has a text, that is what counts, and the bytes that it came in are gone."""
+        worker, memory = Threads(), Memory(5000)
+        may_end, begun = threading.Event(), threading.Event()
+
+        def handler(request: HttpRequest, response: HttpResponse) -> None:
+            begun.set()
+            may_end.wait(PATIENCE)
+
+        web = self.web(handler, worker=worker, memory=memory)
+        connection = web.begin("POST", body=b"x" * 1000 + "\U0001f600".encode())
+        begun.wait(PATIENCE)
+        self.assertRaises(OverloadedError, memory.take, 1000)
+        memory.take(800)
+        may_end.set()
+        worker.join()
+        self.assertEqual(connection.receive().status, 200)
+        memory.take(4200)
+        self.assertRaises(OverloadedError, memory.take, 1)
 
 
 class FailureTests(HandlingCase):
@@ -313,9 +356,8 @@ class ThreadTests(HandlingCase):
 
     def test_peer_gone_while_it_waits(self) -> None:
         """A request whose client left before a thread was free is forgotten with its body."""
-        self.patch(handling, "MAX_BODIES", 10)
         worker = Waiting()
-        web = self.web(echo, worker=worker)
+        web = self.web(echo, worker=worker, memory=Memory(10))
         web.begin("POST", body=b"x" * 10).lose()
         self.assertEqual(worker.count, 0)
         connection = web.begin("POST", body=b"x" * 10)
@@ -324,7 +366,6 @@ class ThreadTests(HandlingCase):
 
     def test_peer_gone_while_it_runs(self) -> None:
         """A client leaves while its handler runs: the body counts to its end, the result is dropped."""
-        self.patch(handling, "MAX_BODIES", 10)
         worker = Threads()
         may_end, begun = threading.Event(), threading.Event()
         opened = self.open()
@@ -334,7 +375,7 @@ class ThreadTests(HandlingCase):
             may_end.wait(PATIENCE)
             attach_file(response, opened)
 
-        web = self.web(handler, worker=worker)
+        web = self.web(handler, worker=worker, memory=Memory(10))
         connection = web.begin("POST", body=b"x" * 10)
         begun.wait(PATIENCE)
         connection.lose()
@@ -359,3 +400,13 @@ class MountTests(HandlingCase):
         for below, text in ((b"", "['']"), (b"/a/b", "['a', 'b']")):
             web.below = below
             self.assertEqual(web.request(target="/app/a/b").text, text)
+
+    def test_secrets(self) -> None:
+        """A mounted handler is not given what its callers tell the daemon; one of its own server is."""
+
+        def handler(request: HttpRequest, response: HttpResponse) -> None:
+            response.data = request.headers.get("authorization", "nothing")
+
+        for mounted, text in ((True, "nothing"), (False, "Bearer secret")):
+            answer = self.web(handler, mounted=mounted).request(headers={"Authorization": "Bearer secret"})
+            self.assertEqual(answer.text, text)

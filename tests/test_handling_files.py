@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fileexport.web.handlers import HttpRequest, HttpResponse, attach_file
+from fileexport.web.media import SANDBOX_POLICY
 from tests.handling_case import LARGE, HandlingCase, Web
 
 
 class FileTests(HandlingCase):
     """A response whose body is an open file."""
 
-    def sending(self, data: bytes = b"content", **values: object) -> Web:
+    def sending(self, data: bytes = b"content", *, mounted: bool = False, **values: object) -> Web:
         """A web whose handler answers with a new file; `values` are attributes that it sets after that."""
 
         def handler(request: HttpRequest, response: HttpResponse) -> None:
@@ -18,7 +19,7 @@ class FileTests(HandlingCase):
             for name, value in values.items():
                 setattr(response, name, value)
 
-        return self.web(handler)
+        return self.web(handler, mounted=mounted)
 
     def closed(self) -> bool:
         """Whether the file has been closed."""
@@ -57,6 +58,24 @@ class FileTests(HandlingCase):
         self.assertEqual(answer.field("Content-Type"), "text/html")
         self.assertEqual((answer.field("Cache-Control"), answer.field("X")), ("max-age=9", "y"))
         self.assertNotEqual(answer.field("ETag"), '"x"')
+
+    def test_mounted(self) -> None:
+        """Mounted in the daemon, a file cannot script its origin, unless the handler has a policy."""
+        own = {"Content-Type": "text/html", "content-security-policy": "default-src 'self'"}
+        sandbox = [SANDBOX_POLICY[0][1].decode("ascii")]
+        for status in (200, 404):
+            for headers, policies in (
+                ({"Content-Type": "text/html; charset=utf-8"}, sandbox),
+                ({"Content-Type": "Image/SVG+XML"}, sandbox),
+                ({"Content-Type": "image/png"}, []),
+                ({}, []),
+                ({"Content-Type": "application/octet-stream"}, sandbox),
+                (own, [own["content-security-policy"]]),
+            ):
+                answer = self.sending(mounted=True, status=status, headers=headers).request()
+                self.assertEqual(answer.fields("Content-Security-Policy"), policies, headers)
+        answer = self.sending(headers={"Content-Type": "text/html"}).request()
+        self.assertEqual(answer.fields("Content-Security-Policy"), [])
 
     def test_another_status(self) -> None:
         """With a status that is not 200 the whole file is sent, whatever the request asks for."""

@@ -215,7 +215,7 @@ class WalkTests(BrowseCase):
         """A directory called like a path of ours, spelled otherwise, redirects to where it can be seen."""
         self.write("-/sub/x")
         self.write("list/sub/x")
-        for target in ("/-", "/%2D", "//-", "/%2d/sub", "/%6cist", "//list/sub", "/list/sub"):
+        for target in ("/-", "/%2D", "//-", "//%2d/sub", "//%6cist", "//list/sub", "/%2d/files/-"):
             answer = self.web.get(target)
             self.assertEqual(answer.status, 301, target)
             self.assertEqual(self.web.get(answer.field("Location")).status, 200, target)

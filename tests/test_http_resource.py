@@ -103,6 +103,19 @@ class ErrorTests(HttpCase):
         answer = self.web.request("OPTIONS", "*")
         self.assertEqual((answer.status, answer.field("Allow")), (405, "GET, HEAD"))
 
+    def test_spellings(self) -> None:
+        """A path that is percent-encoded without need has the rights and the answer of the plain one."""
+        token = generate_token()
+        for local, may in ((True, ""), (False, ""), (True, "read"), (True, "admin"), (False, "admin")):
+            web = self.harness(local=local, anonymous=Anonymous.NONE, tokens=may and f"{token} may={may}\n")
+            headers = {"Authorization": f"Bearer {token}"} if may else {}
+            for target in ("/list", "/get", "/tar", "/delete", "/stop", "/-/metrics", "/-/health", "/-/jobs"):
+                spelled = target.replace("/", "/%", 1).replace("%" + target[1], f"%{ord(target[1]):02x}")
+                spelled = spelled[:-1] + f"%{ord(spelled[-1]):02X}"
+                plain, other = web.get(target, headers), web.get(spelled, headers)
+                self.assertEqual((other.status, other.text), (plain.status, plain.text), spelled)
+            self.assertEqual(web.stops, 2 * (local and may == "admin"))
+
     def test_head_of_an_error(self) -> None:
         """An error to HEAD has no body and the length of the one that GET would get."""
         for target in ("/nope", "/list?dir=nope"):
@@ -316,7 +329,9 @@ class MountTests(HttpCase):
             ("/app", "/app", b""),
             ("/app?x=/app/v1", "/app", b""),
             ("/app/", "/app", b"/"),
-            ("/app/x/%2e%2e//y", "/app", b"/x/%2e%2e//y"),
+            ("/app/x/%2e%2e//y", "/app", b"/x/..//y"),
+            ("/%61pp/%76%31", "/app/v1", b""),
+            ("/app/%2561%2Fx", "/app", b"/%2561%2Fx"),
             ("/app/v1", "/app/v1", b""),
             ("/app/v1/x", "/app/v1", b"/x"),
             ("/app/v12", "/app", b"/v12"),
@@ -324,7 +339,7 @@ class MountTests(HttpCase):
         ):
             self.assertEqual(web.get(target).text, f"{name} ", target)
             self.assertEqual(self.asked.pop(), (name, "GET", below))
-        for target in ("/application", "/deep", "/%61pp", "//app", "/-/app", "/-/files/app"):
+        for target in ("/application", "/deep", "/%2561pp", "//app", "/-/app", "/-/files/app"):
             self.assertEqual(web.get(target).status, 404, target)
         self.assertEqual(self.asked, [])
 
@@ -350,6 +365,23 @@ class MountTests(HttpCase):
         refused = web.request("TRACE", "/app")
         self.assertEqual(refused.status, 405)
         self.assertEqual(refused.field("Allow"), "GET, HEAD, OPTIONS, POST, PUT, DELETE, PATCH")
+
+    def test_part_of_the_root(self) -> None:
+        """A token for a part of the root reaches the handlers there, and no others: they are not there."""
+        token = generate_token()
+        for under, names in (
+            ("/", {"/app", "/app/v1", "/deep/er"}),
+            ("/app", {"/app", "/app/v1"}),
+            ("/app/v1", {"/app/v1"}),
+            ("/app/v1/x", set()),
+            ("/deep", {"/deep/er"}),
+            ("/ap", set()),
+        ):
+            web = self.mounted(tokens=f"{token} under={under}\n", anonymous=Anonymous.NONE)
+            for name in ("/app", "/app/v1", "/deep/er"):
+                for method, target in (("GET", name), ("POST", f"{name}/x"), ("GET", f"{name}/x/y")):
+                    status = web.request(method, target, {"Authorization": f"Bearer {token}"}).status
+                    self.assertEqual(status, 200 if name in names else 404, (under, method, target))
 
     def test_refused_before_it_is_asked(self) -> None:
         """Another Host, another site's page and a browser's form of nowhere never reach it."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import string
+from random import Random
+from urllib.parse import unquote_to_bytes
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.tokens import Right
-from fileexport.web.routes import OWN_NAMES, Open, Route, Routes, acting, reading
+from fileexport.web.routes import OWN_NAMES, Open, Route, Routes, acting, one_spelling, reading
 from tests.http_client import HttpCase
 
 #: Routes that take more than the right to read, by any method; those of `ACTING` change something by each.
@@ -98,7 +102,17 @@ class FindTests(SynchronousTestCase):
             b"/lis": ("/*", b"/lis"),
             b"/listx": ("/*", b"/listx"),
             b"//list": ("/*", b"//list"),
-            b"/%6cist": ("/*", b"/%6cist"),
+            b"/%6cist": ("/list", b""),
+            b"/%6C%69%73%74": ("/list", b""),
+            b"/%256cist": ("/*", b"/%256cist"),
+            b"/%25%36%63ist": ("/*", b"/%256cist"),
+            b"/%%36%63ist": ("/*", b"/%256cist"),
+            b"/%%6cist": ("/*", b"/%25list"),
+            b"/%6%63ist": ("/*", b"/%256cist"),
+            b"/%": ("/*", b"/%25"),
+            b"/%2Flist": ("/*", b"/%2Flist"),
+            b"/%c3%BC%20": ("/*", b"/%c3%BC%20"),
+            b"/%2E%2e/list": ("/*", b"/../list"),
             b"/": ("/*", b"/"),
             b"/-": ("/*", b"/-"),
             b"/-/": ("/-/*", b"/"),
@@ -107,7 +121,11 @@ class FindTests(SynchronousTestCase):
             b"/-/files/list": ("/-/files/*", b"/list"),
             b"/-/files//a": ("/-/files/*", b"//a"),
             b"/-/filesx": ("/-/*", b"/filesx"),
-            b"/%2d/files/a": ("/*", b"/%2d/files/a"),
+            b"/%2d/files/a": ("/-/files/*", b"/a"),
+            b"/-/files/%61/%2561": ("/-/files/*", b"/a/%2561"),
+            b"/-%2ffiles/a": ("/*", b"/-%2ffiles/a"),
+            b"/%2d/%6Aobs/a%2Eb": ("/-/jobs/{id}", b"a.b"),
+            b"/-/jobs/%7Bid%7D": ("/-/jobs/{id}", b"%7Bid%7D"),
             b"/\xb0": ("/*", b"/\xb0"),
             b"/-/files/a\nb": ("/-/files/*", b"/a\nb"),
             b"/-/jobs": ("/-/jobs", b""),
@@ -122,6 +140,20 @@ class FindTests(SynchronousTestCase):
         }
         found = {path: (route.path, below) for path in table for route, below in [self.routes.find(path)]}
         self.assertEqual(found, table)
+
+    def test_one_spelling(self) -> None:
+        """Only unreserved characters lose their encoding, and all that is decoded later is what it was."""
+        unreserved = (string.ascii_letters + string.digits + "-._~").encode("ascii")
+        for byte in range(256):
+            for encoded in (b"%%%02x" % byte, b"%%%02X" % byte):
+                plain = bytes([byte]) if byte in unreserved else encoded
+                self.assertEqual(one_spelling(encoded), plain)
+        random = Random(7)
+        for _ in range(2000):
+            path = bytes(random.choices(b"%%%%%2356CcDfF/a", k=random.randrange(12)))
+            found = one_spelling(path)
+            self.assertEqual(unquote_to_bytes(found), unquote_to_bytes(path), path)
+            self.assertEqual(one_spelling(found), found, path)
 
     def test_order_of_the_table_does_not_matter(self) -> None:
         """The longest covering route is found wherever it stands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -210,6 +211,38 @@ class AnswerTests(StaticCase):
                 self.get(*path, method=method)
         self.assertEqual(sorted(os.listdir("/dev/fd")), before)
 
+    def test_no_descriptors(self) -> None:
+        """Where descriptors have run out the client is asked to come back, at whichever file that happens."""
+        self.get("page.html")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        held = [os.dup(0) for _ in range(3)]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, limits[1]))
+            held += self.all_descriptors()
+            for free, status in ((0, 503), (1, 503), (2, 200)):
+                response = HttpResponse()
+                for _ in range(free and 1):
+                    os.close(held.pop())
+                static_resource(HttpRequest(path=["page.html"]), response, self.base)
+                self.assertEqual(response.status, status, free)
+                if status == 503:
+                    self.assertEqual(response.headers["Retry-After"], "10")
+                    self.assertIsInstance(response.data, str)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in held:
+                os.close(descriptor)
+
+    def all_descriptors(self) -> list[int]:
+        """All that may still be opened."""
+        found: list[int] = []
+        try:
+            while True:
+                found.append(os.dup(0))
+        except OSError:
+            return found
+
     def test_threads(self) -> None:
         """Many threads ask at once, and each gets what it asked for."""
         wrong: list[object] = []
@@ -307,6 +340,26 @@ class ServedTests(StaticCase):
         for target in ("//sub", "///sub", "//host/sub", "/%2Fsub"):
             answer = self.site.request(target=target)
             self.assertEqual((answer.status, answer.fields("Location")), (404, []))
+
+    def test_names_taken_off(self) -> None:
+        """A handler that takes names off in front serves a base below them, with redirects that are right."""
+
+        def handler(request: HttpRequest, response: HttpResponse) -> None:
+            if request.path.pop(0) == "static":
+                static_resource(request, response, self.base)
+
+        site = self.web(handler)
+        for target, location in (
+            ("/static", "static/"),
+            ("/static?a=1", "static/?a=1"),
+            ("/static/sub", "sub/"),
+        ):
+            answer = site.request(target=target)
+            self.assertEqual((answer.status, answer.field("Location")), (301, location))
+        for target, body in (("/static/", b"<title>root</title>"), ("/static/sub/", b"sub")):
+            answer = site.request(target=target)
+            self.assertEqual((answer.status, answer.body), (200, body))
+        self.assertEqual(self.get().data, b"<title>root</title>")
 
     def test_mounted(self) -> None:
         """Below a mount's path a directory redirects as well, the mount itself too."""

@@ -1,8 +1,9 @@
 """Keep JSON under names, by GET, PUT and DELETE, in a file: python store.py [PORT [FILE]]
 
-What was kept is there again at the next start.
+What was kept is there again at the next start. FILE belongs to one program at a time.
 """
 
+import fcntl
 import json
 import os
 import sys
@@ -14,18 +15,27 @@ from fileexport.embed import HttpRequest, HttpResponse, HttpServer
 
 
 class Store:
-    """Values by name. A change that returned is in the file."""
+    """Values by name. A change that returned is in the file.
+
+    Raises OSError or ValueError for a file that cannot be used, or that another program uses.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._values = json.loads(path.read_text("ascii")) if path.exists() else {}
+        # Of a file beside it, which no change replaces. However the program ends, its lock ends with it.
+        self._claim = path.with_name(f"{path.name}.lock").open("w")
+        try:
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another program keeps its values in {path}") from None
+        self._values = read(path)
 
     def all(self) -> dict[str, object]:
         return self._values
 
     def put(self, name: str, value: object) -> bool:
-        """Keep a value; says whether the name is new."""
+        """Keep a value; says whether the name is new. Raises as `encode` does, and nothing changes then."""
         with self._lock:
             is_new = name not in self._values
             self._write({**self._values, name: value})
@@ -37,10 +47,11 @@ class Store:
             self._write({other: value for other, value in self._values.items() if other != name})
 
     def _write(self, values: dict[str, object]) -> None:
+        text = encode(values)
         # Under another name first: whenever the power fails, the file holds the old values or the new ones.
         draft = self._path.with_name(f"{self._path.name}.new")
         with draft.open("w", encoding="ascii") as file:
-            json.dump(values, file)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self._path)
@@ -50,6 +61,24 @@ class Store:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def read(path: Path) -> dict[str, object]:
+    """The values in a file; none where there is no file yet. Raises ValueError for anything else."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} does not hold a JSON object")
+    return values
+
+
+def encode(value: object) -> str:
+    """JSON. Raises ValueError for a number that it does not have, RecursionError for too deep a nesting."""
+    return json.dumps(value, allow_nan=False)
 
 
 def answer(request: HttpRequest, response: HttpResponse, store: Store) -> None:
@@ -73,26 +102,29 @@ def answer(request: HttpRequest, response: HttpResponse, store: Store) -> None:
 
 def put(request: HttpRequest, response: HttpResponse, store: Store, name: str) -> None:
     try:
-        value = json.loads(request.data, parse_constant=refuse)
+        value = json.loads(request.data)
+        is_new = store.put(name, value)
     except (ValueError, RecursionError):
-        say(response, 400, "this is not JSON")
+        say(response, 400, "this is not JSON, has a number out of range, or is nested too deeply")
     else:
-        say(response, 201 if store.put(name, value) else 200, value)
+        say(response, 201 if is_new else 200, value)
 
 
 def say(response: HttpResponse, status: int, value: object) -> None:
     response.status = status
     response.headers["Content-Type"] = "application/json"
-    response.data = json.dumps(value)
+    response.data = encode(value)
 
 
-def refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+def main(port: str = "8000", file: str = "store.json") -> None:
+    store = Store(Path(file).resolve())
+    with suppress(KeyboardInterrupt), HttpServer(int(port), answer, (store,), block=False) as server:
+        print(server.url, flush=True)
+        server.join()
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if sys.argv[1:] else 8000
-    store = Store(Path(sys.argv[2] if sys.argv[2:] else "store.json").absolute())
-    with suppress(KeyboardInterrupt), HttpServer(port, answer, (store,), block=False) as server:
-        print(server.url, flush=True)
-        server.join()
+    try:
+        main(*sys.argv[1:3])
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(str(error))

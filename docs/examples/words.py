@@ -17,8 +17,14 @@ def answer(request: HttpRequest, response: HttpResponse) -> None:
             response.data = "there is no such word"
 
 
-if __name__ == "__main__":
-    port = int(sys.argv[1]) if sys.argv[1:] else 8000
-    with suppress(KeyboardInterrupt), HttpServer(port, answer, block=False) as server:
+def main(port: str = "8000") -> None:
+    with suppress(KeyboardInterrupt), HttpServer(int(port), answer, block=False) as server:
         print(server.url, flush=True)
         server.join()
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:2])
+    except (RuntimeError, ValueError) as error:
+        sys.exit(str(error))

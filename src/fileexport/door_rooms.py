@@ -20,7 +20,7 @@ from fileexport.disk.jail import Jail
 from fileexport.endpoints import Reactor
 from fileexport.exports import Exports
 from fileexport.gate import Gate
-from fileexport.handling import Handler, Handling
+from fileexport.handling import Handler, Handling, Memory
 from fileexport.http_bodies import Bodies
 from fileexport.http_jobs import JobsDoor
 from fileexport.http_resource import HttpDoor, Surroundings
@@ -78,8 +78,9 @@ class Doors:
         makers = Pool(reactor, "makers", cores(), MAKERS_WAITING)
         # Of their own: who hashes for hours keeps waiting neither the other door nor changes by this one.
         lanes, reads = (Pool(reactor, name, DISK_THREADS, DISK_WAITING) for name in ("lanes", "reads"))
-        handling = Pool(reactor, "handlers", HANDLERS, HANDLERS_WAITING)
-        self.pools = (self.disk, cpu, makers, lanes, reads, handling)
+        self.pools = (self.disk, cpu, makers, lanes, reads)
+        #: The application's own threads, which know nothing of the root.
+        self.handlers = handling = Pool(reactor, "handlers", HANDLERS, HANDLERS_WAITING)
         self._keeper = keeper = Doorkeeper(tokens, _policy(settings, jail))
         #: What is known of files; its cache is set when there is one.
         self.contents = Contents()
@@ -87,8 +88,10 @@ class Doors:
         around = _surroundings(settings, gate, stop, metrics.render)
         names = own_names(handlers)
         self._jobs = JobsDoor(reactor, exports, rooms, keeper, self.disk, bodies, around.prefix, names)
+        memory = Memory()
         mounts = {
-            path: Handling(reactor, handler, (), handling, bodies).serve for path, handler in handlers.items()
+            path: Handling(reactor, handler, (), handling, bodies, memory=memory, mounted=True).serve
+            for path, handler in handlers.items()
         }
         self._http = HttpDoor(reactor, exports, keeper, self.disk, bodies, self._jobs, around, mounts)
         self.sites: list[Site] = []

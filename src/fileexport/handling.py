@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -21,17 +22,20 @@ from fileexport.web.handlers import (
     HttpResponse,
     OpenFile,
     answer_of,
+    decoded,
     discard_file,
     request_of,
     take_file,
+    widest,
 )
 from fileexport.web.head import MalformedRequest
+from fileexport.web.media import policy_of
 from fileexport.web.request import Header, Request
 
 #: `handler(request, response, *args)`; what it returns means nothing.
 Handler = Callable[..., object]
 
-#: Bytes of one request's body, and of all bodies that handlers of one `Handling` hold.
+#: Bytes of one request's body, and what the bodies of all requests may take together.
 MAX_BODY = 16 << 20
 MAX_BODIES = 256 << 20
 #: Seconds that a request waits for a thread.
@@ -42,6 +46,31 @@ _RETRY_AFTER: Header = (b"Retry-After", b"10")
 #: What a file's answer says of itself; a handler cannot know it.
 _OF_FILES = frozenset((b"accept-ranges", b"content-range", b"content-type", b"etag", b"last-modified"))
 _FRESH: Header = (b"Cache-Control", b"no-cache")
+#: What a client tells the daemon, and no handler that is mounted in it.
+_SECRETS = frozenset(("authorization",))
+
+
+class Memory:
+    """What the bodies of requests take, of every `Handling` that has this one. Thread-safe."""
+
+    def __init__(self, size: int = MAX_BODIES) -> None:
+        """`size`: bytes of all of them together."""
+        self._free = size
+        self._lock = threading.Lock()
+        #: Held while a body is decoded: for a moment there are both forms of it.
+        self.decoding = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Count bytes. Raises `OverloadedError` where there are not so many left."""
+        with self._lock:
+            if size > self._free:
+                raise OverloadedError
+            self._free -= size
+
+    def give(self, size: int) -> None:
+        """Count them no more."""
+        with self._lock:
+            self._free += size
 
 
 class Handling:
@@ -49,6 +78,9 @@ class Handling:
 
     A request that finds no thread within `WAIT` seconds gets 503, and its handler never runs for it. A
     handler that never returns keeps its thread, and the body that it was given.
+
+    A `mounted` handler shares its origin and its callers with the daemon: it does not learn their tokens, and
+    a file that it answers with cannot script that origin, unless the handler says so by a policy of its own.
     """
 
     _log = Logger()
@@ -62,15 +94,18 @@ class Handling:
         files: Bodies,
         *,
         max_body: int = MAX_BODY,
+        memory: Memory | None = None,
+        mounted: bool = False,
     ) -> None:
-        """`max_body` bounds one request's body, in bytes: a longer one gets 413."""
+        """`max_body` bounds one request's body, in bytes: a longer one gets 413. `memory` may be shared."""
         self._reactor: Any = reactor
         self._handler = handler
         self._args = tuple(args)
         self._worker = worker
         self._files = files
         self._max_body = max_body
-        self._held = 0
+        self._memory = memory or Memory()
+        self._mounted = mounted
 
     async def serve(self, request: Request, below: bytes | None = None) -> None:
         """Answer one request; `below` is its path without a mount's prefix.
@@ -79,10 +114,10 @@ class Handling:
         has begun: the connection must be broken then.
         """
         try:
-            body = await self._receive(request)
-            call = _Call(self._handler, self._args, request, body, below)
+            call = _Call(self._handler, self._args, request, await self._receive(request))
+            call.below, call.without = below, _SECRETS if self._mounted else ()
             try:
-                await self._run(request, call, len(body))
+                await self._run(request, call)
                 await self._send(request, call)
             finally:
                 call.abandon()
@@ -93,24 +128,16 @@ class Handling:
                 raise
             self._refuse(request, error)
 
-    async def _receive(self, request: Request) -> bytes:
-        """The body; its bytes count as held until the handler has returned."""
-        taken = 0
-
-        def take(size: int) -> None:
-            nonlocal taken
-            if self._held + size > MAX_BODIES:
-                raise OverloadedError
-            self._held += size
-            taken += size
-
+    async def _receive(self, request: Request) -> _Body:
+        body = _Body(self._memory)
         try:
-            return await request.read_body(self._max_body, take)
+            body.content = await request.read_body(self._max_body, body.take)
         except BaseException:
-            self._held -= taken
+            body.free()
             raise
+        return body
 
-    def _run(self, request: Request, call: _Call, size: int) -> Deferred[None]:
+    def _run(self, request: Request, call: _Call) -> Deferred[None]:
         """Fires when the call has ended; fails when it never begins, and when nobody waits for it."""
         ended: Deferred[None] = Deferred()
         work = self._worker.run(call.run)
@@ -127,7 +154,7 @@ class Handling:
                 ended.errback(error)
 
         def settle(outcome: Any) -> None:
-            self._held -= size
+            call.body.free()
             if late.active():
                 late.cancel()
             # Taken away: its traceback holds the handler's variables, the body among them.
@@ -146,6 +173,8 @@ class Handling:
         return ended
 
     async def _send(self, request: Request, call: _Call) -> None:
+        if call.refusal is not None:
+            raise call.refusal
         if call.answer is None:
             raise HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.INTERNAL_SERVER_ERROR.phrase)
         file = take_file(call.response)
@@ -161,8 +190,11 @@ class Handling:
         status, reason, headers, _ = answer
         content_type = next(value for name, value in headers if name.lower() == b"content-type")
         own = tuple(field for field in headers if field[0].lower() not in _OF_FILES)
-        if not any(name.lower() == b"cache-control" for name, _ in own):
+        names = {name.lower() for name, _ in own}
+        if b"cache-control" not in names:
             own = (_FRESH, *own)
+        if self._mounted and b"content-security-policy" not in names:
+            own = (*own, *policy_of(content_type.decode("latin-1")))
         if status == HTTPStatus.OK:
             return await self._files.file(request, file, content_type, own)
         await self._files.file_as(request, file, ((b"Content-Type", content_type), *own), status, reason)
@@ -188,24 +220,55 @@ def _asked(request: Request) -> str:
     return (b"%s %s" % (request.method, request.path)).decode("latin-1")
 
 
+class _Body:
+    """A request's body, and what it takes of the memory until it is freed."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.content = b""
+        self._memory = memory
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes for it. Raises `OverloadedError`."""
+        self._memory.take(size)
+        self._taken += size
+
+    def decoded(self) -> str | bytes:
+        """What a handler is given; the bytes themselves are let go. Raises `OverloadedError`."""
+        with self._memory.decoding:
+            self.take(max(widest(self.content) - self._taken, 0))
+            data, self.content = decoded(self.content), b""
+        self._give(max(self._taken - sys.getsizeof(data), 0))
+        return data
+
+    def free(self) -> None:
+        """It is held no more."""
+        self.content = b""
+        self._give(self._taken)
+
+    def _give(self, size: int) -> None:
+        self._memory.give(size)
+        self._taken -= size
+
+
 class _Call:
     """One call of a handler, in a thread.
 
-    `answer` is what it came to, `failure` why it came to nothing. A file in `response` that nobody sends is
-    closed, whoever is last: the handler, or who waited for it.
+    `answer` is what it came to, `failure` why it came to nothing, `refusal` why it was not called. A file in
+    `response` that nobody sends is closed, whoever is last: the handler, or who waited for it.
     """
 
-    def __init__(
-        self, handler: Handler, args: tuple[object, ...], request: Request, body: bytes, below: bytes | None
-    ) -> None:
+    def __init__(self, handler: Handler, args: tuple[object, ...], request: Request, body: _Body) -> None:
         self._handler = handler
         self._args = args
         self._request = request
-        self._body = body
-        self._below = below
+        self.body = body
+        self.below: bytes | None = None
+        self.without: Collection[str] = ()
         self.response = HttpResponse()
         self.answer: Answer | None = None
         self.failure: Failure | None = None
+        self.refusal: OverloadedError | None = None
         self._lock = threading.Lock()
         self._begun = self._ended = self._withdrawn = self._abandoned = False
 
@@ -216,16 +279,25 @@ class _Call:
                 return
             self._begun = True
         try:
-            found = request_of(self._request, self._body, self._below)
-            self._body = b""
-            self._handler(found, self.response, *self._args)
-            self.answer = answer_of(self.response)
+            self._call()
         except BaseException:
             self.failure = Failure()
         with self._lock:
             self._ended = True
             if self._abandoned or self.answer is None:
                 discard_file(self.response)
+
+    def _call(self) -> None:
+        try:
+            data = self.body.decoded()
+        except OverloadedError as error:
+            self.refusal = error
+            return
+        found = request_of(self._request, data, self.below, self.without)
+        # The handler may let go of it before it returns.
+        del data
+        self._handler(found, self.response, *self._args)
+        self.answer = answer_of(self.response)
 
     def withdraw(self) -> bool:
         """Never begin; False where that has happened."""

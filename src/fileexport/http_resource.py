@@ -375,12 +375,18 @@ class HttpDoor:
 def _mounted(mounts: Mapping[str, Mounted]) -> Iterator[Route[Answer]]:
     """The routes of an application's own handlers."""
     for prefix, serve in mounts.items():
-
-        async def answer(request: Request, who: Principal, below: bytes, serve: Mounted = serve) -> None:
-            await serve(request, below)
-
+        answer = partial(_answer_mounted, RelPath.parse(prefix), serve)
         for path in (prefix, f"{prefix}/*"):
             yield Route(path, answer, _MOUNTED, plain=True, body=True)
+
+
+async def _answer_mounted(
+    place: RelPath, serve: Mounted, request: Request, who: Principal, below: bytes
+) -> None:
+    # As for what is exported: outside of the part of the root that a caller sees there is nothing.
+    if not who.under.holds(place):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    await serve(request, below)
 
 
 def _no_method(method: bytes, allow: bytes) -> HttpError:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from urllib.parse import urlencode
 
 from fileexport.disk.jail import Jail, Opened, View
-from fileexport.errors import FileNameError, UnexpectedError, row_for
+from fileexport.errors import FileNameError, OverloadedError, UnexpectedError, row_for
 from fileexport.paths import RelPath, quote_name
 from fileexport.web.handlers import HttpRequest, HttpResponse, attach_file, name_without_slash
 from fileexport.web.media import media_type
@@ -17,7 +17,8 @@ _VIEW = View(hidden=False)
 
 _UNKNOWN = "application/octet-stream"
 #: What a page is made of. `web.media` calls these text, so that no exported file is a script on the daemon's
-#: origin; here the origin is the application's own.
+#: origin; here they are what the application has chosen. Mounted in the daemon, its pages are kept from
+#: scripting that origin by `handling`.
 _PARTS = {
     "css": "text/css",
     "js": "text/javascript",
@@ -43,18 +44,26 @@ def static_resource(
     The jail's rules hold: nothing outside of the base, and no name with a leading dot, is ever found. Only
     GET and HEAD. Ranges and conditions are looked after when the file is sent.
 
-    Raises `OSError` where `staticBase` cannot be opened.
+    Where descriptors have run out, the answer is 503. Raises `OSError` where `staticBase` cannot be opened
+    for another reason.
     """
     if request.method not in ("GET", "HEAD"):
         response.headers["Allow"] = "GET, HEAD"
         return _say(response, HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here")
-    jail = Jail(os.fspath(staticBase) or ".", durable=False)
+    try:
+        jail = Jail(os.fspath(staticBase) or ".", durable=False)
+    except OSError as error:
+        if row_for(error).kind is not OverloadedError:
+            raise
+        return _say_overloaded(response)
     try:
         _answer(jail, request, response, defaultResource, defaultMime)
     except (OSError, FileNameError) as error:
         row = row_for(error)
         if row.kind is UnexpectedError:
             raise
+        if row.kind is OverloadedError:
+            return _say_overloaded(response)
         # What cannot be a name is not there, and of what is not there nothing else is told.
         if isinstance(error, FileNameError) or row.http is HTTPStatus.NOT_FOUND:
             return _say_missing(response)
@@ -71,7 +80,8 @@ def _answer(
     jail: Jail, request: HttpRequest, response: HttpResponse, default_resource: str, default_mime: str
 ) -> None:
     slashless = name_without_slash(request)
-    path = RelPath(request.path if request.path[-1] else request.path[:-1])
+    # A handler that has taken all names off means the base itself.
+    path = RelPath(request.path[:-1] if request.path[-1:] == [""] else request.path)
     opened = jail.open(_VIEW, path)
     if opened.is_directory:
         opened.close()
@@ -103,6 +113,11 @@ def _redirect(request: HttpRequest, response: HttpResponse, name: str) -> None:
 
 def _say_missing(response: HttpResponse) -> None:
     _say(response, HTTPStatus.NOT_FOUND, row_for(FileNotFoundError()).sentence)
+
+
+def _say_overloaded(response: HttpResponse) -> None:
+    response.headers["Retry-After"] = "10"
+    _say(response, HTTPStatus.SERVICE_UNAVAILABLE, row_for(OverloadedError()).sentence)
 
 
 def _say(response: HttpResponse, status: HTTPStatus, sentence: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.proof.asking import Answer, Incomplete, ask, curl, everything, parse, request
 from tests.proof.counts import SOAK, Tally
 from tests.proof.daemon import CHECKOUT, PATIENCE, Daemon
-from tests.proof.process import resting
+from tests.proof.process import line_of, resting
 from tests.raw_bodies import TABLE
 from tests.raw_requests import Then
 
@@ -137,7 +138,13 @@ print(asyncio.run(in_asyncio()) if host == "asyncio" else {{"alone": alone, "rea
 class Program:
     """A program that prints the URL where it listens; killed at the end where it still runs."""
 
-    def __init__(self, here: Path, *command: str | Path) -> None:
+    def __init__(self, here: Path, *command: str | Path, descriptors: int = 0) -> None:
+        """`descriptors`: its soft limit of open ones, where that is not ours."""
+
+        def prepare() -> None:
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)
         self.process = subprocess.Popen(
             [sys.executable, *command],
@@ -146,9 +153,9 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            preexec_fn=prepare if descriptors else None,
         )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
+        self.url = line_of(self.process).strip()
         self.port = urlsplit(self.url).port or 0
 
     def kill(self) -> None:
@@ -172,9 +179,9 @@ class Case(SynchronousTestCase):
         self.addCleanup(directory.cleanup)
         self.here = Path(directory.name)
 
-    def start(self, *command: str | Path) -> Program:
+    def start(self, *command: str | Path, descriptors: int = 0) -> Program:
         """Start a program."""
-        program = Program(self.here, *command)
+        program = Program(self.here, *command, descriptors=descriptors)
         self.addCleanup(program.kill)
         self.assertTrue(program.url, "it does not listen")
         return program
@@ -191,6 +198,15 @@ class Case(SynchronousTestCase):
                 end.close()
         TALLY.add(len(sent), "at once")
         return answers
+
+
+def narrow(port: int) -> socket.socket:
+    """A connection that takes little at a time."""
+    end = socket.socket()
+    end.settimeout(PATIENCE)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+    end.connect(("127.0.0.1", port))
+    return end
 
 
 def exchanged(port: int, data: bytes) -> Answer:
@@ -235,6 +251,29 @@ class TutorialTests(Case):
             large = (self.here / "large").read_bytes()
             self.assertEqual({answer.status for answer in answers}, {200})
             self.assertTrue(all(answer.body in (b"<p>the page", large) for answer in answers))
+        self.assertEqual(resting(program.process.pid), before)
+        self.assertEqual(program.interrupt(), (0, "", ""))
+
+    def test_serve_slowly(self) -> None:
+        """A large file goes whole to as many at once, all in the middle of it, at the usual limits."""
+        large = os.urandom(1 << 20) * 8
+        (self.here / "large").write_bytes(large)
+        # As 1,024 for a thousand: enough for the connections, and not for as many files.
+        program = self.start(EXAMPLES / "serve.py", "0", descriptors=AT_ONCE + 24)
+        before = resting(program.process.pid)
+        ends = [narrow(program.port) for _ in range(AT_ONCE)]
+        for end in ends:
+            self.addCleanup(end.close)
+            end.sendall(closing("/large"))
+        for end in ends:
+            # Once a head has come its file is open, and far too large for what waits in the sockets.
+            self.assertTrue(end.recv(1, socket.MSG_PEEK))
+        for end in ends:
+            answer = parse(everything(end))
+            self.assertEqual(answer.status, 200)
+            self.assertTrue(answer.body == large)
+            end.close()
+        TALLY.add(AT_ONCE, "slow")
         self.assertEqual(resting(program.process.pid), before)
         self.assertEqual(program.interrupt(), (0, "", ""))
 
@@ -382,12 +421,17 @@ class MountTests(Case):
             "def fail(request, response):\n"
             "    raise RuntimeError('a secret of the program')\n"
             "def never(request, response):\n"
-            "    time.sleep(1000)\n",
+            "    time.sleep(1000)\n"
+            "def told(request, response):\n"
+            "    response.data = request.headers.get('authorization', 'nothing')\n"
+            "async def late(request, response):\n"
+            "    pass\n",
             encoding="ascii",
         )
+        (self.here / "page.html").write_text("<script>", encoding="ascii")
         fileexport = Path(sys.executable).parent / "fileexport"
         command = (fileexport, "run", "root", "0", "-p", "0", "--state", "state")
-        wrong = ("/a=own:none", "/list=own:fail", "/b=no_such:f")
+        wrong = ("/a=own:none", "/list=own:fail", "/b=no_such:f", "/c=own:late")
         done = subprocess.run(
             [*command, *(word for mount in wrong for word in ("--handler", mount))],
             cwd=self.here,
@@ -401,10 +445,13 @@ class MountTests(Case):
                 "Error: --handler /a=own:none: AttributeError: module 'own' has no attribute 'none'",
                 "Error: --handler /list=own:fail: the daemon has that path itself; choose another",
                 "Error: --handler /b=no_such:f: ModuleNotFoundError: No module named 'no_such'",
+                "Error: --handler /c=own:late: ValueError: a handler is a plain function: this one is async, "
+                "or yields",
             ],
         )
+        good = "/fail=own:fail", "/never=own:never", "/told=own:told", "/p=fileexport.embed:static_resource"
         process = subprocess.Popen(
-            [*command, "--handler", "/fail=own:fail", "--handler", "/never=own:never"],
+            [*command, *(word for mount in good for word in ("--handler", mount))],
             cwd=self.here,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -417,6 +464,11 @@ class MountTests(Case):
         port = urlsplit(url).port or 0
         answer = ask(port, "/fail")
         self.assertEqual((answer.status, answer.body), (500, b"Internal Server Error"))
+        token = (self.here / "state" / "token").read_text(encoding="ascii").split()[0]
+        self.assertEqual(ask(port, "/told", fields={"Authorization": f"Bearer {token}"}).body, b"nothing")
+        page = ask(port, "/p/page.html")
+        self.assertEqual((page.status, page.body), (200, b"<script>"))
+        self.assertIn("sandbox", page.fields["Content-Security-Policy"])
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as stuck:
             stuck.sendall(request("/never"))
             self.assertEqual(ask(port, "/list?dir=/").status, 200)

@@ -6,9 +6,11 @@ into status, fields and body. `fileexport.handling` runs the handler between the
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
@@ -31,20 +33,35 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 #: Statuses whose answer has no content at all (RFC 9110, section 15.3.6 for 205).
 _EMPTY = frozenset((*WITHOUT_BODY, HTTPStatus.RESET_CONTENT))
 _CLASSES = {2: b"Success", 3: b"Redirection", 4: b"Client Error", 5: b"Server Error"}
+#: What only promises to run when it is called; nobody is there to await or to iterate it.
+_LATER = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 
-class Headers(dict[str, str]):
+def check_handler(handler: object) -> None:
+    """Raise ValueError for what is no handler: what cannot be called, or would not run by that."""
+    inner = handler
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not callable(inner):
+        raise ValueError(f"a handler is a function, and {type(inner).__name__} cannot be called")
+    if any(is_later(called) for is_later in _LATER for called in (inner, type(inner).__call__)):
+        raise ValueError("a handler is a plain function: this one is async, or yields")
+
+
+class Headers(dict[str, Any]):
     """A dict whose keys ignore case; a key keeps the spelling that it was first set with."""
 
-    def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+    # A dict's own methods do not call each other: each that takes or makes a key is written anew.
+
+    def __init__(self, fields: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()) -> None:
         super().__init__()
         self._spelled: dict[str, str] = {}
         self.update(fields)
 
-    def __getitem__(self, name: str) -> str:
+    def __getitem__(self, name: str) -> Any:
         return super().__getitem__(self._key(name))
 
-    def __setitem__(self, name: str, value: str) -> None:
+    def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(self._spelled.setdefault(name.lower(), name), value)
 
     def __delitem__(self, name: str) -> None:
@@ -58,13 +75,30 @@ class Headers(dict[str, str]):
         """The value of a name, or `default`."""
         return super().get(self._key(name), default)
 
-    def setdefault(self, name: str, default: str = "") -> str:
+    def __or__(self, other: Any) -> Any:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        found = self.copy()
+        found.update(other)
+        return found
+
+    def __ror__(self, other: Any) -> Any:
+        return Headers(other) | self if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def __reduce__(self) -> Any:
+        return type(self), (dict(self),)
+
+    def setdefault(self, name: str, default: Any = "") -> Any:
         """The value of a name, which becomes `default` where it has none."""
         if name not in self:
             self[name] = default
         return self[name]
 
-    def update(self, fields: Any = (), /, **named: str) -> None:
+    def update(self, fields: Any = (), /, **named: Any) -> None:
         """Set every field of a mapping, or of pairs."""
         for name, value in dict(fields, **named).items():
             self[name] = value
@@ -77,7 +111,7 @@ class Headers(dict[str, str]):
         del self[name]
         return value
 
-    def popitem(self) -> tuple[str, str]:
+    def popitem(self) -> tuple[str, Any]:
         """Remove the field that was set last and return it."""
         name, value = super().popitem()
         del self._spelled[name.lower()]
@@ -115,7 +149,10 @@ class HttpRequest:
     protocol: str = "HTTP/1.1"
     headers: dict[str, str] = field(default_factory=Headers)
     data: str | bytes = ""
-    _slashless: str = field(default="", init=False, repr=False, compare=False)
+    #: The last name of the whole URL, empty where a slash follows it; whether the URL is a mount's own,
+    #: without a slash.
+    _last: str = field(default="", init=False, repr=False, compare=False)
+    _bare: bool = field(default=False, init=False, repr=False, compare=False)
 
 
 class OpenFile(Protocol):
@@ -131,6 +168,7 @@ class OpenFile(Protocol):
 class HttpResponse:
     """What a handler answers: it sets `status`, `headers` and `data` (str leaves as UTF-8).
 
+    A header's value is a str, or a list of them for a field that stands several times, as Set-Cookie may.
     Content-Length is added, and a Content-Type where there is none: text for str, else octets. `protocol`
     says what it will be; setting it changes nothing.
     """
@@ -138,7 +176,7 @@ class HttpResponse:
     def __init__(self) -> None:
         self.protocol = "HTTP/1.1"
         self.status = 200
-        self.headers: dict[str, str] = Headers()
+        self.headers: dict[str, Any] = Headers()
         self._data: str | bytes = ""
         self._file: OpenFile | None = None
 
@@ -179,25 +217,49 @@ def discard_file(response: HttpResponse) -> None:
 def name_without_slash(request: HttpRequest) -> str:
     """The last name of the request's URL where no slash follows it, else empty.
 
-    A directory of that name redirects to it with a slash, relatively: where it is mounted does not matter.
+    A directory of that name redirects to it with a slash, relatively: which names a mount or the handler has
+    taken off in front does not matter.
     """
-    return request._slashless or request.path[-1]
+    if not request.path or (request._bare and request.path == [""]):
+        return request._last
+    left = request.path[-1]
+    return left and (request._last or left)
 
 
-def request_of(request: Request, body: bytes, below: bytes | None = None) -> HttpRequest:
-    """The request as its handler sees it; `below` is its path without a mount's prefix, percent-encoded."""
+def request_of(
+    request: Request, data: str | bytes, below: bytes | None = None, without: Collection[str] = ()
+) -> HttpRequest:
+    """The request as its handler sees it, but for the fields that are named, in lower case, in `without`.
+
+    `data` is what `decoded` makes of its body, `below` its path without a mount's prefix, percent-encoded.
+    """
     path = request.path if below is None else below
     found = HttpRequest(
         method=request.method.decode("ascii"),
         path=[_text(segment) for segment in path.removeprefix(b"/").split(b"/")],
         query=_query(request.query),
         protocol=f"HTTP/1.{request.head.minor}",
-        headers=_headers(request.head.fields),
-        data=_data(body),
+        headers=_headers(request.head.fields, without),
+        data=data,
     )
-    if not path:
-        found._slashless = _text(request.path.rpartition(b"/")[2])
+    found._last = _text(request.path.rpartition(b"/")[2])
+    found._bare = not path
     return found
+
+
+def decoded(body: bytes) -> str | bytes:
+    """A body as its handler sees it."""
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        return body
+
+
+def widest(body: bytes) -> int:
+    """Bytes that a body takes once it is decoded, at most: Python keeps 1, 2 or 4 for each character."""
+    if body.isascii():
+        return len(body)
+    return len(body) * (4 if any(first in body for first in range(0xF0, 0xF5)) else 2)
 
 
 class Answer(NamedTuple):
@@ -218,11 +280,11 @@ def answer_of(response: HttpResponse) -> Answer:
     fields = _fields(response.headers)
     if status in _EMPTY:
         discard_file(response)
-        return Answer(status, _reason(status), tuple(fields.values()), b"")
+        return Answer(status, _reason(status), _lines(fields), b"")
     is_text = isinstance(response._data, str)
     kind = b"text/plain; charset=utf-8" if is_text else b"application/octet-stream"
-    fields.setdefault("content-type", (b"Content-Type", kind))
-    return Answer(status, _reason(status), tuple(fields.values()), _octets(response._data))
+    fields.setdefault("content-type", [(b"Content-Type", kind)])
+    return Answer(status, _reason(status), _lines(fields), _octets(response._data))
 
 
 def _content(file: OpenFile) -> bytes:
@@ -245,21 +307,16 @@ def _query(query: bytes) -> dict[str, str]:
     return {_text(name): _text(value) for name, _, value in pairs}
 
 
-def _headers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+def _headers(fields: Iterable[tuple[bytes, bytes]], without: Collection[str]) -> Headers:
     found = Headers()
     for name, value in fields:
         key, text = name.decode("ascii"), value.decode("latin-1")
+        if key in without:
+            continue
         # RFC 9110, section 5.3; a Cookie has a list of its own kind (RFC 6265, section 4.2.1).
         between = "; " if key == "cookie" else ", "
         found[key] = f"{found[key]}{between}{text}" if key in found else text
     return found
-
-
-def _data(body: bytes) -> str | bytes:
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError:
-        return body
 
 
 def _status(status: object) -> int:
@@ -275,21 +332,32 @@ def _reason(status: int) -> bytes:
         return _CLASSES[status // 100]
 
 
-def _fields(headers: Mapping[str, str]) -> dict[str, Header]:
-    """The fields that the handler may set, by their names in lower case."""
-    found: dict[str, Header] = {}
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ValueError(f"the header {name!r} or its value is no str")
-        # Latin-1: what HTTP once was, and what a request's values are decoded with.
-        line = name.encode("latin-1"), value.encode("latin-1").strip(b" \t")
-        if not _NAME.fullmatch(line[0]):
-            raise ValueError(f"{name!r} is no name of a header")
-        if _CONTROL.search(line[1]):
-            raise ValueError(f"the header {name!r} holds a control character")
-        if name.lower() not in _OURS:
-            found[name.lower()] = line
+def _fields(headers: Mapping[str, Any]) -> dict[str, list[Header]]:
+    """The lines of the fields that the handler may set, by their names in lower case."""
+    found: dict[str, list[Header]] = {}
+    for name, values in headers.items():
+        lines = [_line(name, value) for value in (values if isinstance(values, list) else [values])]
+        if len(lines) > 1 and name.lower() == "content-type":
+            raise ValueError("an answer has one Content-Type")
+        if lines and name.lower() not in _OURS:
+            found[name.lower()] = lines
     return found
+
+
+def _line(name: object, value: object) -> Header:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise ValueError(f"the header {name!r} or its value is no str")
+    # Latin-1: what HTTP once was, and what a request's values are decoded with.
+    line = name.encode("latin-1"), value.encode("latin-1").strip(b" \t")
+    if not _NAME.fullmatch(line[0]):
+        raise ValueError(f"{name!r} is no name of a header")
+    if _CONTROL.search(line[1]):
+        raise ValueError(f"the header {name!r} holds a control character")
+    return line
+
+
+def _lines(fields: Mapping[str, list[Header]]) -> tuple[Header, ...]:
+    return tuple(line for lines in fields.values() for line in lines)
 
 
 def _octets(data: object) -> bytes:

@@ -26,9 +26,14 @@ def inline_headers(name: str) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], 
     Only what a browser cannot run goes without the sandbox; the type comes from the name alone.
     """
     kind = media_type(name)
-    policy = PASSIVE_POLICY if _is_passive(kind) else SANDBOX_POLICY
     content_type = f"{kind}; charset=utf-8" if kind == "text/plain" else kind
-    return content_type.encode("ascii"), disposition("inline", name), policy
+    return content_type.encode("ascii"), disposition("inline", name), policy_of(kind)
+
+
+def policy_of(content_type: str) -> tuple[tuple[bytes, bytes], ...]:
+    """The security headers of a file that is shown as of this type, with or without parameters."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return PASSIVE_POLICY if _is_passive(kind) else SANDBOX_POLICY
 
 
 def media_type(name: str) -> str:

@@ -14,6 +14,11 @@ from typing import Generic, TypeVar
 from fileexport.tokens import Principal, Right
 from fileexport.web.request import Request
 
+#: An unreserved character (RFC 3986, section 2.3) that is percent-encoded, or a ``%`` that encodes nothing.
+_NEEDLESS = re.compile(
+    rb"%(?:(2[DEde]|3[0-9]|4[1-9A-Fa-f]|5[0-9AFaf]|6[1-9A-Fa-f]|7[0-9AEae])|(?![0-9A-Fa-f]{2}))"
+)
+
 A = TypeVar("A")
 #: What answers a route of ours: the request, who asks, and what of the path varies.
 Answer = Callable[[Request, Principal, bytes], Awaitable[None]]
@@ -79,14 +84,30 @@ class Routes(Generic[A]):
         self.all = tuple(routes)
 
     def find(self, path: bytes) -> tuple[Route[A], bytes]:
-        """The route of a raw path, and what of the path varies or lies below a covering route."""
-        text = path.decode("latin-1")
+        """The route of a raw path, and what of the path varies or lies below a covering route.
+
+        However a path is spelled, its route is the same, and so are its rights: see `one_spelling`.
+        """
+        text = one_spelling(path).decode("latin-1")
         if (route := self._exact.get(text)) is not None:
             return route, b""
         for start, pattern, route in self._others:
             if text.startswith(start) and (match := pattern.fullmatch(text)) is not None:
                 return route, match[1].encode("latin-1")
         raise AssertionError("/* covers every path")
+
+
+def one_spelling(path: bytes) -> bytes:
+    """A raw path without encoding where none is needed: the same path (RFC 3986, section 6.2.2.2).
+
+    What is decoded from it later is what `path` says: ``%2561`` stays, and a ``%`` that encodes nothing is
+    encoded itself, lest what follows makes it encode something.
+    """
+    return _NEEDLESS.sub(_plain, path) if b"%" in path else path
+
+
+def _plain(match: re.Match[bytes]) -> bytes:
+    return b"%25" if match[1] is None else bytes.fromhex(match[1].decode("ascii"))
 
 
 def _pattern(path: str) -> tuple[str, re.Pattern[str]]:
