@@ -66,7 +66,7 @@ class SocketTests(TestCase):
     def service(
         self,
         sockets: Sequence[socket.socket] = (),
-        everywhere: bool = False,
+        interface: str | None = None,
         **given: Sequence[str] | bool,
     ) -> ExportService:
         """A service of the root with these options."""
@@ -78,7 +78,7 @@ class SocketTests(TestCase):
             stop=lambda: None,
             say=self.said.append,
             sockets=sockets,
-            everywhere=everywhere,
+            interface=interface,
         )
 
     async def started(self, service: ExportService) -> ExportService:
@@ -160,11 +160,11 @@ class SocketTests(TestCase):
 
     async def test_everywhere(self) -> None:
         """Ports are those of every interface where that is wanted, and TLS too then."""
-        unsafe = self.service(everywhere=True, http=["none"], transfer_port=["0"])
+        unsafe = self.service(interface="", http=["none"], transfer_port=["0"])
         problem = self.assertRaises(ConfigurationError, unsafe.privilegedStartService)
         self.assertIn("without TLS", str(problem))
         service = await self.started(
-            self.service(everywhere=True, transfer=["shared"], port=["0"], insecure_plaintext=True)
+            self.service(interface="", transfer=["shared"], port=["0"], insecure_plaintext=True)
         )
         hosts = [str(host) for host, _ in service.tcp_addresses]
         self.assertEqual(hosts, ["0.0.0.0", "::"][: len(hosts)])

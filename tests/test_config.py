@@ -6,7 +6,7 @@ import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,8 +23,8 @@ from fileexport.config import (
     Option,
     PublicUrl,
     Settings,
+    checked,
     config_file,
-    contradictions,
     gather,
 )
 from fileexport.paths import RelPath
@@ -337,15 +337,53 @@ class MistakesTests(SynchronousTestCase):
 
     def test_by_hand(self) -> None:
         """Settings that were made by hand are held to the rules between options, each named by its flag."""
-        self.assertEqual(contradictions(Settings(root="/r", transfer=("shared",), port=0)), [])
+        good = Settings(root="/r", transfer=("shared",), port=0)
+        self.assertEqual(checked(good), (good, []))
         for made, said in (
             (Settings(http=("none",), transfer=("shared",)), "--transfer: 'shared' needs a listener"),
             (Settings(http=("none",), port=1), "--http: 'none' and --port contradict each other"),
             (Settings(min_chunk_size=4096, max_chunk_size=1024), "--min-chunk-size: 4096 is more than"),
             (Settings(handlers=(Mount("/a", "m", "f"), Mount("/a", "m", "g"))), "--handler: more than one"),
         ):
-            [problem] = contradictions(made)
+            _, [problem] = checked(made)
             self.assertIn(said, problem)
+
+    def test_wrong_types(self) -> None:
+        """Values that no option has are named, one line each, and keep their defaults; all others stay."""
+        made: dict[str, Any] = {
+            "root": Path("/r"),
+            "http": "tcp:8080",
+            "transfer": ("6768",),
+            "transfer_port": 99999,
+            "handlers": ("/a=b:c",),
+            "dirs": ["a"],
+            "anonymous": "read",
+            "hidden": 1,
+            "max_connections": True,
+            "max_concurrent": 0,
+            "log_keep": 10.5,
+            "state": "",
+            "names": NameRule.POSIX,
+        }
+        settings, problems = checked(Settings(**made))
+        self.assertEqual(settings, Settings(names=NameRule.POSIX))
+        self.assertEqual(
+            sorted(problems),
+            [
+                "--anonymous: takes Anonymous, not str",
+                "--dir: takes tuple[RelPath, ...], not list",
+                "--handler: takes tuple[Mount, ...], not tuple[str]",
+                "--hidden: takes bool, not int",
+                "--http: takes tuple[str, ...], not str",
+                "--log-keep: takes int, not float",
+                "--max-concurrent: '0' is out of range (1 to 1000000000)",
+                "--max-connections: takes int | None, not bool",
+                "--root: takes str, not PosixPath",
+                "--state: needs a value",
+                "--transfer-port: '99999' is not a port (0 to 65535)",
+                "--transfer: '6768' is not an endpoint; write 'tcp:6768'",
+            ],
+        )
 
     def test_both_none(self) -> None:
         """A daemon without any listener is a mistake, whichever sources say so."""

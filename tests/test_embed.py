@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import inspect
 import json
@@ -23,10 +24,13 @@ from zope.interface import implementer
 from fileexport import embed
 from fileexport.embed import HttpRequest, HttpResponse, HttpServer, static_resource, staticResource
 from fileexport.keys import generate_keys
+from fileexport.reactor_thread import ReactorThread
 from tests.test_docs import page, table
 
 #: Seconds after which something that should have happened has not; no time is asserted.
 PATIENCE = 20.0
+#: How often a run is repeated where nothing may be left of it.
+RUNS = 10
 
 
 class Answer(NamedTuple):
@@ -347,6 +351,18 @@ class RunTests(Case):
                 pass  # it was waiting to be let in
         self.fail("it listens still")
 
+    def test_join_in_a_handler(self) -> None:
+        """A handler cannot wait for the end that waits for it."""
+
+        def handler(request: HttpRequest, response: HttpResponse) -> None:
+            try:
+                server.join()
+            except RuntimeError as error:
+                response.data = str(error)
+
+        server = self.serve(handler)
+        self.assertIn("cannot wait", ask(server).text)
+
     def test_wrong_order(self) -> None:
         """Starting what runs and stopping what does not are errors; waiting for it is none."""
         server = self.serve(echo)
@@ -366,6 +382,53 @@ class RunTests(Case):
             self.assertNotIn("--", str(error))
         self.assertEqual((threading.active_count(), descriptors()), before)
 
+    def test_sentence(self) -> None:
+        """It names the address as people write it."""
+        taken = self.serve(echo).port
+        for port, address, sentence in (
+            (taken, "127.0.0.1", f"cannot listen on 127.0.0.1:{taken}: the address is in use"),
+            (taken, "", f"cannot listen on 0.0.0.0:{taken}: the address is in use"),
+            (0, "203.0.113.1", "cannot listen on 203.0.113.1:0: this machine has no such address"),
+            (0, "no:such", "cannot listen on 'no:such': there is no such address"),
+        ):
+            error = self.assertRaises(RuntimeError, HttpServer, port, echo, address=address)
+            self.assertEqual(str(error), sentence)
+
+    def test_stopped_early(self) -> None:
+        """Who stops a server that has only just begun ends its run, whether it listened or not."""
+        server = HttpServer(0, echo, start=False, block=False)
+        ended = []
+
+        def run() -> None:
+            server.start()
+            ended.append(True)
+
+        for _ in range(RUNS):
+            runner = self.begin(run)
+            while not server.is_running:
+                self.assertTrue(runner.is_alive())
+            with contextlib.suppress(RuntimeError):
+                server.stop()
+            self.ended(runner)
+            self.assertFalse(server.is_running)
+        self.assertEqual(len(ended), RUNS)
+
+    def test_stopped_before_it_listens(self) -> None:
+        """A stop that comes before all else of a run ends it without an error."""
+        server = HttpServer(0, echo, start=False, block=False)
+        start = ReactorThread.start
+
+        def started(thread: ReactorThread) -> None:
+            start(thread)
+            server.stop()
+
+        patch = self.patch(ReactorThread, "start", started)
+        server.start()
+        patch.restore()
+        self.assertFalse(server.is_running)
+        with server:
+            self.assertEqual(ask(server).status, 200)
+
     def test_several(self) -> None:
         """Several run at a time, each with a handler of its own."""
         servers = [self.serve(echo, number) for number in range(3)]
@@ -384,7 +447,18 @@ class RunTests(Case):
 
     def test_values(self) -> None:
         """What can never do is refused before anything starts, and a key is not shown."""
-        for given in ({"port": 65536}, {"port": -1}, {"private_key": "PRIVATE"}, {"allow_host": ["a b"]}):
+
+        async def late(request: HttpRequest, response: HttpResponse) -> None:
+            """Never awaited."""
+
+        for given in (
+            {"port": 65536},
+            {"port": -1},
+            {"private_key": "PRIVATE"},
+            {"allow_host": ["a b"]},
+            {"handler": None},
+            {"handler": late},
+        ):
             error = self.assertRaises(ValueError, HttpServer, **{"port": 0, "start": False, **given})
             self.assertNotIn("PRIVATE", str(error))
 
@@ -456,6 +530,60 @@ class PlaceTests(Case):
             raise SkipTest("this machine has no IPv6") from None
         self.assertEqual(ask(server, host="::1").status, 200)
         self.assertEqual(server.url, f"http://[::1]:{server.port}/")
+
+    def test_socket(self) -> None:
+        """A listening socket of the application's own is listened on, ten times, and stays its own."""
+        certificate = generate_keys()[1]
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for key, scheme, tls in ((None, "http", None), (certificate, "https", context)):
+            given = self.bound()
+            port = given.getsockname()[1]
+            server = HttpServer(handler=echo, start=False, block=False, private_key=key, socket=given)
+            for run in range(RUNS):
+                with server:
+                    self.assertEqual(server.port, port)
+                    self.assertEqual(server.url, f"{scheme}://127.0.0.1:{port}/")
+                    self.assertEqual(ask(server, tls=tls).status, 200)
+                    self.assertEqual(ask(server, headers={"Host": "evil.example"}, tls=tls).status, 403)
+                if run == 0:
+                    before = threading.active_count(), descriptors()
+            self.assertEqual((threading.active_count(), descriptors()), before)
+            with socket.create_connection(given.getsockname()):
+                given.setblocking(True)
+                given.accept()[0].close()
+
+    def test_unix_socket(self) -> None:
+        """A UNIX socket may be given, which has no port, and whose name stays."""
+        path = Path(self.mktemp())
+        given = self.bound(socket.AF_UNIX, str(path))
+        with HttpServer(handler=echo, block=False, socket=given) as server:
+            for name in ("port", "url"):
+                self.assertRaises(RuntimeError, getattr, server, name)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(PATIENCE)
+                client.connect(str(path))
+                client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                self.assertTrue(client.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertTrue(path.exists())
+
+    def test_socket_alone(self) -> None:
+        """A socket stands in the place of port and address, and must listen."""
+        given = self.bound()
+        self.assertRaises(ValueError, HttpServer, 0, echo, socket=given, start=False)
+        self.assertRaises(ValueError, HttpServer, handler=echo, address="", socket=given, start=False)
+        deaf = socket.socket()
+        self.addCleanup(deaf.close)
+        error = self.assertRaises(RuntimeError, HttpServer, handler=echo, socket=deaf)
+        self.assertIn("cannot listen on the given socket", str(error))
+
+    def bound(self, family: int = socket.AF_INET, place: Any = ("127.0.0.1", 0)) -> socket.socket:
+        """A listening socket of the application's own."""
+        made = socket.socket(family)
+        self.addCleanup(made.close)
+        made.bind(place)
+        made.listen()
+        return made
 
     def test_tls(self) -> None:
         """With a private key it speaks HTTPS, and nothing else."""

@@ -214,6 +214,27 @@ class StoppingTests(Case):
             self.assertEqual((self.machine.listening, open_descriptors()), (set(), before))
             self.assertFalse(service.running)
 
+    def test_stopping(self) -> None:
+        """It is started again when a stop is over, and not before, which is said; the stop goes on."""
+        service = self.serving(self.made())
+        done = service.stopService()
+        for start in (service.privilegedStartService, service.startService):
+            error = self.assertRaises(StateError, start)
+            self.assertIn("the service is stopping", str(error))
+            self.assertFalse(service.running)
+        self.over(done)
+        service.startService()
+        self.assertTrue(service.places)
+
+    def test_running(self) -> None:
+        """Starting what runs is an error, and changes nothing."""
+        service = self.serving(self.made())
+        places = service.places
+        for start in (service.privilegedStartService, service.startService):
+            self.assertRaises(RuntimeError, start)
+            self.assertTrue(service.running)
+            self.assertEqual(service.places, places)
+
     def test_state_in_use(self) -> None:
         """A state that another one has is an error of the start; nothing stays open."""
         self.serving(self.made(port=1, transfer_port=2))

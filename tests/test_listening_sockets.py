@@ -33,6 +33,7 @@ from fileexport.endpoints import TlsContext
 from fileexport.errors import ConfigurationError, ListenError
 from fileexport.gate import Gate
 from fileexport.listening import (
+    IN_USE,
     Listener,
     adopted_listener,
     default_listener,
@@ -41,7 +42,7 @@ from fileexport.listening import (
 )
 from fileexport.peers import owner_of
 from tests.test_endpoints import pem_for
-from tests.test_listening import IN_USE, Echoes, Receiver, gate
+from tests.test_listening import Echoes, Receiver, gate
 
 #: A daemon that listens on its argument until it is killed.
 DAEMON = """
@@ -189,7 +190,7 @@ class SocketTests(TestCase):
         with taken:
             port = taken.getsockname()[1]
             reason = await self.refused(default_listener(reactor, port))
-        self.assertIn(rf"cannot listen on tcp:{port}:interface=\:\:1: the address is in use", reason)
+        self.assertIn(f"cannot listen on [::1]:{port}: the address is in use", reason)
         socket.create_server(("127.0.0.1", port)).close()
 
     async def test_bound_address(self) -> None:
@@ -342,7 +343,7 @@ class SocketTests(TestCase):
         port = taken.getsockname()[1]
         key = TlsContext(pem_for())
         listener = default_listener(reactor, port, everywhere=True, private_key_context=key)
-        self.assertIn(rf"cannot listen on tcp:{port}:interface=\:\:: ", await self.refused(listener))
+        self.assertIn(f"cannot listen on [::]:{port}: ", await self.refused(listener))
         socket.create_server(("127.0.0.1", port)).close()
 
     async def test_unix(self) -> None:

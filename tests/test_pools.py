@@ -230,6 +230,12 @@ class PoolTests(PoolCase):
             thread.join(PATIENCE)
         self.assertEqual([thread for thread in threads if thread.is_alive()], [])
 
+    def test_daemonic(self) -> None:
+        """A program that ends does not wait for the threads."""
+        result = self.pool.run(lambda: threading.current_thread().daemon)
+        self.reactor.turn()
+        self.assertIs(self.successResultOf(result), True)
+
     def test_idle_stop(self) -> None:
         """A pool without work stops at once, also one that never ran."""
         self.successResultOf(self.pool.stop())

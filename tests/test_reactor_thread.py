@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import threading
 from typing import NoReturn
 
@@ -215,6 +217,25 @@ class RunTests(Case):
         thread.stop()
         thread.reactor.callFromThread(self.fail)
         thread.reactor.wakeUp()
+
+    def test_fork(self) -> None:
+        """In a forked process it does not run, and nothing waits for it."""
+        thread = self.started()
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(20)
+                thread.stop()
+                self.assertFalse(thread.is_running)
+                self.assertRaises(ReactorEnded, thread.call, int)
+                again = ReactorThread("child")
+                again.start()
+                again.stop()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        self.assertEqual(thread.call(int, "5"), 5)
 
     def test_no_descriptors(self) -> None:
         """Where the system gives no descriptors the start fails, and leaves nothing."""

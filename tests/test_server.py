@@ -133,6 +133,7 @@ class RunTests(ServerCase):
         server.start(0)
         self.refused(server.run, 0)
         self.refused(server.start, 0)
+        self.assertRaises(ValueError, server.run, 65536)
         self.assertIn("hello.txt", self.client(server).list_files("/"))
 
     def test_nothing_left(self) -> None:
@@ -225,8 +226,9 @@ class RunTests(ServerCase):
         server.start(0)
 
         def process(data: bytes, remaining: int, size: int, name: str) -> bool:
-            server.terminate()
-            server.join()
+            if server.is_running:  # it is called again by each attempt
+                server.terminate()
+                server.join()
             return True
 
         self.patch(chunks, "BACKOFF", ())  # a client goes on trying for half a minute
@@ -243,6 +245,17 @@ class RunTests(ServerCase):
             server.run(0)
         interrupter.join()
         self.assertFalse(server.is_running)
+
+    def test_raising_handler(self) -> None:
+        """So does what a signal's handler raises, whatever it is, though a start raises such errors too."""
+        for kind in (ValueError, RuntimeError):
+            server = self.server()
+            with self.interrupting(kind) as interrupt:
+                interrupter = threading.Thread(target=self.when_it_listens, args=(server, interrupt))
+                interrupter.start()
+                server.run(0)
+            interrupter.join()
+            self.assertFalse(server.is_running)
 
     def when_it_listens(self, server: Server, act: Callable[[], None]) -> None:
         self.wait_for(lambda: server.addresses, threading.main_thread())

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest
 
 import fileexport
 from fileexport import generate_keys, generate_token
-from fileexport.config import Anonymous, Settings
+from fileexport.config import Anonymous, Mount, Settings
 from fileexport.paths import RelPath
 from fileexport.wire.frames import PREFACE
 from tests.server_case import KEY, PIN, TOKEN, ServerCase, environment
@@ -80,6 +80,52 @@ class ListeningTests(ServerCase):
             sentence = self.refused(server.run, 0)
             self.assertIn("root_directory", sentence)
             self.assertIn(str(root), sentence)
+
+    def test_odd_root(self) -> None:
+        """A path is repeated as it is, whatever it looks like."""
+        server = self.server()
+        server.root_directory = root = self.base / "my--dir (a --root b); give --state DIR" / "none"
+        self.assertEqual(
+            str(self.assertRaises(RuntimeError, server.run, 0)),
+            f"root_directory: {root}: No such file or directory",
+        )
+
+    def test_sentences(self) -> None:
+        """Where the daemon's line names options, the sentence names parameters and settings."""
+        state = self.root / "state"
+        state.mkdir()
+        mounts = (Mount("/app", "no_such_module", "f"),)
+        for given, sentence in (
+            (
+                {"state_directory": state},
+                f"state_directory: {state} lies in what is exported: move it, or choose with settings.dirs",
+            ),
+            (
+                {"settings": Settings(handlers=mounts)},
+                "settings.handlers: needs the HTTP side, and http leaves that out",
+            ),
+            (
+                {"http": True, "settings": Settings(handlers=mounts)},
+                "settings.handlers /app=no_such_module:f: ModuleNotFoundError: No module named",
+            ),
+            (
+                {"settings": Settings(token_file=str(self.root / "hello.txt"))},
+                "settings.token_file: ",
+            ),
+        ):
+            found = self.refused(self.server(**given).run, 0)
+            self.assertTrue(found.startswith(sentence), found)
+        self.assertEqual(
+            self.refused(self.server().run, 1, "0.0.0.0"),
+            "0.0.0.0:1 is open to other machines without TLS: give private_key, or"
+            " settings.insecure_plaintext to have it so",
+        )
+        taken = self.bound().getsockname()[1]
+        for address in (None, "127.0.0.1"):
+            self.assertEqual(
+                self.refused(self.server().run, taken, address),
+                f"cannot listen on 127.0.0.1:{taken}: the address is in use",
+            )
 
     def test_tls(self) -> None:
         """With a key it speaks TLS, as which its pin is known; another pin is not connected to."""

@@ -309,7 +309,11 @@ class DaemonTests(Case):
             self.stderr.truncate(self.stderr.seek(0))
             daemon = self.daemon(Machine(8001), "-p", "8001", mistake=mistake)
             (line,) = self.ends(1, daemon.privilegedStartService)
-            self.assertTrue(line.startswith("cannot listen on tcp:8001:interface=127.0.0.1: "), line)
+            self.assertEqual(
+                line,
+                "cannot listen on 127.0.0.1:8001: the address is in use (is another fileexport running?"
+                " --http and --transfer can choose another)",
+            )
 
     def test_exposed(self) -> None:
         """Listeners that must not be end it with a line each, and the status for mistakes."""

@@ -8,12 +8,13 @@ import stat
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from fileexport.config import Durability, LogFormat
+from fileexport.config import Durability, LogFormat, Mount, Settings
 from fileexport.errors import ConfigurationError
 from fileexport.keys import generate_keys
 from fileexport.startup import (
@@ -22,6 +23,7 @@ from fileexport.startup import (
     is_inside,
     is_public,
     prepare,
+    prepare_settings,
     read_settings,
     read_tokens,
     reload_key,
@@ -133,18 +135,54 @@ class HandlerTests(Case):
             "nothing is imported from the current directory, which is exported",
         )
 
+    def test_exported_module(self) -> None:
+        """Nor from there where Python looks by itself, in whatever way, and its code does not run."""
+        code = "raise SystemExit('run')\n"
+        (self.root / "own_evil.py").write_text(code, encoding="ascii")
+        (self.root / "own_package").mkdir()
+        (self.root / "own_package" / "__init__.py").write_text(code, encoding="ascii")
+        (self.root / "own_space").mkdir()
+        (self.root / "own_space" / "evil.py").write_text(code, encoding="ascii")
+        os.chdir(self.root)
+        for entry in (str(self.root), "", "."):
+            with self.subTest(entry=entry):
+                sys.path.insert(0, entry)
+                importlib.invalidate_caches()
+                for module in ("own_evil", "own_package", "own_package.deep", "own_space.evil"):
+                    line = self.mistake(handler=[f"/a={module}:answer"])
+                    self.assertIn("lies in what is exported, where others may write", line)
+                sys.path.remove(entry)
+        loaded = types.ModuleType("own_loaded")
+        loaded.__file__ = str(self.root / "own_loaded.py")
+        sys.modules["own_loaded"] = loaded  # goes with the test
+        self.assertIn("lies in what is exported", self.mistake(handler=["/a=own_loaded:answer"]))
+
+    def test_application(self) -> None:
+        """An application's own search path stays what it is."""
+        self.module("own_here", "def answer(*_): pass\n")
+        before = list(sys.path)
+        settings = Settings(root=str(self.root), handlers=(Mount("/a", "own_here", "answer"),))
+        error = self.assertRaises(ConfigurationError, prepare_settings, settings, self.environ)
+        self.assertEqual(
+            error.problems, ("--handler /a=own_here:answer: ModuleNotFoundError: No module named 'own_here'",)
+        )
+        sys.path.append(str(self.here))
+        self.assertEqual(set(prepare_settings(settings, self.environ).handlers), {"/a"})
+        self.assertEqual(sys.path, [*before, str(self.here)])
+
     def test_mistakes(self) -> None:
         """What cannot be imported, is not there or cannot be called is named, in one line each."""
         self.module("own_bad", "this is no Python\n")
         self.module("own_ends", "raise SystemExit('go\\naway')\n")
-        self.module("own_values", "number = 1\nclass Empty: pass\n")
+        self.module("own_values", "number = 1\nclass Empty: pass\nasync def late(*_): pass\n")
         wanted = {
             "own_none:f": "ModuleNotFoundError: No module named 'own_none'",
             "own_bad:f": "SyntaxError: invalid syntax",
             "own_ends:f": "SystemExit: go away",
             "own_values:f": "AttributeError: module 'own_values' has no attribute 'f'",
             "own_values:Empty.f": "AttributeError: type object 'Empty' has no attribute 'f'",
-            "own_values:number": "TypeError: number is not callable",
+            "own_values:number": "ValueError: a handler is a function, and int cannot be called",
+            "own_values:late": "ValueError: a handler is a plain function",
         }
         lines = self.mistakes(handler=[f"/{n}={name}" for n, name in enumerate(wanted)])
         for n, (line, (name, said)) in enumerate(zip(lines, wanted.items(), strict=True)):

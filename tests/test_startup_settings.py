@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from fileexport.config import Settings
 from fileexport.endpoints import TlsContext
@@ -52,6 +53,19 @@ class SettingsTests(Case):
         self.assertEqual(len(error.problems), 4, error.problems)
         error = self.assertRaises(ConfigurationError, prepare_settings, Settings(), self.environ)
         self.assertEqual(error.problems, ("--root: required; name the directory to export",))
+
+    def test_wrong_types(self) -> None:
+        """Values that no option has are named with all else; what is right beside them is looked at."""
+        made: dict[str, Any] = {"http": "tcp:8080", "handlers": ("/a=b:c",), "transfer_port": 99999}
+        settings = Settings(root=str(self.base / "none"), **made)
+        error = self.assertRaises(ConfigurationError, prepare_settings, settings, self.environ)
+        self.assertEqual(
+            [line.partition(":")[0] for line in sorted(error.problems)],
+            ["--handler", "--http", "--root", "--transfer-port"],
+        )
+        wrong: Any = self.root
+        error = self.assertRaises(ConfigurationError, prepare_settings, Settings(root=wrong), self.environ)
+        self.assertEqual(error.problems, ("--root: takes str, not PosixPath",))
 
     def test_temporary_state(self) -> None:
         """A temporary state is nobody else's to read, lies outside of the root, and goes."""

@@ -33,16 +33,16 @@ class ThreadsCase(SynchronousTestCase):
         self.assertEqual(len(open_descriptors()), descriptors)
 
     @contextmanager
-    def interrupting(self) -> Iterator[Callable[[], None]]:
+    def interrupting(self, kind: type[BaseException] = Interrupted) -> Iterator[Callable[[], None]]:
         """What interrupts this thread, as Ctrl-C would; it is expected to end the block."""
         me = threading.get_ident()
 
         def take(number: int, frame: FrameType | None) -> None:
-            raise Interrupted
+            raise kind
 
         before = signal.signal(signal.SIGUSR1, take)
         try:
-            with self.assertRaises(Interrupted):
+            with self.assertRaises(kind):
                 yield lambda: signal.pthread_kill(me, signal.SIGUSR1)
         finally:
             signal.signal(signal.SIGUSR1, before)

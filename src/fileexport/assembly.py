@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -31,7 +31,7 @@ from fileexport.listening import (
     Listener,
     adopted_listener,
     check_tokens,
-    default_listener,
+    interface_listener,
     open_listeners,
     parse_listener,
 )
@@ -50,6 +50,8 @@ GRACE = 10.0
 RECOVERY_TIME = 3600.0
 #: Seconds that threads have to end after the last answer; what still runs then is left behind.
 THREADS_GRACE = 5.0
+#: What handlers have of it that kept their clients until these were broken off.
+LATE_GRACE = 0.5
 
 
 class ExportService(Service):
@@ -61,7 +63,8 @@ class ExportService(Service):
     - `sockets`: an application's own listening sockets, instead of all endpoints and ports of the settings.
       They speak HTTP where the settings leave the transfer protocol out, that protocol where they leave HTTP
       out, and both where it is ``shared`` alone.
-    - `everywhere`: ports are those of every interface, and not of loopback only.
+    - `interface`: whose ports they are that the settings name by numbers: an address, or a name of this
+      machine; None: loopback, ``""``: every interface.
     """
 
     name = "fileexport"
@@ -76,13 +79,13 @@ class ExportService(Service):
         stop: Callable[[], None],
         say: Callable[[str], None],
         sockets: Sequence[socket.socket] = (),
-        everywhere: bool = False,
+        interface: str | None = None,
     ) -> None:
         """Raises ValueError where the settings do not say what `sockets` speak."""
         if sockets and not _is_for_sockets(prepared.settings):
             raise ValueError("sockets need settings with http or transfer left out, or with transfer shared")
         self._sockets = tuple(sockets)
-        self._everywhere = everywhere
+        self._interface = interface
         self._reactor = reactor
         self._ask_to_stop = stop
         self._prepared = prepared
@@ -184,7 +187,7 @@ class ExportService(Service):
         self._rooms.open()
         self._doors.contents.cache = self._rooms.contents
         super().startService()
-        for pool in self._doors.pools:
+        for pool in (*self._doors.pools, self._doors.handlers):
             pool.start()
         self._metrics.start()
         self.begun = gatherResults([self._rooms.start(), self._recover()])
@@ -238,9 +241,7 @@ class ExportService(Service):
         if port is None and not wanted:
             port = default
         if port is not None:
-            wanted.append(
-                default_listener(reactor, port, everywhere=self._everywhere, private_key_context=tls)
-            )
+            wanted.append(interface_listener(reactor, port, self._interface, private_key_context=tls))
         return wanted
 
     def _recover(self) -> Deferred[None]:
@@ -294,21 +295,34 @@ class ExportService(Service):
         self._stop_listening()
         late = self._reactor.callLater(GRACE, self._doors.break_all)
         await self._doors.drain()
-        if late.active():
+        is_late = not late.active()
+        if not is_late:
             late.cancel()
         # The jobs first: to them an interrupted jail would look like a failure.
         jobs = Deferred.fromCoroutine(self._rooms.stop())
         self._jail.interrupt()
-        stops = [*self._closing, jobs, *(pool.stop() for pool in self._doors.pools)]
-        try:
-            await gatherResults(stops, consumeErrors=True).addTimeout(THREADS_GRACE, self._reactor, _late)
-        except TimeoutError:
-            # The root stays open: a thread may be about to use its descriptor.
-            self.abandoned = True
-            self._log.warn("stopped while a thread was still at work")
-        else:
+        pools, handlers = self._doors.pools, self._doors.handlers
+        stops = [*self._closing, jobs, *(pool.stop() for pool in pools)]
+        ours, others = (
+            self._in_time(gatherResults(stops, consumeErrors=True), THREADS_GRACE),
+            self._in_time(handlers.stop(), LATE_GRACE if is_late else THREADS_GRACE),
+        )
+        is_over, is_quiet = await ours, await others
+        if is_over:
+            # Else it stays open: a thread may be about to use its descriptor.
             self._jail.close()
+        if is_over and is_quiet:
             self._log.info("stopped")
+            return
+        self.abandoned = True
+        for pool in (*pools, handlers):
+            pool.abandon()
+        self._log.warn("stopped while a thread was still at work")
+
+    def _in_time(self, stop: Deferred[Any], seconds: float) -> Deferred[bool]:
+        """Whether threads have ended in the time that they have."""
+        ended = stop.addCallback(lambda _: True)
+        return ended.addTimeout(seconds, self._reactor, lambda outcome, seconds: False)
 
     def _own_addresses(self) -> Iterator[tuple[Address, int]]:
         """Where our listeners can be reached by TCP."""
@@ -347,11 +361,6 @@ def _is_for_sockets(settings: Settings) -> bool:
     if settings.http_off:
         return not settings.transfer_shared
     return settings.transfer_off or (settings.transfer_shared and not settings.transfer_endpoints)
-
-
-def _late(outcome: object, seconds: float) -> NoReturn:
-    """Whatever came of those that were cancelled when the time was over."""
-    raise TimeoutError
 
 
 def _jail(settings: Settings) -> Jail:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -40,8 +40,8 @@ __all__ = [
     "Option",
     "PublicUrl",
     "Settings",
+    "checked",
     "config_file",
-    "contradictions",
     "describe",
     "flag_names",
     "gather",
@@ -158,18 +158,25 @@ def gather(
     return Settings(**values), [_one_line(problem) for problem in problems]
 
 
-def contradictions(settings: Settings) -> list[str]:
-    """One line for each rule between options that settings made by hand break."""
-    defaults = Settings()
-    given = {option.field: f"--{option.name}" for option in OPTIONS}
-    values = {
-        field: getattr(settings, field)
-        for field in given
-        if getattr(settings, field) != getattr(defaults, field)
-    }
+def checked(settings: Settings) -> tuple[Settings, list[str]]:
+    """Hold settings that a program has made to the types of their fields, and to the rules for options.
+
+    The second value has one printable line for each mistake, which names the option; that keeps its default.
+    """
+    defaults, kinds = Settings(), get_type_hints(Settings)
     problems: list[str] = []
-    _check_together(values, given, problems)
-    return problems
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        value = getattr(settings, option.field)
+        if value == getattr(defaults, option.field):
+            continue
+        try:
+            _check_made(option, value, kinds[option.field])
+            values[option.field] = value
+        except ValueError as error:
+            problems.append(f"--{option.name}: {error}")
+    _check_together(values, {option.field: f"--{option.name}" for option in OPTIONS}, problems)
+    return Settings(**values), [_one_line(problem) for problem in problems]
 
 
 def config_file(flags: Mapping[str, Sequence[str] | bool], environ: Mapping[str, str]) -> str | None:
@@ -303,6 +310,25 @@ def _check_plain(text: str) -> None:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise ValueError("the value is not text") from None
+
+
+def _check_made(option: Option, value: object, kind: Any) -> None:
+    """Refuse a value that a program has made and no text would have."""
+    if not _is_of(value, kind):
+        found = type(value).__name__
+        if isinstance(value, tuple):
+            found += f"[{', '.join(sorted({type(one).__name__ for one in value}))}]"
+        raise ValueError(f"takes {Settings.__annotations__[option.field]}, not {found}")
+    for one in value if isinstance(value, tuple) else (value,):
+        if isinstance(one, str | int) and not option.flag:
+            _check_plain(str(one))
+            option.parse(str(one))
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(one, get_args(kind)[0]) for one in value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _check_together(values: dict[str, Any], where: Mapping[str, str], problems: list[str]) -> None:

@@ -6,8 +6,7 @@ limits and deadlines, on a private reactor in a thread of its own.
 
 from __future__ import annotations
 
-import re
-import socket
+import socket as sockets
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -19,18 +18,18 @@ from twisted.internet.defer import Deferred
 
 from fileexport.access_rows import of_request
 from fileexport.embedded import application_log
-from fileexport.endpoints import TlsContext
-from fileexport.errors import ConfigurationError, ListenError
+from fileexport.endpoints import tls_context
+from fileexport.errors import ListenError
 from fileexport.gate import Gate
 from fileexport.handling import MAX_BODY, Handler, Handling
 from fileexport.http_bodies import Bodies
-from fileexport.listening import Listener, default_listener, parse_listener
+from fileexport.listening import Listener, adopted_listener, interface_listener
 from fileexport.logs import AccessLog
 from fileexport.option_values import parse_host, parse_port
 from fileexport.pools import Pool
-from fileexport.reactor_thread import ReactorThread
+from fileexport.reactor_thread import ReactorEnded, ReactorThread
 from fileexport.static_files import static_resource, staticResource
-from fileexport.web.handlers import HttpRequest, HttpResponse
+from fileexport.web.handlers import HttpRequest, HttpResponse, check_handler
 from fileexport.web.origin import Names, allowed_names, host_is_allowed, host_name
 from fileexport.web.request import Request
 from fileexport.web.site import Site
@@ -43,8 +42,6 @@ WAITING = 10_000
 #: Seconds that requests in flight have after a stop was asked for.
 GRACE = 10.0
 
-#: What an error says of the daemon's options.
-_HINT = re.compile(r" \([^()]*--[^()]*\)")
 _TEXT = b"text/plain; charset=utf-8"
 #: How this machine reaches a server that listens on all of its addresses.
 _NEAR = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -63,11 +60,14 @@ class HttpServer:
       this machine's name: a page of another site cannot reach it through a name of its own. Elsewhere every
       name is good.
     - `max_body`: bytes of a request's body; a longer one is answered by 413.
+    - `socket`: a listening socket of the application's own (TCP or UNIX), which stays open; ValueError with
+      port or address beside it. It becomes non-blocking.
 
+    There may be 10,000 connections at a time, and 1,024 from one address: further ones are closed at once.
     A handler that raises is logged whole, by `twisted.logger`, and answered by a plain 500. One that never
     returns keeps its thread: other requests are answered while there are threads, and it holds up neither
     `stop`, beyond its ten seconds, nor the end of the program. Raises ValueError for a key, a port or a name
-    that is none.
+    that is none, and for a handler that cannot be called, is async or yields.
 
     All methods may be called in any thread. Any number of servers may run at a time, beside any reactor or
     event loop; no signal is taken, no limit of the process changed: for thousands of connections, raise
@@ -87,14 +87,22 @@ class HttpServer:
         private_key: str | None = None,
         allow_host: Collection[str] = (),
         max_body: int = MAX_BODY,
+        socket: sockets.socket | None = None,
     ) -> None:
+        self._socket = socket
+        if socket is not None:
+            if (port, address) != (80, "127.0.0.1"):
+                raise ValueError("a socket stands in the place of port and address")
+            if socket.family != sockets.AF_UNIX:
+                address, port = socket.getsockname()[:2]
         self._port = parse_port(str(port))
         self._address = address
+        check_handler(handler)
         self._handler = handler
         self._args = tuple(args)
         self._threads = THREADS if threads else 1
         self._block = block
-        self._tls = None if private_key is None else _context(private_key)
+        self._tls = None if private_key is None else tls_context(private_key)
         self._hosts = [parse_host(name) for name in allow_host]
         self._max_body = max_body
         # Reentrant, for signal handlers that run while their own thread is in here.
@@ -111,6 +119,8 @@ class HttpServer:
     def start(self) -> None:
         """Listen and answer; returns when the server has stopped, or without `block` when it listens.
 
+        A stop that comes before it listens ends it, too.
+
         Raises RuntimeError, one sentence, when it runs already or cannot listen; nothing is left then. An
         exception in a blocked thread, as by Ctrl-C, stops the server and propagates.
         """
@@ -121,10 +131,12 @@ class HttpServer:
             try:
                 thread.start()
                 self._bound = thread.call(lambda: Deferred.fromCoroutine(self._begin(thread.reactor)))
+            except ReactorEnded:
+                thread.join()  # stopped before it listened
             except BaseException as error:
                 thread.stop()
                 if isinstance(error, ListenError | OSError):
-                    raise RuntimeError(_HINT.sub("", str(error))) from error
+                    raise RuntimeError(str(error)) from error
                 raise
         if self._block:
             try:
@@ -147,9 +159,15 @@ class HttpServer:
             thread.join()
 
     def join(self) -> None:
-        """Wait until the server has stopped; one that does not run has."""
-        if self._thread is not None:
-            self._thread.join()
+        """Wait until the server has stopped; one that does not run has.
+
+        Raises RuntimeError in a handler of the server's own, for which it would wait.
+        """
+        if self._thread is None:
+            return
+        if self.is_running and threading.get_ident() in self._inside:
+            raise RuntimeError("a handler cannot wait for its own server")
+        self._thread.join()
 
     def __enter__(self) -> HttpServer:
         """For `with`: a server that runs, and that is stopped at the end unless it was before."""
@@ -172,7 +190,12 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port that it listens on; when it does not run, that which was asked for."""
+        """The port that it listens on; when it does not run, that which was asked for.
+
+        Raises RuntimeError for a UNIX socket, as `url` does.
+        """
+        if self._socket is not None and self._socket.family == sockets.AF_UNIX:
+            raise RuntimeError("a UNIX socket has no port")
         return self._bound if self.is_running else self._port
 
     @property
@@ -185,19 +208,17 @@ class HttpServer:
     # -- in the reactor's thread
 
     async def _begin(self, reactor: Any) -> int:
-        """Begin a run; the port that it has. Its end is one of the reactor's shutdown triggers."""
+        """Begin a run; the port that it has, or 0. Its end is one of the reactor's shutdown triggers."""
         run = _Run(reactor, self._call, self._args, self._threads, self._max_body)
         reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(run.stop()))
         listener = self._listener(reactor)
         await run.listen(listener, self._hosts)
-        return listener.tcp_addresses[0][1]
+        return next((port for _, port in listener.tcp_addresses), 0)
 
     def _listener(self, reactor: Any) -> Listener:
-        if not self._address:
-            return default_listener(reactor, self._port, everywhere=True, private_key_context=self._tls)
-        interface = self._address.replace("\\", "\\\\").replace(":", "\\:")
-        description = f"tcp:{self._port}:interface={interface}"
-        return parse_listener(reactor, description, private_key_context=self._tls)
+        if self._socket is not None:
+            return adopted_listener(reactor, self._socket, private_key_context=self._tls)
+        return interface_listener(reactor, self._port, self._address, private_key_context=self._tls)
 
     # -- in the threads of handlers
 
@@ -234,7 +255,7 @@ class _Run:
         self._listener = listener
         self._site.local = bool(listener.is_loopback)
         if self._site.local:
-            self._names = Names(allowed_names(socket.gethostname(), hosts, None))
+            self._names = Names(allowed_names(sockets.gethostname(), hosts, None))
 
     async def stop(self) -> None:
         """Accept nothing more; returns when nothing is at work, or was left behind after `GRACE` seconds."""
@@ -270,11 +291,3 @@ class _Run:
 
     def _record(self, request: Request) -> None:
         self._log.record(of_request(request, self._reactor.seconds() - request.started))
-
-
-def _context(private_key: str) -> TlsContext:
-    """TLS with this key. Raises ValueError, which shows nothing of it."""
-    try:
-        return TlsContext(private_key)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None

@@ -14,15 +14,18 @@ from twisted.logger import Logger
 
 from fileexport.addresses import Address
 from fileexport.assembly import ExportService
+from fileexport.errors import StateError
 from fileexport.logs import LogSink
 from fileexport.startup import Prepared
 
 
 class EmbeddedService(Service):
-    """Exports one directory under an application's own parent; may be started again after a stop.
+    """Exports one directory under an application's own parent.
 
-    Starting raises `ListenError`, `ConfigurationError` or `StateError`; nothing listens then. A client that
-    may end the daemon, and the last permitted connection, stop this service and not the reactor.
+    It may be started again when its `stopService` has fired, and not before. Starting raises `ListenError`,
+    `ConfigurationError` or `StateError`; nothing listens then. Where it runs already it raises RuntimeError,
+    and nothing changes. A client that may end the daemon, and the last permitted connection, stop this
+    service and not the reactor.
 
     Everything is logged by `twisted.logger`, the banner and a line for each request (``fileexport.access``)
     too. Its methods belong to the reactor's thread.
@@ -36,10 +39,10 @@ class EmbeddedService(Service):
         prepared: Prepared,
         *,
         sockets: Sequence[socket.socket] = (),
-        everywhere: bool = False,
+        interface: str | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
-        """`sockets` and `everywhere` are `ExportService`'s; `ended`: it stops because a client said so."""
+        """`sockets` and `interface` are `ExportService`'s; `ended`: it stops because a client said so."""
         self._reactor = reactor
         self._ended = ended
         self._make = partial(
@@ -50,7 +53,7 @@ class EmbeddedService(Service):
             stop=self._stop_soon,
             say=self._say,
             sockets=sockets,
-            everywhere=everywhere,
+            interface=interface,
         )
         self._daemon: _Daemon | None = None
         self._stopping: list[_Daemon] = []
@@ -73,6 +76,11 @@ class EmbeddedService(Service):
 
     def privilegedStartService(self) -> None:
         """Open the listeners."""
+        self._check_idle(self._daemon is None)
+        if self._stopping:
+            raise StateError(
+                "the service is stopping: start it when the Deferred of its stopService has fired"
+            )
         super().privilegedStartService()
         self._daemon = daemon = self._make()
         try:
@@ -83,6 +91,7 @@ class EmbeddedService(Service):
 
     def startService(self) -> None:
         """Begin to serve."""
+        self._check_idle(not self.running)
         if self._daemon is None:
             # A parent that runs already starts a service in two steps, `twist` in one.
             self.privilegedStartService()
@@ -122,6 +131,10 @@ class EmbeddedService(Service):
         for daemon in tuple(self._stopping):
             daemon.interrupt()
         return done
+
+    def _check_idle(self, is_idle: bool) -> None:
+        if not is_idle:
+            raise RuntimeError("the service is running")
 
     def _say(self, line: str) -> None:
         self._log.info("{line}", line=line)

@@ -100,6 +100,14 @@ class TlsContext:
         return self._options.serverConnectionForTLS(protocol)
 
 
+def tls_context(private_key: str) -> TlsContext:
+    """TLS with this PEM text, for a program that has it. Raises ValueError, which shows nothing of it."""
+    try:
+        return TlsContext(private_key)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
 def _certificate_options(pem_text: str, authorities: Sequence[x509.Certificate]) -> CertificateOptions:
     trusted = [Certificate(X509.from_cryptography(authority)) for authority in authorities]
     data = pem_text.encode("utf-8", "surrogateescape")
@@ -162,7 +170,7 @@ def socket_endpoint(reactor: Reactor, given: socket.socket, private_key: TlsCont
         raise ValueError("it is not a listening socket for TCP or UNIX connections")
     if given.family == socket.AF_UNIX:
         return Endpoint(partial(_adopt_duplicate, reactor, given), None, True)
-    is_local = _is_loopback_name(given.getsockname()[0])
+    is_local = is_loopback_name(given.getsockname()[0])
     return Endpoint(partial(_adopt_duplicate, reactor, given), private_key, is_local)
 
 
@@ -192,7 +200,7 @@ def _read_tcp(
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError("the port must be a number from 0 to 65535")
     interface = arguments.get("interface", _EVERY_INTERFACE[kind])
-    local = _is_loopback_name(interface)
+    local = is_loopback_name(interface)
     if kind == "ssl":
         context = _ssl_context(arguments)
         endpoint = TCP4ServerEndpoint(reactor, int(port), int(arguments.get("backlog", BACKLOG)), interface)
@@ -206,7 +214,7 @@ def _read_tcp(
     return Endpoint(partial(_listen, serverFromString(reactor, description)), tls, local)
 
 
-def _is_loopback_name(interface: str) -> bool | None:
+def is_loopback_name(interface: str) -> bool | None:
     """Whether binding to `interface` is binding to loopback; None for a name that is no address."""
     try:
         return read_address(interface).is_loopback if interface else False

@@ -24,20 +24,22 @@ from fileexport.endpoints import (
     Endpoint,
     Reactor,
     TlsContext,
+    is_loopback_name,
     listen_on_ipv6,
     read_endpoint,
     socket_endpoint,
 )
 from fileexport.errors import ConfigurationError, ListenError
 from fileexport.gate import Gate, GatedFactory, ip_of
+from fileexport.option_values import shown
 
 #: Port 0 on two addresses: how often the second may find the first one's number taken.
 _ATTEMPTS = 8
 _WEAK = "a weak token needs TLS outside loopback: fileexport generate-token makes a better one"
+#: How the sentence of a `ListenError` ends where somebody else has the address.
+IN_USE = "the address is in use"
 _REASONS = {
-    errno.EADDRINUSE: (
-        "the address is in use (is another fileexport running? --http and --transfer can choose another)"
-    ),
+    errno.EADDRINUSE: IN_USE,
     errno.EADDRNOTAVAIL: "this machine has no such address",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -45,9 +47,9 @@ _REASONS = {
 
 
 class Listener:
-    """One endpoint string: closed at first, then listening, then closed again.
+    """One endpoint: closed at first, then listening, then closed again.
 
-    - `description`: the string; `kind`: its first word.
+    - `description`: its string, or how a person would call it.
     - `is_tls`: whether what passes is encrypted. TLS that a plugin's endpoint brings itself is not known of.
     - `is_loopback`: whether only this machine can connect, which holds for UNIX sockets too; None before
       `listen` where only the bound socket can tell.
@@ -56,7 +58,6 @@ class Listener:
 
     def __init__(self, reactor: Reactor, description: str, endpoint: Endpoint) -> None:
         self.description = description
-        self.kind = description.partition(":")[0].lower()
         self.is_tls = endpoint.tls is not None
         self.is_loopback = endpoint.is_loopback
         self.ports: tuple[IListeningPort, ...] = ()
@@ -149,6 +150,27 @@ def default_listener(
     return Listener(reactor, f"tcp:{port}", Endpoint(opener, private_key_context, not everywhere))
 
 
+def interface_listener(
+    reactor: Reactor, port: int, address: str | None, *, private_key_context: TlsContext | None = None
+) -> Listener:
+    """Listen on `port` of the interface that has this address, or this name of the machine's.
+
+    None: of loopback, ``""``: of every interface, as `default_listener`. Raises `ListenError` for a name that
+    is unknown.
+    """
+    if not address:
+        everywhere = address is not None
+        return default_listener(reactor, port, everywhere=everywhere, private_key_context=private_key_context)
+    try:
+        found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise ListenError(f"cannot listen on {shown(address)}: there is no such address") from None
+    literal = str(found[0][4][0])
+    opener = partial(_listen_alone, reactor, port, literal)
+    endpoint = Endpoint(opener, private_key_context, is_loopback_name(literal))
+    return Listener(reactor, _at(literal, port), endpoint)
+
+
 def adopted_listener(
     reactor: Reactor, given: socket.socket, *, private_key_context: TlsContext | None = None
 ) -> Listener:
@@ -237,6 +259,12 @@ async def _listen_on_both(
         raise
 
 
+async def _listen_alone(
+    reactor: Reactor, port: int, interface: str, factory: IProtocolFactory
+) -> Sequence[IListeningPort]:
+    return (await _listen_tcp(reactor, port, interface, factory),)
+
+
 async def _listen_tcp(
     reactor: Reactor, port: int, interface: str, factory: IProtocolFactory
 ) -> IListeningPort:
@@ -246,8 +274,7 @@ async def _listen_tcp(
         endpoint = TCP4ServerEndpoint(reactor, port, BACKLOG, interface)
         bound: IListeningPort = await endpoint.listen(factory)
     except Exception as error:
-        escaped = interface.replace(":", "\\:")
-        raise _cannot_listen(f"tcp:{port}:interface={escaped}", error) from error
+        raise _cannot_listen(_at(interface, port), error) from error
     return bound
 
 
@@ -263,13 +290,15 @@ def _is_local(address: IAddress) -> bool:
 
 
 def _shown(address: IAddress) -> str:
-    if isinstance(address, IPv6Address):
-        return f"[{address.host}]:{address.port}"
-    if isinstance(address, IPv4Address):
-        return f"{address.host}:{address.port}"
+    if isinstance(address, IPv4Address | IPv6Address):
+        return _at(address.host, address.port)
     if isinstance(address, UNIXAddress) and address.name is not None:
         return "unix:" + address.name.decode("utf-8", "replace").replace("\0", "@")
     return str(address)
+
+
+def _at(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _cannot_listen(description: str, error: Exception) -> ListenError:

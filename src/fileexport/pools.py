@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from threading import Thread
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -29,6 +30,15 @@ class Worker(Protocol):
         """Fires with the function's result or its exception."""
 
 
+class _DaemonicThread(Thread):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, daemon=True)
+
+
+class _DaemonicThreads(ThreadPool):
+    threadFactory = _DaemonicThread
+
+
 @dataclass(frozen=True, slots=True)
 class _Job(Generic[T]):
     work: Callable[[], T]
@@ -38,8 +48,9 @@ class _Job(Generic[T]):
 class Pool:
     """A number of threads and a bounded queue before them.
 
-    Its methods belong to the reactor's thread. A thread is started when there is work for it. A pool that was
-    stopped may be started again.
+    Its methods belong to the reactor's thread. A thread is started when there is work for it, and is
+    daemonic: a program that ends without a stop does not wait for it. A pool that was stopped may be started
+    again.
     """
 
     def __init__(self, reactor: IReactorFromThreads, name: str, threads: int, limit: int) -> None:
@@ -58,7 +69,7 @@ class Pool:
         """Take work from now on. Raises `RuntimeError` until an earlier run has stopped."""
         if self._threads is not None:
             raise RuntimeError(f"the pool {self._name} runs already")
-        self._threads = ThreadPool(0, self._count, self._name)
+        self._threads = _DaemonicThreads(0, self._count, self._name)
         self._threads.start()
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
@@ -80,25 +91,24 @@ class Pool:
     def stop(self) -> Deferred[None]:
         """Take no more work; fires when the running work has ended and the threads are gone.
 
-        Work that waits never runs: its Deferreds fail with `OverloadedError`.
+        Work that waits never runs: its Deferreds fail with `OverloadedError`. Threads at rest end now, the
+        others when their work does.
         """
         stopped: Deferred[None] = Deferred()
         self._stopping.append(stopped)
         waiting, self._waiting = self._waiting, deque()
         for job in waiting:
             job.result.errback(OverloadedError(_STOPPING))
+        if self._threads is not None:
+            self._threads.adjustPoolsize(0, 0)
         self._end_if_idle()
         return stopped
 
     def abandon(self) -> None:
-        """Stop without waiting: threads at rest end now, the others when their work does.
-
-        What that comes to is dropped; Deferreds of `stop` fire.
-        """
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.adjustPoolsize(0, 0)
+        """Stop without waiting; what running work comes to is dropped, and Deferreds of `stop` fire."""
         self.stop()
+        self._threads = None
+        self._end_if_idle()
 
     def _begin(self) -> None:
         if self._threads is None or self._running >= self._count or not self._waiting:

@@ -5,6 +5,7 @@ The global reactor is neither used nor made, so the application's own is not in 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +20,8 @@ from twisted.python.failure import Failure
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Seconds after which a thread that waits for the end looks whether a signal has come.
+_NAP = 0.5
 _ITSELF = "the reactor's thread cannot wait for itself"
 
 
@@ -31,6 +34,7 @@ class ReactorThread:
 
     - `reactor` is the reactor; None before `start`. It takes no signals, and never becomes the global one.
     - The thread, and all that it begins, are daemonic: a program that ends does not wait for them.
+    - A fork does not take the thread along: in the new process it does not run, and nothing waits for it.
 
     All methods may be called in any thread, `leave` in a signal handler as well.
     """
@@ -47,16 +51,17 @@ class ReactorThread:
         self._refused: BaseException | None = None
         self._is_open = self._is_leaving = False
         self._waiting: set[Future[Any]] = set()
+        self._process = os.getpid()
 
     @property
     def is_inside(self) -> bool:
         """Whether the caller runs in this thread."""
-        return threading.current_thread() is self._thread
+        return self._is_ours and threading.current_thread() is self._thread
 
     @property
     def is_running(self) -> bool:
         """Whether the thread runs: from `start` on until nothing of it is left."""
-        return self._thread is not None and not self._ended.is_set()
+        return self._thread is not None and not self._ended.is_set() and self._is_ours
 
     def start(self) -> None:
         """Start the thread; its reactor turns when this returns.
@@ -97,6 +102,8 @@ class ReactorThread:
         """
         if self.is_inside:
             raise RuntimeError(_ITSELF)
+        if not self._is_ours:
+            raise ReactorEnded
         result: Future[Any] = Future()
         with self._lock:
             if not self._is_open:
@@ -110,6 +117,8 @@ class ReactorThread:
 
         Its shutdown triggers run first, and Deferreds that they return are waited for.
         """
+        if not self._is_ours:
+            return  # nobody may be left here who lets go of the lock
         with self._lock:
             self._is_leaving = self._thread is not None
             if self._is_open:
@@ -122,9 +131,11 @@ class ReactorThread:
         """
         if self.is_inside:
             raise RuntimeError(_ITSELF)
-        if self._thread is not None:
-            # An interrupted `Thread.join` may take a thread for ended that is not.
-            self._ended.wait()
+        if self._thread is not None and self._is_ours:
+            # An interrupted `Thread.join` may take a thread for ended that is not. And not for ever: a signal
+            # that comes just before the main thread sleeps is heard by Python when it wakes up.
+            while not self._ended.wait(_NAP):
+                pass
             self._thread.join()
 
     def stop(self) -> None:
@@ -134,6 +145,11 @@ class ReactorThread:
         """
         self.leave()
         self.join()
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether this is the process that has made it."""
+        return self._process == os.getpid()
 
     def _run(self) -> None:
         try:

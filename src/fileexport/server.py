@@ -12,9 +12,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from fileexport.config import Settings
+from fileexport.config import OPTIONS, Settings
 from fileexport.embedded import EmbeddedService
-from fileexport.endpoints import TlsContext
+from fileexport.endpoints import tls_context
 from fileexport.errors import ConfigurationError, ListenError, StateError
 from fileexport.option_values import NO_ENDPOINT, SHARED_ENDPOINT, parse_chunk_size, parse_port, parse_size
 from fileexport.reactor_thread import ReactorEnded, ReactorThread
@@ -30,13 +30,23 @@ _OWN = frozenset(
     state transfer transfer_port
     """.split()
 )
-#: What options are called here.
+#: What options are called here; the others are fields of `settings`.
 _NAMES = {
     "root": "root_directory",
     "state": "state_directory",
-    "dir": "settings.dirs",
-    "insecure-plaintext": "settings.insecure_plaintext",
+    "http": "http",
+    "private-key": "private_key",
+    "file-size-limit": "file_size_limit",
 }
+_FIELDS = {option.name: _NAMES.get(option.name, f"settings.{option.field}") for option in OPTIONS}
+#: Where a line of `startup`, `config` and `listening` names options, all else being what a user has given: at
+#: its beginning, and in the advice at its end.
+_BEGINNING = re.compile(r"\A--([a-z-]+)")
+_ADVICE = re.compile(
+    r"(?:; give --state DIR|: --state gives this one its own| move it, or choose with --dir"
+    r"| give --private-key, or --insecure-plaintext to have it so"
+    r"|(?<=: needs the HTTP side, and )--http leaves that out)\Z"
+)
 
 
 class Server:
@@ -76,7 +86,7 @@ class Server:
     ) -> None:
         check_token(token)
         self._token = token
-        self._tls = None if private_key is None else _context(private_key)
+        self._tls = None if private_key is None else tls_context(private_key)
         self._http = http
         self._state = None if state_directory is None else os.fspath(state_directory)
         self._settings = settings or Settings()
@@ -105,25 +115,25 @@ class Server:
         listen to other machines without a private key. Nothing is left then. An exception in this thread, as
         by Ctrl-C, stops the server and propagates.
         """
+        run = _Run()
         try:
-            self.start(port, address, socket=socket)
-            self.join()
-        except (RuntimeError, ValueError):
-            raise  # it did not begin
+            self._start(run, port, address, socket)
+            run.join()
         except BaseException:
-            with suppress(RuntimeError):
-                self.terminate()
-            self.join()
+            # Nobody else's run, which may be why this one did not begin.
+            run.end()
             raise
 
     def start(
         self, port: int | None = None, address: str | None = None, *, socket: sockets.socket | None = None
     ) -> None:
         """Do as `run` does, but return when it listens, or when it was terminated before."""
+        self._start(_Run(), port, address, socket)
+
+    def _start(self, run: _Run, port: int | None, address: str | None, socket: sockets.socket | None) -> None:
         if socket is not None and (port, address) != (None, None):
             raise ValueError("a socket stands in the place of port and address")
         number = DEFAULT_PORT if port is None else parse_port(str(port))
-        run = _Run()
         try:
             with self._lock:
                 self._check_idle()
@@ -229,11 +239,9 @@ class Server:
         self, port: int, address: str | None, given: sockets.socket | None, exits: ExitStack
     ) -> Callable[..., EmbeddedService]:
         """What makes the service of a run with a reactor; `exits` is closed when it is over."""
-        everywhere = not address if address is not None else self._tls is not None
+        interface = "" if address is None and self._tls is not None else address
         where: dict[str, Any] = {}
-        if given is None and address:
-            where["http" if self._http else "transfer"] = (_endpoint(port, address),)
-        elif given is None:
+        if given is None:
             where["port" if self._http else "transfer_port"] = port
         if self._http:
             where["transfer"] = (SHARED_ENDPOINT,)
@@ -251,7 +259,7 @@ class Server:
         )
         prepared = prepare_settings(settings, {}, self._token, self._tls)
         return partial(
-            EmbeddedService, prepared=prepared, sockets=[given] if given else (), everywhere=everywhere
+            EmbeddedService, prepared=prepared, sockets=[given] if given else (), interface=interface
         )
 
 
@@ -296,6 +304,12 @@ class _Run:
             self.begun.wait()
         self._thread.join()
 
+    def end(self) -> None:
+        """Ask for the end and wait for it, whatever it has come to."""
+        self.begun.set()  # by us or never
+        self.terminate()
+        self.join()
+
     def _open(self, prepare: Callable[[ExitStack], Callable[..., EmbeddedService]]) -> None:
         # All in the thread, where no signal's handler interrupts it: what was begun is ended.
         reactor, exits = self._thread.reactor, ExitStack()
@@ -306,13 +320,6 @@ class _Run:
         self.addresses = tuple((str(address), port) for address, port in service.tcp_addresses)
 
 
-def _context(private_key: str) -> TlsContext:
-    try:
-        return TlsContext(private_key)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-
-
 def _check_extras(settings: Settings) -> None:
     """Refuse options that would be ignored. Raises ValueError."""
     defaults = Settings()
@@ -321,20 +328,17 @@ def _check_extras(settings: Settings) -> None:
         raise ValueError(f"settings: {', '.join(refused)} cannot be given here; see the server's parameters")
 
 
-def _endpoint(port: int, address: str) -> str:
-    """The endpoint string of an interface. Raises `ListenError` for an unknown name."""
-    try:
-        found = sockets.getaddrinfo(address, None, type=sockets.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise ListenError(f"cannot listen on {address}: there is no such address") from None
-    literal = str(found[0][4][0]).replace(":", "\\:")
-    return f"tcp:{port}:interface={literal}"
-
-
 def _sentence(error: Exception) -> str:
     """One line for a programmer: where the daemon's names an option, it is a parameter here."""
-    text = "; ".join(str(error).splitlines())
-    without_hints = re.sub(r" \([^()]*--[^()]*\)", "", text)
-    return re.sub(
-        r"--([a-z-]+)", lambda found: _NAMES.get(found[1], found[1].replace("-", "_")), without_hints
-    )
+    return "; ".join(_line(line) for line in str(error).splitlines())
+
+
+def _line(line: str) -> str:
+    advice = _ADVICE.search(line)
+    end = advice.start() if advice else len(line)
+    begins = _BEGINNING.sub(_parameter, line[:end])
+    return begins + re.sub(r"--([a-z-]+)", _parameter, line[end:]).replace(" DIR", "")
+
+
+def _parameter(found: re.Match[str]) -> str:
+    return _FIELDS.get(found[1], found[0])

@@ -34,6 +34,7 @@ from fileexport.assembly import ExportService
 from fileexport.config import OPTIONS, Settings, describe
 from fileexport.embedded import EmbeddedService, application_log
 from fileexport.errors import ConfigurationError, ListenError, StateError, row_for
+from fileexport.listening import IN_USE
 from fileexport.logs import LogSink, observer
 from fileexport.notify import Notifier
 from fileexport.option_values import shown
@@ -45,6 +46,7 @@ MISTAKE = 1
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 #: Descriptors for each connection that may be open: its own, its file's, and room for all the rest.
 DESCRIPTORS = 3
+_OTHER_ADDRESS = " (is another fileexport running? --http and --transfer can choose another)"
 _ALIASES = {f"--{alias}": f"--{option.name}" for option in OPTIONS for alias in option.aliases}
 
 
@@ -200,7 +202,8 @@ class Daemon(ExportService):
         except ConfigurationError as error:
             quit_with(*error.problems, status=self._mistake)
         except ListenError as error:
-            quit_with(str(error), status=row_for(error).exit)
+            hint = _OTHER_ADDRESS if str(error).endswith(IN_USE) else ""
+            quit_with(f"{error}{hint}", status=row_for(error).exit)
 
     def startService(self) -> None:
         """Begin to serve; the signals are ours as soon as the reactor runs."""

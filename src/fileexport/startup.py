@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib
+import importlib.util
 import operator
 import os
 import secrets
@@ -15,17 +15,18 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fileexport.config import DEFAULT_CONFIG, Mount, Settings, config_file, contradictions, gather
+from fileexport.config import DEFAULT_CONFIG, Mount, Settings, checked, config_file, gather
 from fileexport.disk.jail import Jail, View
 from fileexport.endpoints import TlsContext
 from fileexport.errors import ConfigurationError
 from fileexport.token_file import parse_token_file
 from fileexport.tokens import TokenTable, generate_token
+from fileexport.web.handlers import check_handler
 from fileexport.web.routes import OWN_NAMES
 
 #: Bytes of a file that is read whole at start: configuration, tokens, key.
@@ -102,7 +103,7 @@ def prepare(
     `ConfigurationError` with all mistakes; the generated token may exist then, nothing else.
     """
     settings, problems = read_settings(flags, environ)
-    return _prepare(settings, problems, environ, token, None)
+    return _prepare(settings, problems, environ, token, None, is_ours=True)
 
 
 def prepare_settings(
@@ -116,10 +117,10 @@ def prepare_settings(
     Of `environ` only the directories for a state count, and systemd's credentials. `tls` is used in the
     place of `settings.private_key`, which names a file. Raises as `prepare` does.
     """
-    problems = contradictions(settings)
-    if not settings.root:
+    known, problems = checked(settings)
+    if settings.root == "":
         problems.append("--root: required; name the directory to export")
-    return _prepare(settings, problems, environ, token, tls)
+    return _prepare(known, problems, environ, token, tls, is_ours=False)
 
 
 def _prepare(
@@ -128,12 +129,16 @@ def _prepare(
     environ: Mapping[str, str],
     token: str | None,
     tls: TlsContext | None,
+    *,
+    is_ours: bool,
 ) -> Prepared:
+    """`is_ours`: the process is, so that we say where its modules come from."""
     if settings.root:
         _check_root(settings, problems)
     tls = tls or _tls(settings, problems)
     given = _given(token, problems)
-    handlers = _handlers(settings, problems)
+    with _importable_here(settings) if is_ours else nullcontext(True) as here:
+        handlers = _handlers(settings, problems, here=here)
     credential = None if settings.token_file else _credential(environ)
     named = settings.token_file or credential
     tokens = TokenTable()
@@ -267,32 +272,52 @@ def _tls(settings: Settings, problems: list[str]) -> TlsContext | None:
     return None
 
 
-def _handlers(settings: Settings, problems: list[str]) -> dict[str, Callable[..., object]]:
-    """Import the handlers of an application's own, by the path where each is mounted."""
+def _handlers(settings: Settings, problems: list[str], *, here: bool) -> dict[str, Callable[..., object]]:
+    """Import the handlers of an application's own, by the path where each is mounted.
+
+    `here`: modules may come from the current directory.
+    """
     found = {}
-    with _importable_here(settings) as here:
-        for mount in settings.handlers:
-            if mount.prefix.split("/")[1] in OWN_NAMES:
-                problems.append(f"--handler {mount}: the daemon has that path itself; choose another")
-                continue
-            try:
-                found[mount.prefix] = _imported(mount)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a module may even try to end the process
-                why = " ".join(f"{type(error).__name__}: {error}".split())
-                if isinstance(error, ModuleNotFoundError) and not here:
-                    why += "; nothing is imported from the current directory, which is exported"
-                problems.append(f"--handler {mount}: {why}")
+    for mount in settings.handlers:
+        if mount.prefix.split("/")[1] in OWN_NAMES:
+            problems.append(f"--handler {mount}: the daemon has that path itself; choose another")
+            continue
+        try:
+            _check_origin(mount.module, settings)
+            found[mount.prefix] = _imported(mount)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a module may even try to end the process
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            if isinstance(error, ModuleNotFoundError) and not here:
+                why += "; nothing is imported from the current directory, which is exported"
+            problems.append(f"--handler {mount}: {why}")
     return found
 
 
+def _check_origin(module: str, settings: Settings) -> None:
+    """Refuse a module that lies in what is exported, whichever way it is found, before its code runs.
+
+    Whoever may write there would be the author of our code. Raises ImportError.
+    """
+    names = module.split(".")
+    for count in range(1, len(names) + 1):
+        name = ".".join(names[:count])
+        if name in sys.modules:
+            origin = getattr(sys.modules[name], "__file__", None)
+        else:
+            # This imports the packages that it lies in, which were looked at in the rounds before.
+            spec = importlib.util.find_spec(name)
+            origin = spec.origin if spec is not None and spec.has_location else None
+        if origin and settings.root and _is_exported(Path(origin), settings):
+            raise ImportError(f"{origin} lies in what is exported, where others may write: move it")
+
+
 def _imported(mount: Mount) -> Callable[..., object]:
-    """The function of a mount. Raises whatever importing its module does, AttributeError and TypeError."""
-    function = operator.attrgetter(mount.function)(importlib.import_module(mount.module))
-    if not callable(function):
-        raise TypeError(f"{mount.function} is not callable")
-    handler: Callable[..., object] = function
+    """The function of a mount. Raises whatever importing its module does, AttributeError and ValueError."""
+    module = importlib.import_module(mount.module)
+    handler: Callable[..., object] = operator.attrgetter(mount.function)(module)
+    check_handler(handler)
     return handler
 
 
@@ -300,14 +325,14 @@ def _imported(mount: Mount) -> Callable[..., object]:
 def _importable_here(settings: Settings) -> Iterator[bool]:
     """Look for modules in the current directory first, and from then on where nothing else has them.
 
-    Not in one that is exported, as is said then: whoever may write there would be the author of our code.
+    Not in one that is exported, as is said then.
     """
     here = os.getcwd() if settings.handlers else ""
+    if here and settings.root and _is_exported(Path(here), settings):
+        yield False
+        return
     if not here or here in sys.path:
         yield True
-        return
-    if settings.root and _is_exported(Path(here), settings):
-        yield False
         return
     sys.path.insert(0, here)
     try:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import subprocess
+import threading
 import time
 from pathlib import Path
+from typing import AnyStr
 
 from tests.proof.daemon import PATIENCE
 
@@ -46,6 +49,23 @@ def resting(pid: int) -> int:
         time.sleep(0.05)
         seen.append(descriptors(pid))
     return seen[-1]
+
+
+def line_of(process: subprocess.Popen[AnyStr]) -> AnyStr:
+    """The next line that it prints, empty at its end; a process that takes too long for one is killed."""
+    assert process.stdout is not None
+    late = threading.Timer(PATIENCE, process.kill)
+    late.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        late.cancel()
+
+
+def end(process: subprocess.Popen[AnyStr]) -> None:
+    """Kill it where it still runs, and close its pipes."""
+    process.kill()
+    process.communicate()
 
 
 def say(line: str) -> None:

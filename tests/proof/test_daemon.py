@@ -20,6 +20,7 @@ from fileexport.tokens import generate_token
 from tests.odd_names import ODD_NAMES
 from tests.proof.commands import FILEEXPORT, TWIST, TWISTD, Command, DaemonCase, eventually, run
 from tests.proof.daemon import PATIENCE, Daemon
+from tests.proof.process import line_of
 
 SOAK = bool(os.environ.get("FILEEXPORT_SOAK"))
 #: Bytes of one text dump, of which there are five.
@@ -408,8 +409,7 @@ class EndTests(DaemonCase):
         with subprocess.Popen(
             [sys.executable, "-c", program, self.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as writer:
-            assert writer.stdout is not None
-            writer.stdout.readline()
+            line_of(writer)
             with Daemon(self.root) as daemon:
                 with Download(daemon, "/-/health") as request:
                     request.rest()

@@ -5,19 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from fileexport import Client, Server
+from fileexport.wire.frames import PREFACE
 from tests.proof.counts import SOAK, Tally
 from tests.proof.daemon import PATIENCE
+from tests.proof.process import end, line_of
 from tests.server_case import KEY, PIN, TOKEN, ServerCase, environment
 
 #: Servers that run at the same time, and clients of each.
 SERVERS, CLIENTS = 4, 4
 #: Rounds of a program's own.
 ROUNDS = 100 if SOAK else 10
+
+#: What a client does with its connection.
+Ask = Callable[[socket.socket], None]
 
 _runs = Tally("runs of an embedded server")
 
@@ -26,6 +34,7 @@ COMMON = f"""
 import os, socket, sys, threading
 from fileexport import Client, Server
 ROOT, SOURCE = sys.argv[1:]
+threads = threading.active_count
 servers = [
     Server(ROOT, {TOKEN!r}, key, http=with_http) for key in (None, {KEY!r}) for with_http in (False, True)
 ]
@@ -39,7 +48,7 @@ def links():
 
 def counts():
     found = list(links())
-    return threading.active_count(), len(found), sum(link.startswith("socket:") for link in found)
+    return threads(), len(found), sum(link.startswith("socket:") for link in found)
 
 def work(server):
     pin = {PIN!r} if server is servers[2] or server is servers[3] else None
@@ -79,10 +88,13 @@ from twisted.internet.threads import deferToThread
 
 ticks, result = [], []
 
+def threads():
+    # The server's are daemonic; those of this reactor's pool are not, and come and go as it likes.
+    return sum(thread.daemon for thread in threading.enumerate())
+
 async def main():
     for server in servers:
         await deferToThread(one_run, server)
-    reactor.suggestThreadPoolSize(1)
     before = counts()
     for _ in range(ROUNDS):
         for server in servers:
@@ -121,7 +133,10 @@ async def serve(server):
 
 async def main():
     loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = 60  # a busy machine is no mistake
     loop.set_default_executor(ThreadPoolExecutor(8))
+    # Once alone: what Twisted has once in a process, two reactors that begin at once may make twice.
+    await loop.run_in_executor(None, one_run, servers[0])
     for _ in range(3):
         await asyncio.gather(*map(serve, servers))
     before = counts()
@@ -139,6 +154,7 @@ SERVICE = """
 import asyncio
 from twisted.internet import asyncioreactor
 loop = asyncio.new_event_loop()
+loop.slow_callback_duration = 60  # a busy machine is no mistake
 asyncioreactor.install(loop)
 from twisted.application.service import MultiService
 from twisted.internet import reactor
@@ -221,6 +237,15 @@ assert not server.is_running
 """
 
 
+def begun(case: ServerCase, command: list[str]) -> subprocess.Popen[str]:
+    """A program, which ends with the test at the latest."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=environment()
+    )
+    case.addCleanup(end, process)
+    return process
+
+
 class EmbeddingTests(ServerCase):
     """Programs as users write them, each in a process of its own."""
 
@@ -271,18 +296,14 @@ class EmbeddingTests(ServerCase):
     def test_signals(self) -> None:
         """Ctrl-C interrupts a run in the main thread; a handler of the application's may terminate one."""
         program = [*self.program(SIGNALS), str(self.root), str(self.source)]
-        with subprocess.Popen(
-            program, stdout=subprocess.PIPE, encoding="utf-8", env=environment()
-        ) as process:
-            assert process.stdout is not None
-            lines = iter(process.stdout.readline, "")
-            self.assertEqual(next(lines), "run\n")
-            process.send_signal(signal.SIGINT)
-            self.assertEqual(next(lines), "interrupted\n")
-            self.assertEqual(next(lines), "run\n")
-            process.send_signal(signal.SIGTERM)
-            self.assertEqual(next(lines), "terminated\n")
-        self.assertEqual(process.returncode, 0)
+        process = begun(self, program)
+        self.assertEqual(line_of(process), "run\n")
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(line_of(process), "interrupted\n")
+        self.assertEqual(line_of(process), "run\n")
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(line_of(process), "terminated\n")
+        self.assertEqual(process.wait(PATIENCE), 0)
 
 
 class TogetherTests(ServerCase):
@@ -328,18 +349,40 @@ class TogetherTests(ServerCase):
 
     def test_one_socket(self) -> None:
         """Who connects to the application's own socket between two runs is served by the next one."""
-        given = self.bound()
-        server = self.server(http=True)
+        for key in (None, KEY):
+            for with_http in (False, True):
+                given = self.bound()
+                server = self.server(key, http=with_http)
+                ask = self.health if with_http else self.preface
+                self.unchanged(partial(self.served, given, server, ask, is_tls=key is not None), ROUNDS)
+                _runs.add(ROUNDS)
 
-        def run() -> None:
-            with socket.create_connection(given.getsockname()) as waiting:
-                with server.running(socket=given):
-                    waiting.sendall(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                    answer = b"".join(iter(lambda: waiting.recv(1 << 16), b""))
-                self.assertTrue(answer.startswith(b"HTTP/1.1 "), answer)
+    def served(self, given: socket.socket, server: Server, ask: Ask, *, is_tls: bool) -> None:
+        """A run that serves a connection which was there before."""
+        waiting = socket.create_connection(given.getsockname(), PATIENCE)
+        with waiting, server.running(socket=given):
+            ask(self.secured(waiting) if is_tls else waiting)
 
-        self.unchanged(run, ROUNDS)
-        _runs.add(ROUNDS)
+    def secured(self, connection: socket.socket) -> socket.socket:
+        """TLS on it; whose certificate it is nobody asks."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context.wrap_socket(connection)
+
+    def health(self, connection: socket.socket) -> None:
+        """HTTP is answered."""
+        connection.sendall(b"GET /-/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        self.assertTrue(answer.startswith(b"HTTP/1.1 "), answer)
+        connection.close()
+
+    def preface(self, connection: socket.socket) -> None:
+        """The transfer protocol is spoken."""
+        answer = b""
+        while len(answer) < len(PREFACE) and (more := connection.recv(len(PREFACE) - len(answer))):
+            answer += more
+        self.assertEqual(answer, PREFACE)
+        connection.close()
 
     def test_killed(self) -> None:
         """A program that is killed leaves a state directory that the next server takes up."""
@@ -351,16 +394,9 @@ print("listens", flush=True)
 input()
 """
         for _ in range(3):
-            with subprocess.Popen(
-                [sys.executable, "-c", text],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                encoding="utf-8",
-                env=environment(),
-            ) as process:
-                assert process.stdout is not None
-                self.assertEqual(process.stdout.readline(), "listens\n")
-                process.kill()
+            process = begun(self, [sys.executable, "-c", text])
+            self.assertEqual(line_of(process), "listens\n")
+            end(process)
         server = self.server(state_directory=state)
         with server.running(0):
             self.assertIn("hello.txt", self.client(server).list_files("/"))
