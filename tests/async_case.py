@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,11 @@ T = TypeVar("T")
 #: The token of servers that carry out scripts.
 SCRIPTED = client_server.TOKEN
 TOKEN = "fex1_asynchronous-" + "x1Y2z3W4" * 5
+
+
+def threads() -> int:
+    """How many threads of a bridge there are."""
+    return sum(one.name == "fileexport-bridge" for one in threading.enumerate())
 
 
 class AsyncCase(SynchronousTestCase):
@@ -60,3 +67,26 @@ class AsyncCase(SynchronousTestCase):
         client = AsyncClient("127.0.0.1", port, token, reactor=self.thread.reactor, **more)
         self.addCleanup(lambda: self.thread.call(client.close))
         return client
+
+
+class BridgeCase(AsyncCase):
+    """Has files to send."""
+
+    def write(self, name: str, size: int) -> bytes:
+        """A file here; its content."""
+        content = os.urandom(size)
+        (self.here / name).write_bytes(content)
+        return content
+
+    @property
+    def there(self) -> set[str]:
+        """What the server has."""
+        return set(os.listdir(self.root)) - {".fileexport"}
+
+    async def fails(self, call: Awaitable[object]) -> BaseException:
+        """What it raises."""
+        try:
+            await call
+        except BaseException as error:
+            return error
+        raise AssertionError("no error")

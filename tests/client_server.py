@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -85,6 +86,11 @@ class Peer:
         self.session.data_header(stream, len(content))
         self.flush()
         self.socket.sendall(content)
+
+    def break_off(self) -> None:
+        """End the connection so that the client's next word fails."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def raw(self, data: bytes) -> None:
         """Send bytes past the session."""

@@ -146,7 +146,7 @@ class LinkCase(SynchronousTestCase):
 
     def make(self, token: str | None = TOKEN, **more: Any) -> AsyncClient:
         """A client."""
-        return AsyncClient("server", 6768, token, endpoint=self.endpoint, reactor=self.clock, **more)
+        return AsyncClient("localhost", 6768, token, endpoint=self.endpoint, reactor=self.clock, **more)
 
     def lose(self) -> None:
         """Lose all connections."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import inspect
 import os
-import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-import trustme
 from twisted.internet.defer import CancelledError, Deferred
 
 import fileexport
@@ -26,11 +24,10 @@ from fileexport import (
     UnexpectedError,
 )
 from fileexport.client.deferred.client import AsyncClient
-from fileexport.keys import generate_keys
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
-from tests.async_case import SCRIPTED, AsyncCase
-from tests.client_server import Peer, ServerOptions, answering
+from tests.async_case import AsyncCase
+from tests.client_server import Peer
 
 #: What blocks by its nature: objects of Python's own for files and paths.
 BLOCKING = {"open", "path"}
@@ -223,61 +220,6 @@ class VerbTests(AsyncCase):
         self.assertIn("127.0.0.1 port 1", str(error))
 
 
-class SecurityTests(AsyncCase):
-    """TLS; whom it believes is proved against real daemons."""
-
-    def list_(self, client: AsyncClient) -> object:
-        """What a listing returns or raises."""
-
-        async def look() -> object:
-            try:
-                return await client.list_files("/")
-            except Exception as error:
-                return error
-
-        return self.run_(look)
-
-    def test_client_certificate(self) -> None:
-        """A client certificate is shown where the server wants one."""
-        authority = trustme.CA()
-        shown, file = self.here / "client.pem", self.here / "server.pem"
-        authority.issue_cert("ada@example.com").private_key_and_cert_chain_pem.write_to_path(str(shown))
-        pin, pem = generate_keys()
-        file.write_text(pem)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        context.verify_mode = ssl.CERT_REQUIRED
-        authority.configure_trust(context)
-        der = ssl.PEM_cert_to_DER_cert(pem[pem.index("-----BEGIN CERTIFICATE") :])
-        options: ServerOptions = {"tls": context, "certificate": der}
-        client = self.scripted(answering(m.End()), options=options, public_key=pin, client_certificate=shown)
-        self.assertEqual(self.list_(client), {})
-        without = self.connected(self.server.port, SCRIPTED, public_key=pin)
-        self.assertIsInstance(self.list_(without), ConnectionError)
-
-    def test_no_tls_there(self) -> None:
-        """A server that speaks no TLS is a ConnectionError."""
-
-        def script(peer: Peer) -> None:
-            peer.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        client = self.scripted(script, options={"raw": True}, tls=True)
-        self.assertIsInstance(self.list_(client), ConnectionError)
-
-    def test_files(self) -> None:
-        """A certificate file that is missing, or none, is a ValueError that names it; nobody is asked."""
-        bad = self.here / "bad.pem"
-        bad.write_text("no certificate")
-        self.scripted(answering(m.End()))
-        for file in (self.here / "none.pem", bad, self.here):
-            for name in ("ca_file", "client_certificate"):
-                client = self.connected(self.server.port, SCRIPTED, **{name: file})
-                error = self.list_(client)
-                self.assertIsInstance(error, ValueError)
-                self.assertIn(str(file), str(error))
-        self.assertEqual(self.server.connections, 0)
-
-
 class IteratorTests(AsyncCase):
     """Async iterators."""
 
@@ -434,6 +376,27 @@ class EndTests(AsyncCase):
         self.assertEqual(ends[:20], ["cancelled"] * 20)
         self.assertNotIn("fileexport-bridge", names)
         self.assertEqual(set(os.listdir(self.root)) - {".fileexport"}, set())
+
+    def test_closed_in_a_callback(self) -> None:
+        """Where a callback closes the client, its transfer is cancelled; the next call connects again."""
+        (self.here / "a").write_bytes(b"content")
+        client = self.client()
+
+        async def use() -> bool:
+            closed: list[Deferred[None]] = []
+
+            def end(*_: object) -> None:
+                closed.append(client.close())
+
+            try:
+                await client.upload_file(self.here / "a", "/", process_chunk=end)
+            except CancelledError:
+                return isinstance(await client.list_files("/"), dict)
+            finally:
+                await closed[0]
+            return False
+
+        self.assertTrue(self.run_(use))
 
     def test_reactor_ends(self) -> None:
         """When the reactor is stopped, what is under way is cancelled, and no thread is left."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from blake3 import blake3
@@ -18,38 +17,10 @@ from fileexport.client.names import LocalFile
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
 from fileexport.wire.session import DEFAULT_OFFER
-from tests.async_case import AsyncCase
+from tests.async_case import BridgeCase, threads
 from tests.client_server import RAISED, Peer, raising
 
 MIB = 1 << 20
-
-
-def threads() -> int:
-    """How many threads of a bridge there are."""
-    return sum(one.name == "fileexport-bridge" for one in threading.enumerate())
-
-
-class BridgeCase(AsyncCase):
-    """Has files to send."""
-
-    def write(self, name: str, size: int) -> bytes:
-        """A file here; its content."""
-        content = os.urandom(size)
-        (self.here / name).write_bytes(content)
-        return content
-
-    @property
-    def there(self) -> set[str]:
-        """What the server has."""
-        return set(os.listdir(self.root)) - {".fileexport"}
-
-    async def fails(self, call: Awaitable[object]) -> BaseException:
-        """What it raises."""
-        try:
-            await call
-        except BaseException as error:
-            return error
-        raise AssertionError("no error")
 
 
 class CallbackTests(BridgeCase):
@@ -218,7 +189,9 @@ class CancelTests(BridgeCase):
         async def send() -> list[str]:
             begun = [client.upload_file(self.here / "a", "/", str(number)) for number in range(60)]
             for one in begun[1::2]:
+                # All before the reactor's next turn: none of them has ended by itself until then.
                 one.cancel()
+            for one in begun[1::2]:
                 self.assertIsInstance(await self.fails(one), CancelledError)
             await gatherResults(begun[::2])
             return sorted(await client.list_files("/"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 
 from blake3 import blake3
 
@@ -102,6 +103,28 @@ class ChunkTests(DownloadCase):
                 self.assertEqual(self.names(), [])
                 self.assertTrue(client.download_file("/a", self.here))
             os.unlink(self.here / "a")
+
+    def test_exception_behind_a_cut(self) -> None:
+        """What the callback raises comes out also where the connection has gone; nothing is left."""
+        is_called, is_cut = threading.Event(), threading.Event()
+
+        def script(peer: Peer) -> None:
+            stream, _ = peer.hear(m.Read)
+            peer.say(m.Content(len(LARGE), 7, b"v1"), stream)
+            peer.data(stream, LARGE[: 64 << 10])
+            is_called.wait()
+            peer.break_off()
+            is_cut.set()
+
+        def process(*_: object) -> None:
+            is_called.set()
+            is_cut.wait()
+            raise ZeroDivisionError
+
+        server = self.server(script)
+        with server.client() as client:
+            self.assertRaises(ZeroDivisionError, client.download_file, "/a", self.here, process_chunk=process)
+        self.assertEqual((server.connections, self.names()), (1, []))
 
     def test_full_disk(self) -> None:
         """A full disk here is said of the file that was to come, and nothing of it is left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from queue import SimpleQueue
 
 import msgspec
@@ -198,6 +199,27 @@ class CancelTests(UploadCase):
             with server.client() as client:
                 self.assertRaises(kind, client.upload_file, self.large, "/", process_chunk=raising(kind))
                 self.assertEqual(told.get(timeout=20), m.Reset())
+
+    def test_exception_behind_a_cut(self) -> None:
+        """What the callback raises comes out also where the connection has gone."""
+        is_called, is_cut = threading.Event(), threading.Event()
+
+        def script(peer: Peer) -> None:
+            stream, _ = peer.hear(m.Write)
+            peer.say(m.Ready(0), stream)
+            is_called.wait()
+            peer.break_off()
+            is_cut.set()
+
+        def process(*_: object) -> None:
+            is_called.set()
+            is_cut.wait()
+            raise ZeroDivisionError
+
+        server = self.server(script)
+        with server.client() as client:
+            self.assertRaises(ZeroDivisionError, client.upload_file, self.large, "/", process_chunk=process)
+        self.assertEqual(server.connections, 1)
 
     def test_interrupted(self) -> None:
         """Ctrl-C while the progress is shown leaves what the server has for the next call."""

@@ -138,16 +138,8 @@ class ServingTests(ProgramCase):
 class AskingTests(ProgramCase):
     """Programs that ask a server, and tests of such programs."""
 
-    def test_async_client(self) -> None:
-        """The bytes of a whole tree, asked by Deferreds."""
-        (self.root / "d" / "e").mkdir(parents=True)
-        (self.root / "d" / "e" / "b").write_bytes(bytes(1000))
-        server = self.enterContext(serving(self.root))
-        asked = {**server.environment, "FILEEXPORT_TOKEN": server.token}
-        self.assertEqual(self.output("async_client.py", "/", **asked), "1005 bytes\n")
-
     def test_async_asyncio(self) -> None:
-        """The same client under asyncio."""
+        """The Twisted client under asyncio."""
         server = self.enterContext(serving(self.root))
         asked = {**server.environment, "FILEEXPORT_TOKEN": server.token}
         self.assertEqual(self.output("async_asyncio.py", "/a.txt", "/", **asked), "/a.txt 5\n/ 0\n")

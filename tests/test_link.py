@@ -5,19 +5,16 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionRefusedError as Refused
-from twisted.internet.error import TimeoutError as TimedOut
 
 from fileexport.client.conversations import Ask
-from fileexport.client.deferred import link
 from fileexport.client.deferred.calling import Call
 from fileexport.client.deferred.dialing import Place
-from fileexport.errors import AuthenticationError, CorruptedResponse, OverloadedError, PeerGone, row_for
+from fileexport.errors import CorruptedResponse, OverloadedError, PeerGone
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 from tests.link_case import LinkCase
+from tests.transfer_peer import code
 
 ROW = m.Entry(RelPath(("a",)), "file", 1, 1)
 
@@ -81,6 +78,17 @@ class PlaceTests(LinkCase):
         self.turn()
         self.assertEqual(len(self.far.opened()), 3)
 
+    def test_refused_much_later(self) -> None:
+        """Long after the last cancel, it is too much to do as well."""
+        first, second = self.client.stat("/0"), self.client.stat("/1", timeout=1e6)
+        self.turn()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.turn()
+        self.clock.advance(4)
+        self.far.say(m.Reset(code(OverloadedError), "too many"), 2)
+        self.failureResultOf(second, OverloadedError)
+
     def test_refused(self) -> None:
         """Otherwise a server that has too much to do is said to have."""
         asked = self.client.stat("/0")
@@ -89,72 +97,27 @@ class PlaceTests(LinkCase):
         self.failureResultOf(asked, OverloadedError)
 
 
-def code(kind: type[Exception]) -> int:
-    """The code of an exception on the wire."""
-    return row_for(kind()).wire
-
-
-class ConnectingTests(LinkCase):
-    """How a connection comes about, or does not."""
-
-    def test_failures(self) -> None:
-        """What an endpoint fails with is the exception that `Client` raises, for all who wait."""
-        for error, kind in ((Refused(), ConnectionRefusedError), (TimedOut(), TimeoutError)):
-            self.endpoint.error = error
-            for one in (self.client.stat("/"), self.client.list_files("/")):
-                found = self.failureResultOf(one, kind)
-                self.assertIn("server port 6768", str(found.value))
-        self.endpoint.error = None
-        asked = self.client.stat("/")
-        self.turn()
-        self.waits(asked)
-        self.assertEqual(len(self.far.opened()), 1)
-
-    def test_too_slow(self) -> None:
-        """Who waits too long gets TimeoutError; when nobody waits any more, connecting ends."""
-        self.endpoint.is_slow = True
-        patient, hasty = self.client.stat("/", timeout=20_000), self.client.stat("/", timeout=5_000)
-        self.clock.advance(5)
-        self.failureResultOf(hasty, TimeoutError)
-        self.waits(patient)
-        self.assertEqual(self.endpoint.cancelled, 0)
-        self.clock.advance(15)
-        self.failureResultOf(patient, TimeoutError)
-        self.assertEqual(self.endpoint.cancelled, 1)
-
-    def test_silent_server(self) -> None:
-        """A server that does not greet is left when the time is over."""
-        client = self.make(timeout=3_000)
-        asked = client.stat("/")
-        self.far.answers = False
-        self.clock.advance(3)
-        self.failureResultOf(asked, TimeoutError)
-        self.assertTrue(self.far.transport.aborted)
-
-    def test_other_machines(self) -> None:
-        """Plain text goes to this machine only, unless that was allowed; a name is not asked, the peer is."""
-        there = IPv4Address("TCP", "192.0.2.1", 6768)
-        self.endpoint.peer = there
-        self.failureResultOf(self.client.stat("/"), ValueError)
-        self.assertEqual(self.far.transport.value(), b"")
-        weak = self.make("not-long-enough", tls=False)
-        self.failureResultOf(weak.stat("/"), ValueError)
-        self.assertEqual(self.far.transport.value(), b"")
-        for peer, tls in ((there, False), (UNIXAddress(b"/run/socket"), None)):
-            self.endpoint.peer = peer
-            asked = self.make(tls=tls).stat("/")
-            self.turn()
-            self.waits(asked)
-            self.assertEqual(len(self.far.opened()), 1)
-
-    def test_no_token(self) -> None:
-        """Without a token nothing is said."""
-        error = self.failureResultOf(self.make(None).stat("/"), AuthenticationError)
-        self.assertIn("a token is needed", str(error.value))
-
-
 class LossTests(LinkCase):
     """Connections that end."""
+
+    def test_collected(self) -> None:
+        """What is collected is heard in one go, at the latest when the connection ends."""
+        asked = self.client.stat("/")
+        self.turn()
+        self.far.link.collect()
+        self.far.say(m.Entries([ROW]), 1)
+        self.far.say(m.End(), 1)
+        self.assertNoResult(asked)
+        self.far.link.hear()
+        self.successResultOf(asked)
+        asked = self.client.stat("/")
+        self.turn()
+        self.far.link.collect()
+        self.far.say(m.Entries([ROW]), 2)
+        self.far.say(m.End(), 2)
+        self.assertNoResult(asked)
+        self.far.lose()
+        self.successResultOf(asked)
 
     def test_lost(self) -> None:
         """All that is under way fails with ConnectionError; the next call connects again."""
@@ -260,7 +223,7 @@ class TimeOutTests(LinkCase):
         self.endpoint.streams = 1
         first, second = self.client.jobs(timeout=1e6), self.client.stat("/", timeout=5_000)
         self.turn()
-        self.clock.advance(100)
+        self.clock.advance(4)
         self.far.say(m.Jobs([]), 1)
         self.failureResultOf(first, CorruptedResponse)
         self.clock.advance(0.5)
@@ -285,66 +248,34 @@ class TimeOutTests(LinkCase):
         self.assertTrue(self.far.transport.aborted)
 
 
-class TakingTests(LinkCase):
-    """Whoever does not take what comes."""
+class WritingTests(LinkCase):
+    """A server that does not read."""
 
-    def test_content(self) -> None:
-        """One reader that takes nothing gets no more than a window; others go on."""
-        unread = self.client.read("/big")
-        first = unread.__anext__()
+    def test_pings(self) -> None:
+        """One that asks for signs of life and takes none does not fill the memory; it gets some later."""
+        self.client.stat("/").addErrback(lambda failure: None)
         self.turn()
-        self.far.say(m.Content(64 << 20, 7, b"v"), 1)
-        while credit := min(self.far.session.credit(1), 64 << 10):
-            self.far.content(1, bytes(credit))
-        self.successResultOf(first)
-        asked = self.client.stat("/")
-        self.turn()
-        self.far.say(m.Entries([ROW]), 2)
-        self.far.say(m.End(), 2)
-        self.successResultOf(asked)
-        for _ in range(15):
-            self.successResultOf(unread.__anext__())
-        self.turn()
-        self.assertGreater(self.far.session.credit(1), 0)
+        far = self.far
+        far.link.pauseProducing()
+        for _ in range(5_000):
+            far.session.send(m.Ping())
+            far.link.dataReceived(far.session.take())
+        self.assertLess(far.link.unsent + far.link.session.unsent, 1_000)
+        self.assertEqual(far.transport.value(), b"")
+        far.link.resumeProducing()
+        self.assertGreater(len(far.transport.value()), 0)
 
-    def test_answers(self) -> None:
-        """Answers that nobody takes hold up the connection, until the one who takes least is given up."""
-        unread, asked = self.client.entries("/"), self.client.stat("/")
-        first = unread.__anext__()
+    def test_said_while_full(self) -> None:
+        """What is begun while the server does not read is said when it does."""
+        self.client.stat("/0").addErrback(lambda failure: None)
         self.turn()
-        (stream,) = [number for number, what in self.far.said() if isinstance(what, m.List)]
-        for _ in range(link._MAX_HELD + 2):
-            self.far.session.send(m.Entries([ROW]), stream)
-        self.far.turn()
-        self.successResultOf(first)
-        self.assertEqual(self.far.transport.producerState, "paused")
-        self.clock.advance(link.PATIENCE)
-        self.assertEqual(self.far.transport.producerState, "producing")
+        self.far.link.pauseProducing()
+        self.client.stat("/1").addErrback(lambda failure: None)
         self.turn()
-        other = next(number for number in self.far.opened() if number != stream)
-        self.far.say(m.Entries([ROW]), other)
-        self.far.say(m.End(), other)
-        self.successResultOf(asked)
-        for _ in range(link._MAX_HELD + 1):
-            self.successResultOf(unread.__anext__())
-        self.failureResultOf(unread.__anext__(), TimeoutError)
-
-    def test_taken_in_time(self) -> None:
-        """Once enough was taken, it goes on without a word."""
-        unread = self.client.entries("/")
-        first = unread.__anext__()
+        self.assertEqual(len(self.far.opened()), 1)
+        self.far.link.resumeProducing()
         self.turn()
-        for _ in range(link._MAX_HELD + 2):
-            self.far.session.send(m.Entries([ROW]), 1)
-        self.far.turn()
-        self.successResultOf(first)
-        self.assertEqual(self.far.transport.producerState, "paused")
-        for _ in range(link._MAX_HELD // 2 + 2):
-            self.successResultOf(unread.__anext__())
-        self.clock.advance(0)
-        self.assertEqual(self.far.transport.producerState, "producing")
-        self.clock.advance(link.PATIENCE * 2)
-        self.successResultOf(unread.__anext__())
+        self.assertEqual(len(self.far.opened()), 2)
 
 
 class ThreadTests(LinkCase):

@@ -18,7 +18,10 @@ def index(top: RemotePath) -> int:
         if path.is_relative_to(aside):
             continue
         if path.stat().st_size == 0:
-            path.replace(aside / path.name)
+            try:
+                path.rename(aside / path.name)
+            except FileExistsError:
+                print(f"{path} stays: there is one of its name aside")
             continue
         with path.open(encoding="utf-8") as file:
             lines.append(f"{path.relative_to(top)}: {file.readline().strip()}\n")

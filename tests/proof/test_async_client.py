@@ -143,6 +143,8 @@ class ThousandTests(AsyncCase):
 
     async def thousand(self, client: AsyncClient) -> None:
         """Begin and half cancel; in the end the connection is of use."""
+        cancelled = [0] * 4
+        first = client.stat("/0")
         source = self.source("source", 100_000)
         begun: list[tuple[Deferred[Any], object]] = []
         for number in range(250):
@@ -152,11 +154,15 @@ class ThousandTests(AsyncCase):
             begun.append((client.upload_file(source, "/", f"up{number}", replace=True), True))
             begun.append((client.download_file(path, self.base, f"down{number}", replace=True), True))
         # Each of the four kinds is cancelled half the time, some of them under way.
-        unwanted = [one for index, one in enumerate(begun) if index // 4 % 2]
-        for deferred, _ in unwanted[: len(unwanted) // 2]:
+        # Once the first has been answered, others are.
+        await first
+        links = tuple(client._board._links)
+        early = [one for index, (one, _) in enumerate(begun) if index // 4 % 4 == 1 and not one.called]
+        for deferred in early:
             deferred.cancel()
         await client.list_files("/")
-        for deferred, _ in unwanted[len(unwanted) // 2 :]:
+        late = [one for index, (one, _) in enumerate(begun) if index // 4 % 4 == 3 and not one.called]
+        for deferred in late:
             deferred.cancel()
         for index, (deferred, expected) in enumerate(begun):
             try:
@@ -164,7 +170,15 @@ class ThousandTests(AsyncCase):
                 OPERATIONS.add(1, "done")
             except CancelledError:
                 self.assertTrue(index // 4 % 2)
+                cancelled[index % 4] += 1
                 OPERATIONS.add(1, "cancelled")
+        self.assertEqual(sum(cancelled), len(early) + len(late))
+        self.assertNotIn(0, cancelled)
+        self.assertTrue(early)
+        self.assertTrue(late)
+        # Some were under way: the server was told so, on the one connection that there is.
+        self.assertIsNotNone(links[0].dropped_at)
+        self.assertEqual(tuple(client._board._links), links)
         self.assertGreaterEqual(len(await client.list_files("/")), 250 + 125)
 
     def test_nothing_is_left(self) -> None:
@@ -172,11 +186,13 @@ class ThousandTests(AsyncCase):
         port = self.daemon().transfer_port
         source = self.source("source", 4 * MIB)
         counts = []
-        for _ in range(10):
+        for turn in range(10):
             client = self.client(port)._client
 
-            async def use(client: AsyncClient = client) -> None:
-                begun = [client.upload_file(source, "/", str(number), replace=True) for number in range(20)]
+            async def use(client: AsyncClient = client, turn: int = turn) -> None:
+                # Names of its own: those of the turn before may still be held by what was broken off.
+                names = [f"{turn}-{number}" for number in range(20)]
+                begun = [client.upload_file(source, "/", name) for name in names]
                 await begun[0]
                 await client.close()
                 for one in begun:

@@ -156,11 +156,10 @@ def _forget_output() -> None:
 
 def _in_our_words(error: ValueError) -> str:
     """What the library says of its parameters, in terms of the command line's."""
-    text = str(error)
-    if "is another machine" in text:
-        machine = text.partition(":")[0]
+    machine, is_far, _ = str(error).partition(" is another machine")
+    if is_far:
         return f"{machine}: give --public-key or --ca-file, or --tls, or --no-tls where no stranger listens"
-    return text
+    return str(error)
 
 
 # -- what the environment says

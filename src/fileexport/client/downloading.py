@@ -256,7 +256,7 @@ class Download:
                 raise CorruptedResponse("a file that is longer than was said")
             partial.write(piece)
             self.travelled += len(piece)
-            if chunks is not None and not self._feed(operation, chunks, piece):
+            if chunks is not None and not chunks.feed(piece):
                 return False
             self._reports.at(partial.offset)
         if (
@@ -266,11 +266,3 @@ class Download:
         ):
             raise ChangedWhileRead
         return True
-
-    def _feed(self, operation: Operation, chunks: Chunks, piece: bytes | memoryview) -> bool:
-        try:
-            return chunks.feed(piece)
-        except BaseException:
-            # Nothing of ours was interrupted: the connection can be used again.
-            operation.cancel()
-            raise

@@ -85,10 +85,15 @@ class Server:
 
     def check_address(self, address: str) -> None:
         """Refuse to speak to this address without TLS, where that is not wise; raises ValueError."""
+        self.security.check_address(address)
+        if not self.security.is_encrypted and not is_loopback(address):
+            self.check_token()
+
+    def check_token(self) -> None:
+        """Refuse to prove a weak token to another machine without TLS; raises ValueError."""
         from fileexport.tokens import is_weak
 
-        self.security.check_address(address)
-        if not self.security.is_encrypted and not is_loopback(address) and is_weak(self.token or ""):
+        if is_weak(self.token or ""):
             raise ValueError("a token of less than 128 bits is only proved over TLS, or on this machine")
 
 

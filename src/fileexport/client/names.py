@@ -84,7 +84,9 @@ def remote_path(text: str | os.PathLike[str]) -> RelPath:
     """
     spelled = os.fspath(text)
     if not isinstance(spelled, str) or not spelled.startswith("/"):
-        raise ValueError(f"a remote path is absolute: {spelled!r} does not begin with a slash")
+        # A URL may hold a token, which no error repeats.
+        shown = "this one" if ":" in str(spelled) else repr(spelled)
+        raise ValueError(f"a remote path is absolute: {shown} does not begin with a slash")
     return RelPath.parse(spelled)
 
 

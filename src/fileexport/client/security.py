@@ -41,6 +41,8 @@ class Security:
     ca_file: str | None = None
     tls: bool | None = None
     client_certificate: str | None = None
+    #: How to say that TLS is wanted, or is not, in terms of who made this.
+    advice: str = "give public_key, ca_file or tls=True for TLS, or tls=False"
 
     def __post_init__(self) -> None:
         if self.public_key is not None:
@@ -64,9 +66,7 @@ class Security:
     def check_address(self, address: str) -> None:
         """Refuse plain TCP to another machine, unless `tls=False` said so; raises ValueError."""
         if not self.is_encrypted and self.tls is None and not is_loopback(address):
-            raise ValueError(
-                f"{address} is another machine: give public_key, ca_file or tls=True for TLS, or tls=False"
-            )
+            raise ValueError(f"{address} is another machine: {self.advice}")
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
@@ -144,6 +144,16 @@ def _load(load: Callable[[str], None], file: str) -> None:
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror
         raise ValueError(f"{file}: this certificate file cannot be used: {reason}") from None
+
+
+def is_here(hostname: str) -> bool:
+    """Whether a name or an address means this very machine, whoever is asked."""
+    if hostname.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return is_loopback(hostname)
+    except ValueError:
+        return False
 
 
 def is_loopback(address: str) -> bool:

@@ -358,22 +358,12 @@ class Sending:
             # As in `_send_copied`; and what is there already ends where the rest begins.
             wanted = offset - position if is_there else self._room(self._source.size - position)
             count = self._read(buffer[:wanted], position)
-            if position + count > chunks.fed and not self._feed(
-                chunks, buffer[chunks.fed - position : count]
-            ):
+            if position + count > chunks.fed and not chunks.feed(buffer[chunks.fed - position : count]):
                 return
             if not is_there:
                 self._send(buffer[:count])
             position += count
             self.at(position)
-
-    def _feed(self, chunks: Chunks, content: memoryview) -> bool:
-        try:
-            return chunks.feed(content)
-        except BaseException:
-            # Nothing of ours was interrupted: the server can be told, so that it keeps nothing.
-            self._operation.cancel()
-            raise
 
     def _read(self, buffer: memoryview, offset: int) -> int:
         count = os.preadv(self._source.descriptor, [buffer[: self._source.size - offset]], offset)
@@ -382,17 +372,15 @@ class Sending:
         return count
 
     def _send(self, content: memoryview) -> None:
-        while content:
-            size = self._room(len(content))
-            packed = self._shrink(content[:size]) if self._shrink is not None else None
-            self._connection.send_content(
-                self._operation.stream,
-                content[:size] if packed is None else packed,
-                self._operation.wait,
-                compressed=packed is not None,
-            )
-            self.travelled += size
-            content = content[size:]
+        """Send what there was room for. Not in parts: one that is too short for a frame may be left."""
+        packed = self._shrink(content) if self._shrink is not None else None
+        self._connection.send_content(
+            self._operation.stream,
+            content if packed is None else packed,
+            self._operation.wait,
+            compressed=packed is not None,
+        )
+        self.travelled += len(content)
 
     def _room(self, left: int) -> int:
         """How much the next frame may hold, of `left` bytes."""

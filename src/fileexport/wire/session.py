@@ -152,8 +152,8 @@ class Session:
         self._pongs = self._refusals = self._cancelled = 0
         self._hellos: dict[Role, bytes] = {}
         self._outbox: list[bytes] = []
-        #: Bytes that wait for `take`.
-        self.unsent = 0
+        #: Bytes that wait for `take`; and payload bytes of the message that came last.
+        self.unsent = self.size = 0
         hello = m.encode(m.Hello(m.VERSION, offer, list(features)), limits=BEFORE_AUTHENTICATION)
         self._hellos[role] = hello[HEADER_SIZE:]
         self._queue(PREFACE + hello)
@@ -393,6 +393,7 @@ class Session:
 
     def _message(self, found: Frame) -> Received | None:
         kind, stream, _ = found
+        self.size = len(found.payload)
         if (self._other, kind) not in CONNECTION[self.state]:
             raise CorruptedResponse(f"{kind.name} of the {self._other.value}: it is not its turn")
         if kind is FrameType.OPEN:

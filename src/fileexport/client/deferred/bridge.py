@@ -1,30 +1,32 @@
-"""The blocking client's own code in threads, for a reactor: its transfers, its trees, its iterators.
+"""The blocking client's own code in threads, for a reactor.
 
-A thread lives while there is work, and no longer: at most 16 of them, whatever is asked.
+A thread lives while there is work, and no longer: at most 16 of them are at work, whatever is asked. Those
+whose callbacks wait for something do not count, so that it can be a further transfer.
 """
 
 from __future__ import annotations
 
+import copy
+import errno
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from fileexport.client.blocking import Client
 from fileexport.client.chunks import PAUSING
-from fileexport.client.deferred.calling import Talker
-from fileexport.client.deferred.channel import Abandoned, BridgePool, Job
+from fileexport.client.connection import Wait
+from fileexport.client.deferred.channel import BridgePool, Job
 from fileexport.client.deferred.dialing import Place, Switchboard
 from fileexport.client.deferred.link import Link
 
-#: Threads at once.
+#: Threads at work at once; and with those whose callbacks wait.
 MAX_THREADS = 16
-#: What an iterator has found and nobody took, until it pauses.
-_AHEAD = 1024
+_MAX_ALL = 256
 
 T = TypeVar("T")
 Given = ParamSpec("Given")
@@ -38,12 +40,63 @@ class _Inside(Client):
         self._timeout = timeout
 
 
-class _Answer(Generic[T]):
-    """What the reactor's thread answers a job that waits for it."""
+class Late(Deferred[T]):
+    """It does not fail as soon as it is cancelled, but when that has had its effect."""
 
-    def __init__(self, job: Job, undo: Callable[[T], object]) -> None:
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        super().__init__()
+        self._tell = cancel
+
+    def cancel(self) -> None:
+        """Cancel what it stands for."""
+        if self.called:
+            super().cancel()
+        else:
+            self._tell()
+
+
+class _Work(Generic[T]):
+    """A function that a thread is to call, as a part of a job."""
+
+    def __init__(self, job: Job, function: Callable[[], T], cancel: Callable[[_Work[T]], object]) -> None:
+        self.job = job
+        self._function = function
+        self.deferred: Deferred[T] = Late(lambda: cancel(self))
+
+    def run(self) -> T | Failure:
+        """Call it, in a thread."""
+        self.job.begin()
+        PAUSING.set(self.job.pause)
+        try:
+            self.job.check()
+            return self._function()
+        except BaseException as error:
+            return Failure(error)
+
+    def fire(self, found: T | Failure) -> None:
+        """This is what became of it."""
+        deferred = self.deferred
+        # It knows us, by its `cancel`: neither waits for the garbage collector.
+        del self.deferred
+        if self.job.is_cancelled:
+            deferred.errback(CancelledError())
+        else:
+            deferred.callback(found)
+
+
+class _Answer(Generic[T]):
+    """What the reactor's thread answers a job that waits for it.
+
+    `sleeps` is told 1 where the answer comes later, and -1 then, or when nobody waits for it any more.
+    """
+
+    def __init__(
+        self, job: Job, undo: Callable[[T], object], sleeps: Callable[[int], object] | None = None
+    ) -> None:
         self._job = job
         self._undo = undo
+        self._sleeps = sleeps
+        self._is_asleep = False
         self._deferred: Deferred[Any] | None = None
         #: Its result, or Failure, once it is there.
         self.found: Any = None
@@ -54,8 +107,17 @@ class _Answer(Generic[T]):
         if not self.is_unwanted:
             self._deferred = maybeDeferred(function)
             self._deferred.addBoth(self._fired)
+            if self._sleeps is not None and not self.is_there:
+                self._is_asleep = True
+                self._sleeps(1)
+
+    def _wake(self) -> None:
+        if self._is_asleep and self._sleeps is not None:
+            self._is_asleep = False
+            self._sleeps(-1)
 
     def _fired(self, found: T | Failure) -> None:
+        self._wake()
         if self.is_unwanted:
             if not isinstance(found, Failure):
                 self._undo(found)
@@ -67,6 +129,7 @@ class _Answer(Generic[T]):
     def abandon(self) -> None:
         """The job does not want it any more."""
         self.is_unwanted = True
+        self._wake()
         if self.is_there:
             if not isinstance(self.found, Failure):
                 self._undo(self.found)
@@ -82,28 +145,24 @@ class Bridge:
         self.lock, self.reactor = board.lock, board.reactor
         self.pool = BridgePool(board.server, board.traffic, self._take)
         self.client = _Inside(self.pool, timeout)
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._seconds = Wait(timeout).seconds
+        self._waiting: deque[_Work[Any]] = deque()
+        #: All that has not fired.
+        self._works: set[_Work[Any]] = set()
+        #: All that have not ended; how many take work yet; and how many of those wait in a callback.
         self._threads: set[threading.Thread] = set()
-        self._jobs: dict[Job, Deferred[Any]] = {}
+        self._running = self._asleep = 0
+        self._patience: IDelayedCall | None = None
         self._idle: list[Deferred[None]] = []
 
     def run(self, function: Callable[[], T], job: Job | None = None) -> Deferred[T]:
-        """Call a function in a thread, when there is one. Cancelled, it ends at its next wait."""
-        job = job or self.job()
-        deferred: Deferred[T] = Deferred(lambda _: job.cancel())
+        """Call a function in a thread, when there is one.
 
-        def work() -> None:
-            found: T | Failure
-            job.begin()
-            PAUSING.set(job.pause)
-            try:
-                job.check()
-                found = function()
-            except BaseException as error:
-                found = Failure(error)
-            self.reactor.callFromThread(self._done, job, deferred, found)
-
-        self._jobs[job] = deferred
+        Cancelled, it is told at its next wait; the Deferred fails when the thread is done with it.
+        """
+        work = _Work(job or self.job(), function, self._cancel)
+        deferred = work.deferred
+        self._works.add(work)
         self._waiting.append(work)
         self._start()
         return deferred
@@ -112,49 +171,93 @@ class Bridge:
         """One that several functions may be parts of, one after the other."""
         return Job(self.lock)
 
-    def _start(self) -> None:
+    def _cancel(self, work: _Work[Any]) -> None:
+        work.job.cancel()
         with self.lock:
-            if not self._waiting or len(self._threads) >= MAX_THREADS:
+            is_waiting = work in self._waiting
+            if is_waiting:
+                self._waiting.remove(work)
+        if is_waiting:
+            self._fire(work, None)
+
+    def _fire(self, work: _Work[Any], found: object) -> None:
+        self._works.discard(work)
+        work.fire(found)
+
+    def _start(self) -> None:
+        """One more thread, where there is work for it."""
+        with self.lock:
+            if not self._waiting or self._running - self._asleep >= MAX_THREADS:
                 return
-            thread = threading.Thread(target=self._work, name="fileexport-bridge")
+            is_full = self._running >= _MAX_ALL
+            self._running += not is_full
+        if is_full:
+            if self._patience is None:
+                self._patience = self.reactor.callLater(self._seconds, self._give_up)
+            return
+        thread = threading.Thread(target=self._work, name="fileexport-bridge", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            with self.lock:
+                self._running -= 1
+            self._fail(error)
+        else:
             self._threads.add(thread)
-        thread.start()
 
     def _work(self) -> None:
         """The life of a thread."""
         while True:
             with self.lock:
-                if not self._waiting:
-                    self._threads.discard(threading.current_thread())
+                if not self._waiting or self._running - self._asleep > MAX_THREADS:
+                    self._running -= 1
                     break
                 work = self._waiting.popleft()
-            work()
+            self.reactor.callFromThread(self._done, work, work.run())
             # Nothing of it lives on in here.
             del work
         self.reactor.callFromThread(self._rest, threading.current_thread())
 
-    def _done(self, job: Job, deferred: Deferred[T], found: T | Failure) -> None:
-        if self._jobs.get(job) is deferred:
-            del self._jobs[job]
-        if not deferred.called:
-            if isinstance(found, Failure):
-                deferred.errback(CancelledError() if found.check(Abandoned) else found)
-            else:
-                deferred.callback(found)
+    def _done(self, work: _Work[Any], found: object) -> None:
+        self._fire(work, found)
         self._start()
 
     def _rest(self, thread: threading.Thread) -> None:
         thread.join()
+        self._threads.discard(thread)
         if not self._threads:
             idle, self._idle = self._idle, []
             for deferred in idle:
                 deferred.callback(None)
 
+    def _sleeps(self, change: int) -> None:
+        """A job's callback waits for something, or does not any more."""
+        with self.lock:
+            self._asleep += change
+        if self._patience is not None and change < 0:
+            self._patience.cancel()
+            self._patience = None
+        self._start()
+
+    def _give_up(self) -> None:
+        """Callbacks wait in all threads: for what waits for a thread, most likely."""
+        self._patience = None
+        words = f"{_MAX_ALL} callbacks have been waiting for {self._seconds:g} s, and hold all threads"
+        self._fail(TimeoutError(errno.ETIMEDOUT, words))
+
+    def _fail(self, error: Exception) -> None:
+        """No thread will come to what waits, unless one is at work: it comes to it then."""
+        with self.lock:
+            waiting = () if self._running > self._asleep else tuple(self._waiting)
+            for work in waiting:
+                self._waiting.remove(work)
+        for work in waiting:
+            self._fire(work, Failure(copy.copy(error)))
+
     async def close(self) -> None:
         """Cancel all jobs; returns when the last thread is gone."""
-        for job, deferred in tuple(self._jobs.items()):
-            job.cancel()
-            deferred.cancel()
+        for work in tuple(self._works):
+            self._cancel(work)
         if self._threads:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
@@ -163,14 +266,17 @@ class Bridge:
     # In a job's thread.
 
     def ask(
-        self, function: Callable[[], T | Deferred[T]], undo: Callable[[T], object] = lambda found: None
+        self,
+        function: Callable[[], T | Deferred[T]],
+        undo: Callable[[T], object] = lambda found: None,
+        sleeps: Callable[[int], object] | None = None,
     ) -> T:
         """Call a function in the reactor's thread; returns its result, a Deferred's too, or raises.
 
-        `undo` gets a result that comes when it is not wanted any more.
+        `undo` gets a result that comes when it is not wanted any more. `sleeps` as for `_Answer`.
         """
         job = Job.current()
-        answer = _Answer(job, undo)
+        answer = _Answer(job, undo, sleeps)
         self.reactor.callFromThread(answer.begin, function)
         try:
             with job.bell:
@@ -192,184 +298,15 @@ class Bridge:
         called = function
 
         def there(*args: Given.args, **named: Given.kwargs) -> T:
-            return self.ask(lambda: called(*args, **named))
+            return self.ask(lambda: called(*args, **named), sleeps=self._sleeps)
 
         return there
+
+    @staticmethod
+    def check(progress: object) -> None:
+        """For a job's progress, in its thread: raises where it is not wanted any more."""
+        Job.current().check()
 
     def _take(self, seconds: float) -> tuple[Link, bool]:
         place = self.ask(lambda: self._board.place(seconds), Place.free)
         return place.link, place.was_idle
-
-
-class Engine(Protocol[T]):
-    """What an async iterator takes its items from; in the reactor's thread."""
-
-    def next(self) -> Deferred[T]:
-        """The next one; fails with StopAsyncIteration behind the last."""
-
-    def stop(self) -> Deferred[None]:
-        """Nobody wants more."""
-
-
-class Results(Generic[T]):
-    """An async iterator. `aclose` ends it early, and so does being forgotten; items come one by one."""
-
-    def __init__(self, reactor: Any, engine: Engine[T]) -> None:
-        self._reactor = reactor
-        self._engine = engine
-        self._has_ended = self._is_awaited = False
-
-    def __aiter__(self) -> Results[T]:
-        return self
-
-    def __anext__(self) -> Deferred[T]:
-        """A Deferred; it raises what the blocking iterator raises. Cancelled, it ends the iterator."""
-        deferred: Deferred[T] = Deferred(lambda _: taken.cancel())
-        if self._is_awaited:
-            raise RuntimeError("the item before this one is still awaited")
-        if self._has_ended:
-            deferred.errback(StopAsyncIteration())
-            return deferred
-        self._is_awaited = True
-        taken: Deferred[T] = self._engine.next()
-        taken.addBoth(self._took, deferred)
-        return deferred
-
-    def _took(self, found: T | Failure, deferred: Deferred[T]) -> None:
-        self._is_awaited = False
-        if isinstance(found, Failure):
-            self._has_ended = True
-            self._engine.stop()
-        if deferred.called:
-            return
-        if isinstance(found, Failure):
-            deferred.errback(found)
-        else:
-            deferred.callback(found)
-
-    def aclose(self) -> Deferred[None]:
-        """End it."""
-        if self._has_ended:
-            return succeed(None)
-        self._has_ended = True
-        return self._engine.stop()
-
-    def __del__(self) -> None:
-        # Garbage is collected in any thread.
-        if not self._has_ended:
-            with suppress(Exception):
-                self._reactor.callFromThread(self._engine.stop)
-
-
-class Telling(Generic[T]):
-    """The items of a conversation."""
-
-    def __init__(self, talker: Talker[T, None]) -> None:
-        self._talker = talker
-        self._items: deque[T] = deque()
-
-    def next(self) -> Deferred[T]:
-        """The next item."""
-        if self._items:
-            return succeed(self._items.popleft())
-        return Deferred.fromCoroutine(self._next())
-
-    async def _next(self) -> T:
-        while not self._items:
-            found = await self._talker.on()
-            if found is None:
-                raise StopAsyncIteration
-            self._items.extend(found.items)
-        return self._items.popleft()
-
-    def stop(self) -> Deferred[None]:
-        """Cancel it."""
-        self._talker.end()
-        return succeed(None)
-
-
-class Stepping(Generic[T]):
-    """The items of a blocking iterator, which a thread steps through ahead of who takes them.
-
-    Between two turns, while enough is there, it holds no thread.
-    """
-
-    def __init__(self, bridge: Bridge, make: Callable[[], Iterator[T]]) -> None:
-        self._bridge = bridge
-        self._lock = bridge.lock
-        self._reactor = bridge.reactor
-        self._make = make
-        self._job = bridge.job()
-        self._iterator: Iterator[T] | None = None
-        self._items: deque[T] = deque()
-        self._waiting: Deferred[T] | None = None
-        self._turn: Deferred[bool] | None = None
-        self._end: Failure | None = None
-        self._is_told = False
-
-    def next(self) -> Deferred[T]:
-        """The next item."""
-        deferred: Deferred[T] = Deferred(lambda _: self._job.cancel())
-        self._waiting = deferred
-        self._look()
-        return deferred
-
-    def _look(self) -> None:
-        """Give out what is there, and have more made."""
-        with self._lock:
-            self._is_told = False
-            has_item = bool(self._items)
-            left = len(self._items)
-        if self._end is None and self._turn is None and left <= _AHEAD // 2:
-            self._turn = turn = self._bridge.run(self._step, self._job)
-            turn.addBoth(self._turned)
-        waiting = self._waiting
-        if waiting is None:
-            return
-        if has_item:
-            self._waiting = None
-            waiting.callback(self._items.popleft())
-        elif self._end is not None:
-            self._waiting = None
-            waiting.errback(self._end)
-
-    def _turned(self, found: bool | Failure) -> None:
-        self._turn = None
-        if self._end is None and isinstance(found, Failure):
-            self._end = found
-        elif self._end is None and found:
-            self._end = Failure(StopAsyncIteration())
-        self._look()
-
-    def _step(self) -> bool:
-        """Find more, in a thread; True at the end."""
-        if self._iterator is None:
-            self._iterator = self._make()
-        for item in self._iterator:
-            with self._lock:
-                self._items.append(item)
-                is_full = len(self._items) >= _AHEAD
-                tells, self._is_told = not self._is_told, True
-            if tells:
-                self._reactor.callFromThread(self._look)
-            if is_full:
-                return False
-            self._job.check()
-        return True
-
-    def stop(self) -> Deferred[None]:
-        """Cancel it; fires when the iterator is closed."""
-        self._waiting = None
-        self._end = self._end or Failure(StopAsyncIteration())
-        self._job.cancel()
-        return Deferred.fromCoroutine(self._close())
-
-    async def _close(self) -> None:
-        if self._turn is not None:
-            turned: Deferred[None] = Deferred()
-            self._turn.addCallback(lambda _: turned.callback(None))
-            await turned
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            self._iterator = iter(())
-            await self._bridge.run(close)

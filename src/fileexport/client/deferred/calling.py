@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Generator
 from typing import Any, Generic, TypeVar
 
@@ -15,12 +14,13 @@ from fileexport.client.connection import Wait, no_answer
 from fileexport.client.conversations import Ask, Found, Heard, Next
 from fileexport.client.deferred.channel import REFUSED
 from fileexport.client.deferred.dialing import Place, Switchboard
+from fileexport.client.deferred.holding import Inbox
 from fileexport.client.deferred.link import Link
 from fileexport.client.pool import Tries
 from fileexport.errors import OverloadedError
 from fileexport.wire import messages as m
 from fileexport.wire.frames import Data
-from fileexport.wire.session import Event, Received
+from fileexport.wire.session import Received
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,20 +28,22 @@ R = TypeVar("R")
 
 def is_refused(error: BaseException, link: Link) -> bool:
     """Whether an operation was refused for want of places that were given back too early."""
-    return type(error) is OverloadedError and link.dropped_at is not None
+    if type(error) is not OverloadedError or link.dropped_at is None:
+        return False
+    return bool(link.reactor.seconds() - link.dropped_at < sum(REFUSED))
 
 
 class Call:
     """One operation on a link; its place is given back when it ends."""
 
     def __init__(self, place: Place, asked: Ask) -> None:
-        self.events: deque[Event] = deque()
         self.link = place.link
+        self.events = Inbox(self.link.holding)
         self._path = asked.path
         self._first: Data | m.Message | None = None
         self._error: Exception | None = None
         self._waiting: Deferred[None] | None = None
-        self._has_ended = False
+        self._has_place = True
         try:
             self._stream = self.link.open(asked.asked, self)
         except BaseException:
@@ -50,9 +52,8 @@ class Call:
 
     # What the link says.
 
-    def heard(self, event: Event) -> None:
+    def heard(self) -> None:
         """Something came."""
-        self.events.append(event)
 
     def credited(self) -> None:
         """More may be said; nothing is."""
@@ -62,7 +63,9 @@ class Call:
         self._error = error
 
     def turn(self) -> None:
-        """Who waits looks again."""
+        """Who waits looks again. What the server has ended needs no place."""
+        if not self.link.session.is_open(self._stream):
+            self._leave()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.callback(None)
@@ -96,13 +99,14 @@ class Call:
 
     def _next(self) -> Data | m.Message | None:
         found: Data | m.Message | None = None
-        while found is None and self.events:
-            event = self.events.popleft()
+        while found is None:
+            with self.link.lock:
+                if not self.events:
+                    break
+                event = self.events.popleft()
             found = judged(event, self._stream, self._path)
             if isinstance(event, Received) and event.size:
                 self.link.consumed(self._stream, event.size)
-        with self.link.lock:
-            self.link.relieved()
         return found
 
     def _expire(self, seconds: float) -> None:
@@ -122,8 +126,13 @@ class Call:
 
     def end(self) -> None:
         """It is over: cancelled, where the server has not ended it."""
-        if not self._has_ended:
-            self._has_ended = True
+        self._leave()
+        with self.link.lock:
+            self.events.clear()
+
+    def _leave(self) -> None:
+        if self._has_place:
+            self._has_place = False
             self.link.give_back(1, dropped=self.link.drop(self._stream))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import msgspec
 from fileexport.client.answers import NotBegun
 from fileexport.client.chunks import pause
 from fileexport.client.connection import Traffic, Wait
+from fileexport.client.deferred.holding import Inbox
 from fileexport.client.login import Server
 from fileexport.client.operation import Line, Operation
 from fileexport.client.pool import Pool
@@ -100,7 +100,7 @@ class Channel:
     is_ours = True
 
     def __init__(self, link: Link) -> None:
-        self.events: deque[Event] = deque()
+        self.events = Inbox(link.holding)
         self.path: str | None = None
         self.is_sound = True
         self.is_leaving = False
@@ -124,9 +124,8 @@ class Channel:
 
     # What the link says, with the lock held.
 
-    def heard(self, event: Event) -> None:
+    def heard(self) -> None:
         """Something came."""
-        self.events.append(event)
         self._ring()
 
     def credited(self) -> None:
@@ -166,7 +165,6 @@ class Channel:
                     raise copy.copy(self._error)
                 self._wait_for(wait)
             found = self.events.popleft()
-            self._link.relieved()
         self.is_sound = True
         return found
 
@@ -194,17 +192,17 @@ class Channel:
         """Say one DATA frame, when there is room; it is dropped where the stream has ended."""
         self.is_sound = False
         with self._link.lock:
-            self._wait_for_room(wait)
+            self._wait_for_room(stream, wait)
             while self.is_open(stream) and self._link.session.credit(stream) < len(content):
                 self._wait_for(wait)
             self._link.say_content(stream, bytes(content), compressed)
         wait.begin()
         self.is_sound = True
 
-    def _wait_for_room(self, wait: Wait) -> None:
+    def _wait_for_room(self, stream: int, wait: Wait) -> None:
         """Wait while too much has not left; what does leave is progress."""
         Job.current().check()
-        while self._error is None and (before := self._link.unsent) >= MAX_UNSENT:
+        while self.is_open(stream) and (before := self._link.unsent) >= MAX_UNSENT:
             self._wait_for(wait)
             if self._link.unsent < before:
                 wait.begin()
@@ -228,6 +226,8 @@ class Channel:
             places, self._places = self._places, 0
             self._job.channels.discard(self)
         dropped = sum([self._link.drop(stream) for stream in mine])
+        with self._link.lock:
+            self.events.clear()
         if places:
             self._link.give_back(places, min(dropped, places))
 
@@ -279,7 +279,7 @@ class Channel:
         has_content = message.frame in CONTENT
         with self._link.lock:
             if has_content:
-                self._wait_for_room(self._wait)
+                self._wait_for_room(stream, self._wait)
             while True:
                 try:
                     self._link.say(message, stream)

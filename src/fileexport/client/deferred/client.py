@@ -6,14 +6,16 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from fileexport.client import conversations as talks
 from fileexport.client.connection import Wait
 from fileexport.client.conversations import Format
-from fileexport.client.deferred.bridge import Bridge, Results, Telling
+from fileexport.client.deferred.bridge import Bridge
 from fileexport.client.deferred.bridged import Bridged
 from fileexport.client.deferred.calling import Talker, converse
-from fileexport.client.deferred.dialing import Switchboard
+from fileexport.client.deferred.dialing import Parting, Switchboard
+from fileexport.client.deferred.iterating import Results, Telling
 from fileexport.client.login import Server
 from fileexport.client.names import RemoteEntry, RemoteHash, RemoteJob, remote_path
 from fileexport.client.security import Security
@@ -21,8 +23,6 @@ from fileexport.client.security import Security
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
-
-    from twisted.internet.interfaces import IStreamClientEndpoint
 
 T = TypeVar("T")
 PathText = str | PathLike[str]
@@ -34,13 +34,16 @@ class AsyncClient(Bridged):
     What is one result there is a Deferred here, what is an iterator there an async one. `endpoint` is any
     client endpoint of Twisted's to reach the server by; `hostname` is then only its name for TLS, which goes
     through the endpoint where the parameters ask for it. An endpoint that brings TLS itself has judged the
-    server, and needs no such parameter. `reactor` is the one that is installed, unless another is given.
+    server, and needs no such parameter. Plain text goes to UNIX sockets, and to loopback addresses if
+    `hostname` says that the server is there (``localhost``): a proxy is here for servers that are not.
+    `reactor` is the one that is installed, unless another is given.
 
     All operations share one connection. It is made at the first call, and again after a loss; as many are
-    under way as the server takes (64), others wait for their turn, which takes none of their time-out.
-    Transfers and trees run in threads, 16 at once; a callback that waits for a further transfer occupies one
-    of them meanwhile. Who takes the entries of a listing more slowly than they come holds up the others, for
-    ten seconds at most, and gets `TimeoutError` then.
+    under way as the server takes (64), others wait for their turn, which takes none of their time-out as long
+    as those under way go on. Where none of them does, since each waits for its caller, it is `TimeoutError`.
+    Transfers and trees run in threads, 16 at once beside those whose callbacks wait for something. Who takes
+    the entries of long listings so slowly that 8 MiB of them wait holds up the others, for ten seconds at
+    most, and gets `TimeoutError` then.
 
     A Deferred that is cancelled ends its operation, as the client's `close` does, and fails with
     `CancelledError`; the connection and all else go on. `close`, or the reactor's end, ends all operations,
@@ -63,7 +66,9 @@ class AsyncClient(Bridged):
         endpoint: IStreamClientEndpoint | None = None,
         reactor: Any = None,
     ) -> None:
-        wait = Wait(timeout)
+        Wait(timeout)
+        if endpoint is not None and not IStreamClientEndpoint.providedBy(endpoint):
+            raise TypeError(f"endpoint: no client endpoint of Twisted's: {endpoint!r}")
         files = [None if one is None else fspath(one) for one in (ca_file, client_certificate)]
         security = Security(public_key, files[0], tls, files[1])
         server = Server.of(hostname, port, token, security, compression)
@@ -71,16 +76,16 @@ class AsyncClient(Bridged):
             from twisted.internet import reactor
         self._timeout = timeout
         self._reactor = reactor
-        self._board = Switchboard(reactor, server, endpoint, wait.seconds, self.close)
+        self._board = Switchboard(reactor, server, endpoint, self.close)
         self._bridge = Bridge(self._board, timeout)
 
     def close(self) -> Deferred[None]:
         """Cancel what is under way; fires when no connection and no thread is left."""
-        return Deferred.fromCoroutine(self._close())
+        return Deferred.fromCoroutine(self._close(self._board.part()))
 
-    async def _close(self) -> None:
+    async def _close(self, parting: Parting) -> None:
         await self._bridge.close()
-        await self._board.close()
+        await self._board.close(parting)
 
     def __aenter__(self) -> Deferred[Self]:
         return succeed(self)

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 from OpenSSL import SSL
@@ -31,6 +31,7 @@ from zope.interface import implementer
 
 from fileexport.client.answers import Stalled
 from fileexport.client.connection import Traffic
+from fileexport.client.deferred.holding import Holding, Receiver
 from fileexport.client.login import proving
 from fileexport.errors import AuthenticationError, CorruptedResponse, PeerGone
 from fileexport.proofs import ClientProof
@@ -40,42 +41,21 @@ from fileexport.wire.session import DEFAULT_OFFER, PAUSE, Event, Session
 from fileexport.wire.streams import Role
 
 #: Content may come for all streams at once, whoever does not take his: no reader keeps another waiting.
-OFFER = msgspec.structs.replace(DEFAULT_OFFER, stream_credit=1 << 20, connection_credit=64 << 20)
+OFFER = msgspec.structs.replace(DEFAULT_OFFER, stream_credit=2 << 20, connection_credit=128 << 20)
 #: Bytes that wait to leave; threads that have more to say wait for room.
 MAX_UNSENT = 1 << 20
-#: Bytes of one read: each of them wakes the thread that waits for it.
-_READ = 256 << 10
+#: Bytes of one read, each of which wakes the thread that waits for it; and what the transport keeps to write.
+_BUFFER = 1 << 20
 #: Bytes of one write.
 _WRITE = 256 << 10
-#: What waits for its receivers, in pieces and messages, until nothing more is read; and seconds until the one
-#: that takes least is given up. Answers that are no content have no credit to hold them back.
-_MAX_HELD = 512
-PATIENCE = 10.0
+#: A piece of content that is a smaller part of what was read with it is copied, so as not to keep all that.
+_PART = 4
 #: Seconds that a server has to say anything at all, when it was asked; and to close.
 _SIGN_OF_LIFE = 10.0
 _LINGER = 2.0
 #: Seconds until the place of a dropped stream is used again: until its thread has come to its next step, the
 #: server counts it.
 _COOLING = 0.5
-
-
-class Receiver(Protocol):
-    """Whom a stream's answers are for. Called with the lock held, but for `turn`."""
-
-    #: What came and was not taken.
-    events: deque[Event]
-
-    def heard(self, event: Event) -> None:
-        """Something came."""
-
-    def credited(self) -> None:
-        """More may be said, perhaps."""
-
-    def lost(self, error: Exception) -> None:
-        """Nothing more comes behind what has come."""
-
-    def turn(self) -> None:
-        """Something was heard, or lost; in the reactor's thread, without the lock."""
 
 
 class Met(NamedTuple):
@@ -105,6 +85,8 @@ class Link(protocol.Protocol):
     ) -> None:
         self.reactor = reactor
         self.lock = lock
+        #: The transport stands; we were let in; it is over.
+        self.made: Deferred[None] = Deferred()
         self.ready: Deferred[None] = Deferred(lambda _: self.abort())
         self.gone: Deferred[None] = Deferred()
         #: Whether the server takes no further operations; and since when nothing can be said at all.
@@ -112,6 +94,9 @@ class Link(protocol.Protocol):
         self.error: Exception | None = None
         #: Operations that may be begun beside those under way.
         self.places = 0
+        #: When something was begun, or came for an operation.
+        self.moved_at = 0.0
+        self.holding = Holding(reactor, lock, self._give_up)
         self.session = Session(Role.CLIENT, OFFER, ())
         #: Bytes that wait to leave.
         self.unsent = 0
@@ -120,8 +105,10 @@ class Link(protocol.Protocol):
         self._on_change = on_change
         self._receivers: dict[int, Receiver] = {}
         self._login: Any = None
-        self._is_in = self._is_full = self._is_scheduled = self._is_held = False
+        self._is_in = self._is_full = self._is_scheduled = False
         self._outgoing: deque[bytes | memoryview] = deque()
+        #: What came until `hear` is called, where it is not heard at once.
+        self._collected: list[bytes] | None = None
         self._heard_at = 0.0
         self._timers: dict[str, IDelayedCall] = {}
         self._numbers = itertools.count()
@@ -134,23 +121,26 @@ class Link(protocol.Protocol):
         """Look who it is; with TLS, that waits for the end of its handshake."""
         transport: Any = self.transport
         self._thread = threading.get_ident()
+        self.made.callback(None)
+        self.holding.begin(transport)
         transport.registerProducer(self, True)
         if ITCPTransport.providedBy(transport):
             with suppress(Exception):
                 transport.setTcpNoDelay(True)
                 transport.setTcpKeepAlive(True)
         if isinstance(transport, tcp.Connection):
-            transport.bufferSize = _READ
+            transport.bufferSize = transport.SEND_LIMIT = _BUFFER
         if not ISSLTransport.providedBy(transport):
             self._begin()
 
     def handshakeCompleted(self) -> None:
         """TLS stands."""
-        if self.error is None and self._login is None:
-            self._begin()
+        self._begin()
 
     def _begin(self) -> None:
         """Whom it is with decides whether anything is said."""
+        if self.error is not None or self._login is not None:
+            return
         try:
             met = self._meet(self.transport)
         except Exception as error:
@@ -163,6 +153,24 @@ class Link(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes came."""
+        if self._collected is None:
+            self._hear(data)
+        else:
+            self._collected.append(data)
+
+    def collect(self) -> None:
+        """Keep what comes from now on until `hear`: a little and a little more would wake a thread each."""
+        self._collected = []
+
+    def hear(self) -> None:
+        """Take what was collected."""
+        collected, self._collected = self._collected, None
+        if collected:
+            self._hear(b"".join(collected))
+
+    def _hear(self, data: bytes) -> None:
+        # Whoever stands between us and the transport may not have told that TLS stands.
+        self._begin()
         self._heard_at = self.reactor.seconds()
         self._traffic.add(0, len(data))
         touched: dict[Receiver, None] = {}
@@ -172,12 +180,14 @@ class Link(protocol.Protocol):
                     return
                 self.session.receive(data)
                 while (event := self.session.next_event()) is not None:
+                    if isinstance(event, Data) and len(event.piece) * _PART < len(data):
+                        event = event._replace(piece=memoryview(bytes(event.piece)))
                     if event is not PAUSE:
                         self._take(event, touched)
-                self._hold()
+                self.holding.look()
         except StopIteration:
             self._let_in()
-            self.dataReceived(b"")
+            self._hear(b"")
         except CorruptedResponse as error:
             self._end(error, says_why=True)
         except Exception as error:
@@ -192,6 +202,7 @@ class Link(protocol.Protocol):
         if not self._is_in:
             self._login.send(event)
             return
+        self.moved_at = self._heard_at
         message = None if isinstance(event, Data) else event.message
         if isinstance(message, m.MoreCredit):
             for one in [self._receivers.get(event.stream)] if event.stream else self._receivers.values():
@@ -205,7 +216,8 @@ class Link(protocol.Protocol):
             self._hand(event.stream, found, event, touched)
 
     def _hand(self, number: int, receiver: Receiver, event: Event, touched: dict[Receiver, None]) -> None:
-        receiver.heard(event)
+        receiver.events.put(event, self.session.size, receiver)
+        receiver.heard()
         touched[receiver] = None
         if not self.session.is_open(number):
             del self._receivers[number]
@@ -219,6 +231,7 @@ class Link(protocol.Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is over: who waits for an answer is told, behind what had come."""
+        self.hear()
         self._end(_why(reason))
         for timer in self._timers.values():
             if timer.active():
@@ -232,6 +245,7 @@ class Link(protocol.Protocol):
                 return
             self.error = error
             self.is_leaving = True
+            self.holding.end()
             receivers, self._receivers = self._receivers, {}
             for receiver in receivers.values():
                 receiver.lost(copy.copy(error))
@@ -304,7 +318,7 @@ class Link(protocol.Protocol):
     def resumeProducing(self) -> None:
         """The transport wants more."""
         self._is_full = False
-        self._flush()
+        self._say()
 
     def stopProducing(self) -> None:
         """The transport takes nothing more."""
@@ -323,52 +337,25 @@ class Link(protocol.Protocol):
                 self.unsent -= size
                 if not some or transport is None:
                     return
-                if self.unsent + size >= MAX_UNSENT:
+                # Not at each piece that leaves: threads that wait have more to say then, in one go.
+                if self.unsent <= MAX_UNSENT // 2 < self.unsent + size:
                     for receiver in self._receivers.values():
                         receiver.credited()
             self._traffic.add(size)
-            transport.write(b"".join(some))
+            transport.writeSequence(some)
 
     # Reading: who takes nothing must not fill the memory.
 
-    def _hold(self) -> None:
-        """Read nothing more while too much waits. The lock is held."""
-        if not self._is_held and self._held() > _MAX_HELD:
-            self._is_held = True
-            transport: Any = self.transport
-            transport.pauseProducing()
-            self._timers["patience"] = self.reactor.callLater(PATIENCE, self._give_up)
-
-    def _held(self) -> int:
-        return sum(len(receiver.events) for receiver in self._receivers.values())
-
-    def _give_up(self) -> None:
-        """Somebody takes nothing: his stream ends, so that the others go on."""
+    def _give_up(self, receiver: Receiver) -> None:
+        """Somebody takes nothing: what waits for them is dropped, so that the others go on."""
         with self.lock:
-            number = max(self._receivers, key=lambda one: len(self._receivers[one].events), default=None)
-            if number is not None:
-                slowest = self._receivers.pop(number)
+            for number in [number for number, one in self._receivers.items() if one is receiver]:
+                del self._receivers[number]
                 self.session.reset(number)
-                slowest.lost(Stalled("the answers were taken too slowly"))
-        if number is not None:
-            slowest.turn()
-        self._relieve()
+            receiver.events.clear()
+            receiver.lost(Stalled("the answers were taken too slowly"))
+        receiver.turn()
         self._say()
-
-    def relieved(self) -> None:
-        """Something was taken; any thread, with the lock held."""
-        if self._is_held and self._held() <= _MAX_HELD // 2:
-            self.reactor.callFromThread(self._relieve)
-
-    def _relieve(self) -> None:
-        if self._is_held and not self.gone.called:
-            self._is_held = False
-            if self._has_timer("patience"):
-                self._timers["patience"].cancel()
-            transport: Any = self.transport
-            transport.resumeProducing()
-            with self.lock:
-                self._hold()
 
     # Said in any thread.
 
@@ -377,6 +364,7 @@ class Link(protocol.Protocol):
         with self.lock:
             self._check()
             number = self.session.open(asked)
+            self.moved_at = self.reactor.seconds()
             self._receivers[number] = receiver
         self._say()
         return number
@@ -409,7 +397,6 @@ class Link(protocol.Protocol):
             was_open = self._receivers.pop(stream, None) is not None
             if was_open and self.error is None:
                 self.session.reset(stream)
-            self.relieved()
         self._say()
         return was_open
 
@@ -443,7 +430,8 @@ class Link(protocol.Protocol):
     def _say(self) -> None:
         """Have what is to be said leave."""
         with self.lock:
-            if self.error is None:
+            # What the session says by itself has bounds only as long as it is not taken.
+            if self.error is None and not self._is_full:
                 self._queue(self.session.take())
             if not self._outgoing or self._is_full or self._is_scheduled:
                 return
