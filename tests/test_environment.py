@@ -56,6 +56,19 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(settings_of_environment(environ, **given), given)
         self.assertEqual(settings_of_environment({}, **given), given)
 
+    def test_given_security(self) -> None:
+        """What is given of key, authority and TLS replaces all that the environment says of them."""
+        environ = LEAST | {f"FILEEXPORT_{name}": "0" for name in ("PUBLIC_KEY", "CA_FILE", "TLS")}
+        choices: tuple[dict[str, Any], ...] = (
+            {"public_key": "sha256/x"},
+            {"ca_file": "/ca"},
+            {"tls": True},
+            {"tls": False},
+        )
+        for given in choices:
+            found = settings_of_environment(environ, **given)
+            self.assertEqual(found, DEFAULTS | given)
+
     def test_switch(self) -> None:
         """FILEEXPORT_TLS is a yes or a no."""
         found = [
@@ -71,8 +84,8 @@ class SettingsTests(SynchronousTestCase):
         self.wrong("set FILEEXPORT_TOKEN", {"FILEEXPORT_HOSTNAME": "h"})
         for port in ("0", "65536", "http", "-1", "1 2", "９", "1" * 5000):
             self.wrong("FILEEXPORT_PORT", {**LEAST, "FILEEXPORT_PORT": port})
-        for number in (0, -1, 65536):
-            self.wrong("port", LEAST, port=number)
+        for number in (0, -1, 65536, "x"):
+            self.wrong(f"65535, not '{number}'", LEAST, port=number)
 
 
 class ClientTests(SynchronousTestCase):
@@ -93,6 +106,13 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(self.server("o"), ("o", 6768))
         self.assertEqual(self.server("o", 71), ("o", 71))
         self.assertEqual(self.server(port=71), ("h", 71))
+
+    def test_advice(self) -> None:
+        """Where only TLS would do, the variables are named that say so."""
+        security = client_of_environment()._pool.server.security
+        error = self.assertRaises(ValueError, security.check_address, "192.0.2.1")
+        for name in ("FILEEXPORT_PUBLIC_KEY", "FILEEXPORT_CA_FILE", "FILEEXPORT_TLS=0"):
+            self.assertIn(name, str(error))
 
 
 class TokenFileTests(SynchronousTestCase):

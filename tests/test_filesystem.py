@@ -1,16 +1,19 @@
-"""fsspec's file system, what it changes: directories, copies, contents, transactions, local files."""
+"""fsspec's file system, what it changes: directories, copies, contents, local files."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 import fsspec
 from fsspec.callbacks import Callback
 
+from fileexport.client.remote.reading import Flow
 from fileexport.errors import DestinationNotFound
+from fileexport.wire.messages import Read
 from tests.filesystem_case import MTIME, READER, FileSystemCase
 
 #: More than what travels among small files, and not the same anywhere.
@@ -39,6 +42,37 @@ class DirectoryTests(FileSystemCase):
         error = self.assertRaises(FileExistsError, self.fs.makedirs, "/f", exist_ok=True)
         self.assertEqual(error.filename, "/f")
         self.assertRaises(OSError, self.fs.makedirs, "/f/g", exist_ok=True)
+
+    def test_through_links(self) -> None:
+        """A link to a directory is one, above what is made and at its end."""
+        self.put("d/f")
+        (self.root / "link").symlink_to("d")
+        self.fs.mkdir("/link/a/b")
+        self.fs.makedirs("/link/c/e", exist_ok=True)
+        self.fs.makedirs("/link", exist_ok=True)
+        self.fs.put_file(str(self.root / "d" / "f"), "/link/new/f")
+        self.assertEqual(self.below(self.root / "d"), ["a", "a/b", "c", "c/e", "f", "new", "new/f"])
+
+    def test_replaced(self) -> None:
+        """What takes a place just before the removal stays: a directory that of a file, and back."""
+        self.put("f")
+        file, directory, stat = self.root / "f", self.root / "d", self.fs.client.stat
+        directory.mkdir()
+
+        def meanwhile(*acts: Callable[[], object]) -> None:
+            def look(path: str) -> Any:
+                self.fs.client.stat, found = stat, stat(path)
+                for act in acts:
+                    act()
+                return found
+
+            self.fs.client.stat = look
+
+        meanwhile(directory.rmdir, lambda: self.put("d"))
+        self.assertRaises(NotADirectoryError, self.fs.rmdir, "/d")
+        meanwhile(file.unlink, file.mkdir)
+        self.assertRaises(IsADirectoryError, self.fs.rm_file, "/f")
+        self.assertEqual((self.held("d"), file.is_dir()), (b"d", True))
 
     def test_rmdir(self) -> None:
         """An empty directory goes; a full one, and a file, stay."""
@@ -127,11 +161,71 @@ class CopyTests(FileSystemCase):
         self.assertEqual(self.below(), ["g", "new", "new/e", "x"])
 
     def test_mv_of_several(self) -> None:
-        """What a glob names goes into a directory."""
+        """Several go into a directory, and so does what is in one; no glob is expanded."""
         self.put("a1", "a2", "b")
         self.fs.mkdir("/d")
-        self.fs.mv("/a*", "/d")
+        self.fs.mv(["/a1", "/a2"], "/d")
+        self.assertRaises(FileNotFoundError, self.fs.mv, "/b*", "/d")
+        self.assertRaises(FileNotFoundError, self.fs.mv, "/b*/", "/d", recursive=True)
         self.assertEqual(self.below(), ["b", "d", "d/a1", "d/a2"])
+        self.fs.mv("/d/", "/e", recursive=True)
+        self.assertEqual(self.below(), ["b", "e", "e/a1", "e/a2"])
+
+
+class OddNameTests(FileSystemCase):
+    """Names that fsspec would take for patterns."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put("a[1]", "a1", "b*", "bb", "c?", "cc", "d[1]/x", "d1/precious")
+        self.all = self.below()
+
+    def gone(self, *names: str) -> None:
+        """These are gone, and nothing else; they come back."""
+        self.assertEqual(self.below(), [one for one in self.all if one not in names])
+        self.put(*(one for one in names if one != "d[1]"))
+
+    def test_rm(self) -> None:
+        """What is there as it is written goes, and nothing that it would name as a pattern."""
+        for name in ("a[1]", "b*", "c?"):
+            for remove in (self.fs.rm, self.fs.delete, self.fs.rm_file):
+                remove(f"/{name}")
+                self.gone(name)
+        self.fs.rm("/d[1]", recursive=True)
+        self.gone("d[1]", "d[1]/x")
+        self.fs.rm(["/d[1]", "/a[1]", "/b?"], recursive=True)
+        self.gone("d[1]", "d[1]/x", "a[1]", "b*", "bb")
+        self.fs.rm(["/b*", "/none*"])
+        self.gone("b*")
+        self.assertRaises(FileNotFoundError, self.fs.rm, ["/n[1]", "/none*"])
+
+    def test_mv(self) -> None:
+        """So do moves."""
+        for move in (self.fs.mv, self.fs.move):
+            move("/a[1]", "/new")
+            self.assertEqual(self.held("new"), b"a[1]")
+            (self.root / "new").unlink()
+            self.gone("a[1]")
+            move("/d[1]/", "/new", recursive=True)
+            self.assertEqual(self.held("new/x"), b"d[1]/x")
+            self.fs.rm("/new", recursive=True)
+            self.gone("d[1]", "d[1]/x")
+
+    def test_contents(self) -> None:
+        """So do what is read, copied and fetched."""
+        self.assertEqual(self.fs.cat("/a[1]"), b"a[1]")
+        self.assertEqual(self.fs.cat("/d[1]", recursive=True), {"/d[1]/x": b"d[1]/x"})
+        self.assertEqual(self.fs.expand_path("/c?"), ["/c?"])
+        self.assertEqual(self.fs.expand_path("/[bc]?"), ["/b*", "/bb", "/c?", "/cc"])
+        self.fs.cp("/a[1]", "/new")
+        self.fs.cp("/a[1]", self.url("/d1/"))
+        self.fs.cp("/d[1]", "/copy", recursive=True)
+        self.assertEqual(
+            (self.held("new"), self.held("d1/a[1]"), self.held("copy/x")), (b"a[1]",) * 2 + (b"d[1]/x",)
+        )
+        self.fs.get("/a[1]", str(self.here / "new"))
+        self.fs.get("/d[1]", str(self.here), recursive=True)
+        self.assertEqual(self.below(self.here), ["d[1]", "d[1]/x", "new"])
 
 
 class ContentTests(FileSystemCase):
@@ -156,6 +250,22 @@ class ContentTests(FileSystemCase):
         self.assertEqual((self.fs.head("/f", 3), self.fs.tail("/f", 3)), (LARGE[:3], LARGE[-3:]))
         self.assertEqual(self.fs.read_block("/f", 8, 4), LARGE[8:12])
         self.assertRaises(IsADirectoryError, self.fs.cat_file, "/")
+
+    def test_parts_only(self) -> None:
+        """What is read in part, or only looked at to be copied, is not fetched beside that."""
+        self.put("f", content=LARGE)
+        asked: list[int | None] = []
+        was = Flow._run
+
+        def run(flow: Flow, pool: Any, read: Read, *others: Any) -> Any:
+            asked.append(read.length)
+            return was(flow, pool, read, *others)
+
+        self.patch(Flow, "_run", run)
+        self.fs.cat_file("/f", 70_000, 70_100)
+        self.fs.cat_file("/f", -5)
+        self.fs.cp_file("/f", "/g")
+        self.assertEqual((asked, self.held("g")), ([0, 100, 0, 5, 0], LARGE))
 
     def test_cat(self) -> None:
         """One file gives its content; several, a glob, or a directory give those of each, large ones too."""
@@ -297,59 +407,6 @@ class OpenTests(FileSystemCase):
         local.close()
         with fsspec.open(f"zip://in.txt::{self.url('/a.zip')}", "rb", fileexport=self.options) as file:
             self.assertEqual(file.read(), b"some")
-
-
-class TransactionTests(FileSystemCase):
-    """Several files that appear together, or not at all."""
-
-    def test_commit(self) -> None:
-        """What is written in a transaction is there at its end, not before."""
-        self.put("a", content=b"old")
-        with self.fs.transaction:
-            with self.fs.open("/a", "wb") as file:
-                file.write(b"new")
-            with self.fs.open("/b", "wt") as file:
-                file.write("new")
-            self.fs.pipe_file("/c", b"new")
-            left = self.fs.open("/d.gz", "wb", compression="gzip")
-            left.write(b"new")
-            left.close()
-            self.assertEqual((self.below(), self.held("a")), (["a"], b"old"))
-        self.assertEqual([self.held(name) for name in "abc"], [b"new"] * 3)
-        self.assertEqual(gzip.decompress(self.held("d.gz")), b"new")
-        self.fs.pipe_file("/e", b"at once")
-        self.assertEqual(self.held("e"), b"at once")
-
-    def test_discard(self) -> None:
-        """An exception in a transaction leaves everything as it was."""
-        self.put("a", content=b"old")
-        with self.assertRaises(ZeroDivisionError), self.fs.transaction:
-            self.fs.pipe_file("/a", b"new")
-            self.fs.pipe_file("/b", b"new")
-            raise ZeroDivisionError
-        self.assertEqual((self.below(), self.held("a")), (["a"], b"old"))
-
-    def test_one_of_several(self) -> None:
-        """A file that was given up within a transaction is not committed, the others are."""
-        with self.fs.transaction:
-            try:
-                with self.fs.open("/a", "wb") as file:
-                    file.write(b"half")
-                    raise ZeroDivisionError
-            except ZeroDivisionError:
-                self.fs.pipe_file("/b", b"whole")
-        self.assertEqual(self.below(), ["b"])
-
-    def test_failing(self) -> None:
-        """Where one cannot be committed, those after it are not, and the next write is at once again."""
-        with self.assertRaises(FileExistsError), self.fs.transaction:
-            for name in ("/a", "/b", "/c"):
-                with self.fs.open(name, "xb") as file:
-                    file.write(b"new")
-            self.put("b", content=b"old")
-        self.assertEqual((self.below(), self.held("b")), (["a", "b"], b"old"))
-        self.fs.pipe_file("/d", b"at once")
-        self.assertEqual(self.held("d"), b"at once")
 
 
 class TransferTests(FileSystemCase):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import pickle
 
 from fsspec.implementations.cached import CachingFileSystem, SimpleCacheFileSystem
 
 from fileexport.client.remote.filesystem_files import PackedFile
+from fileexport.errors import BusyError, ChangedWhileRead
 from tests.filesystem_case import MTIME, FileSystemCase
 
 CONTENT = bytes(range(256)) * 1024
@@ -65,6 +67,24 @@ class ReadTests(FileSystemCase):
             fs = kind(fs=self.fs, cache_storage=str(self.here / kind.__name__))
             with fs.open("/a b", "rb") as file:
                 self.assertEqual(file.read(), CONTENT, kind)
+
+    def test_cached_version(self) -> None:
+        """Through a cache it is one version, too, and so is its size; another one is an error."""
+        for cache in ("none", "readahead", "bytes", "blockcache", "first"):
+            self.put("v", content=CONTENT)
+            with self.fs.open("/v", cache_type=cache, block_size=1000) as file:
+                self.assertEqual((file.size, file.read(10)), (len(CONTENT), CONTENT[:10]))
+                (self.root / "new").write_bytes(b"B" * 2 * len(CONTENT))
+                (self.root / "new").replace(self.root / "v")
+                file.seek(200_000)
+                self.assertRaises(ChangedWhileRead, file.read, 10)
+            with pickle.loads(pickle.dumps(self.fs.open("/v", cache_type=cache))) as file:
+                self.assertEqual((file.size, file.read(3)), (2 * len(CONTENT), b"BBB"))
+        file = self.fs.open("/v", cache_type="none")
+        file.close()
+        self.assertTrue(file.closed)
+        self.assertRaises(ValueError, file.read, 1)
+        self.assertRaises(KeyError, self.fs.open, "/v", cache_type="no such")
 
     def test_missing(self) -> None:
         """What is not there, and what is a directory, raises when it is opened."""
@@ -123,6 +143,22 @@ class WriteTests(FileSystemCase):
         self.assertRaises(ValueError, file.write, b"more")
         with self.fs.open("/f.gz", compression="gzip") as back:
             self.assertEqual(back.read(), b"12")
+
+    def test_packed_again(self) -> None:
+        """Where it cannot be sent now, it stays open, and can be closed later."""
+        source = self.here / "source"
+        # So large that the server answers before it gets content.
+        source.write_bytes(bytes(1 << 20))
+        file = self.fs.open("/f.gz", "wb", compression="gzip")
+        file.write(b"12")
+
+        def meanwhile(*_: object) -> None:
+            self.assertRaises(BusyError, file.close)
+            self.assertFalse(file.closed)
+
+        self.fs.client.upload_file(source, "/", "f.gz", 1 << 20, meanwhile)
+        file.close()
+        self.assertEqual((file.closed, gzip.decompress(self.held("f.gz"))), (True, b"12"))
 
     def test_packing_fails(self) -> None:
         """Where the packer fails at the end, what was there stays."""

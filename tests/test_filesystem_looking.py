@@ -60,6 +60,14 @@ class PathTests(SynchronousTestCase):
 class InstanceTests(FileSystemCase):
     """File systems as fsspec keeps and copies them."""
 
+    def test_options(self) -> None:
+        """An option that nobody knows is refused by its name, and fsspec's own are taken."""
+        error = self.assertRaises(TypeError, self.made, public_kye="sha256/x")
+        self.assertIn("public_kye", str(error))
+        self.made(skip_instance_cache=True, use_listings_cache=False, asynchronous=False, max_paths=3)
+        error = self.assertRaises(ValueError, FileExportFileSystem, "127.0.0.1", "x", token=TOKEN)
+        self.assertNotIn("FILEEXPORT_PORT", str(error))
+
     def test_kept(self) -> None:
         """The same options give the same file system, others another one."""
         self.assertIs(self.made(), self.fs)
@@ -163,6 +171,9 @@ class InfoTests(FileSystemCase):
         self.assertEqual(self.fs.checksum("/f"), checksum)
         self.put("f", content=b"other")
         self.assertNotEqual(self.fs.checksum("/f"), checksum)
+        self.assertRaises(IsADirectoryError, self.fs.checksum, "/")
+        # Nothing is hashed for that.
+        self.patch(self.fs.client, "hashes", None)
         self.assertRaises(IsADirectoryError, self.fs.checksum, "/")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import inspect
 import io
 import os
@@ -218,6 +219,15 @@ class ExampleTests(SynchronousTestCase):
         written = (self.root / "reports" / "index.txt").read_text(encoding="utf-8")
         self.assertEqual(written, "a.csv: reports/a.csv\nb/c.csv: reports/b/c.csv\n")
         self.assertTrue((self.root / "reports" / "empty" / "e.csv").exists())
+
+    def test_remote_path_taken(self) -> None:
+        """An empty file whose name is taken aside stays, and so does the other one."""
+        self.write(self.root, "reports/empty/e.csv")
+        (self.root / "reports" / "e.csv").touch()
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            self.assertEqual(example("remote_path.py", "index")(self.client.path("/reports")), 0)
+        self.assertEqual(said.getvalue(), "/reports/e.csv stays: there is one of its name aside\n")
+        self.assertTrue((self.root / "reports" / "empty" / "e.csv").read_bytes())
 
     def test_publish(self) -> None:
         """Files go to their places below the directory, without what is excluded, in place of older ones."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+
 import msgspec
 from blake3 import blake3
 
 from fileexport.client.connection import Wait
 from fileexport.client.remote.calls import write_small
-from fileexport.errors import ERRORS, BusyError, ConflictError, CorruptedResponse, DestinationNotFound
+from fileexport.errors import BusyError, ConflictError, CorruptedResponse, DestinationNotFound
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 from fileexport.wire.session import DEFAULT_OFFER
 from tests.client_server import Peer, Script, ServerCase
+from tests.transfer_peer import code as code_of
 
 FILE = m.Entry(RelPath(), "file", 3, 7)
 LINK = m.Entry(RelPath(), "link", 3, 7)
 DIRECTORY = m.Entry(RelPath(), "directory", 0, 7)
-
-
-def code_of(kind: type[Exception]) -> int:
-    """The number of an exception on the wire."""
-    return next(row.wire for row in ERRORS if row.kind is kind)
 
 
 CONFLICT = code_of(ConflictError)
@@ -163,19 +161,20 @@ class ChangeTests(CallCase):
     """Removing what others write to."""
 
     def test_unlink(self) -> None:
-        """A file is removed as the one that was seen; one that is written to all the time, in the end too."""
+        """A file is removed as the one that was seen; one that is another each time stays."""
         steps: list[m.AnyStep] = []
 
         def script(peer: Peer) -> None:
-            for code in (CONFLICT, CONFLICT, CONFLICT, 0):
+            for code in (CONFLICT, 0, *[CONFLICT] * 4):
                 self.entry(peer, FILE)
                 steps.extend(self.steps(peer, code))
             self.assertRaises(ConnectionError, peer.next)
 
         with self.server(script).client() as client:
             client.path("/f").unlink()
-        path = RelPath(["f"])
-        self.assertEqual(steps, [m.RemoveStep(path, mtime=7)] * 3 + [m.RemoveStep(path)])
+            error = self.assertRaises(OSError, client.path("/f").unlink)
+        self.assertEqual((error.errno, error.filename), (errno.EBUSY, "/f"))
+        self.assertEqual(steps, [m.RemoveStep(RelPath(["f"]), mtime=7)] * 6)
 
     def test_unlink_became_directory(self) -> None:
         """A directory that takes the place of a file meanwhile stays."""
@@ -189,6 +188,22 @@ class ChangeTests(CallCase):
         with self.server(script).client() as client:
             self.assertRaises(IsADirectoryError, client.path("/f").unlink)
 
+    def test_parents(self) -> None:
+        """What keeps a directory above from being made is said, unless it is there already."""
+
+        def script(peer: Peer) -> None:
+            self.steps(peer, code_of(DestinationNotFound))
+            for code in (code_of(FileExistsError), code_of(PermissionError)):
+                stream = self.hear(peer, m.MakeDirectory)
+                peer.say(m.Reset(code), stream)
+            self.assertRaises(ConnectionError, peer.next)
+
+        with self.server(script).client() as client:
+            error = self.assertRaises(PermissionError, client.path("/a/b/c").mkdir, parents=True)
+        self.assertEqual(error.filename, "/a/b/c")
+        made = [asked.path for asked in self.asked if isinstance(asked, m.MakeDirectory)]
+        self.assertEqual([str(path) for path in made], ["/a", "/a/b"])
+
     def test_rmdir(self) -> None:
         """What takes the place of a directory meanwhile, and has content, stays."""
         steps: list[m.AnyStep] = []
@@ -199,7 +214,7 @@ class ChangeTests(CallCase):
             self.assertRaises(ConnectionError, peer.next)
 
         with self.server(script).client() as client:
-            self.assertRaises(OSError, client.path("/d").rmdir)
+            self.assertRaises(NotADirectoryError, client.path("/d").rmdir)
         self.assertEqual(steps, [m.RemoveStep(RelPath(["d"]), size=0)])
 
 

@@ -91,6 +91,14 @@ class NameTests(SynchronousTestCase):
         self.assertRaises(FileNameError, RemotePath, "fileexport://host/a%2Fb")
         self.assertRaises(FileNameError, RemotePath, "fileexport://host/../b")
 
+    def test_secrets(self) -> None:
+        """What stands where a server should be may be a token: no error shows it."""
+        for text in ("//h:{}/a", "//{}@h/a", "//u:{}@h/a", "//{} x/a", "/{}@h/a", "{}@h/a"):
+            wrong = f"fileexport:{text.format(TOKEN)}"
+            for act in (RemotePath, self.client.path, self.client.path("/a").rename):
+                self.assertNotIn(TOKEN, str(self.assertRaises(ValueError, act, wrong)), text)
+        self.assertIn("'a/b'", str(self.assertRaises(ValueError, RemotePath, "a/b")))
+
     def test_uri(self) -> None:
         """Every name comes back from the URL of its path."""
         for name in ODD_NAMES:

@@ -47,6 +47,8 @@ WRONG: tuple[Mapping[str, Any], ...] = (
     {"mode": "w", "newline": "x"},
     {"encoding": "none-such"},
     {"mode": "w", "encoding": "none-such"},
+    {"mode": 5},
+    {"mode": None},
 )
 
 
@@ -130,7 +132,7 @@ class SameTests(OpenCase):
             for opener, path in self.both():
                 try:
                     opener(path, **options).close()
-                except (ValueError, LookupError) as error:
+                except (ValueError, LookupError, TypeError) as error:
                     kinds.append(type(error))
             self.assertEqual(kinds, kinds[:1] * 2, options)
 
@@ -179,11 +181,15 @@ class PlaceTests(OpenCase):
         self.assertRaises(FileNameError, fileexport.open, f"{url}/%2Fa")
 
     def test_client(self) -> None:
-        """With a client a URL may only name its server; what it leaves out is the client's."""
-        for url in (f"fileexport://127.0.0.1:{self.port}/a", "fileexport://127.0.0.1/a", "fileexport:///a"):
+        """With a client a URL may only name its server, or none; a host without a port has the usual one."""
+        for url in (f"fileexport://127.0.0.1:{self.port}/a", "fileexport:///a"):
             with self.client.open(url, "rb") as file, fileexport.open(url, "rb", client=self.client) as other:
                 self.assertEqual(file.read(), other.read())
-        for url in ("fileexport://localhost/a", f"fileexport://127.0.0.1:{self.port + 1}/a"):
+        for url in (
+            "fileexport://localhost/a",
+            "fileexport://127.0.0.1/a",
+            f"fileexport://127.0.0.1:{self.port + 1}/a",
+        ):
             self.assertRaises(ValueError, self.client.open, url)
             self.assertRaises(ValueError, fileexport.open, url, client=self.client)
 
@@ -193,7 +199,31 @@ class PlaceTests(OpenCase):
         self.assertRaises(ValueError, fileexport.open, "")
         error = self.assertRaises(ValueError, fileexport.open, "fileexport://me:secret@127.0.0.1/a")
         self.assertNotIn("secret", str(error))
-        self.assertRaises(TypeError, self.client.open, 5)
+        for path in (5, b"/a"):
+            error = self.assertRaises(TypeError, self.client.open, path)
+            self.assertIn(type(path).__name__, str(error))
+            self.assertRaises(TypeError, fileexport.open, path)
+
+    def test_slash(self) -> None:
+        """A path that ends with a slash is no file's: the error is the one of a local file."""
+        (self.root / "d").mkdir()
+        for path in ("a/", "d/", "none/", "a//", ""):
+            for mode in ("r", "wb", "x"):
+                local = self.assertRaises(OSError, builtins.open, f"{self.root}/{path}", mode)
+                for there in (self.client.open, fileexport.open):
+                    self.assertRaises(type(local), there, f"/{path}", mode)
+        self.assertEqual((self.root / "a").read_bytes(), TEXT.encode())
+        self.assertFalse((self.root / "none").exists())
+
+    def test_remote_path(self) -> None:
+        """A `RemotePath` is opened by its client; another server's client is refused."""
+        self.environ.clear()
+        path = self.client.path("/a")
+        for client in (None, self.client):
+            with fileexport.open(path, "rb", client=client) as file:
+                self.assertEqual(file.read(), TEXT.encode())
+        with fileexport.Client("127.0.0.1", 1, TOKEN) as other:
+            self.assertRaises(ValueError, fileexport.open, path, client=other)
 
     def test_own_client(self) -> None:
         """A file without a client closes the one that it made, also where it failed."""

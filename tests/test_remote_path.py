@@ -148,6 +148,10 @@ CHANGES: tuple[tuple[str, Callable[[Top], object], object, set[str], set[str]], 
     ("linked", lambda top: (top / "dirlink").mkdir(exist_ok=True), None, set(), set()),
     ("top", lambda top: top.mkdir(parents=True, exist_ok=True), None, set(), set()),
     ("parents", lambda top: (top / "a/b/c").mkdir(parents=True), None, {"a/", "a/b/", "a/b/c/"}, set()),
+    (
+        *("through a link", lambda top: (top / "dirlink/a/b").mkdir(parents=True)),
+        *(None, {"dir/a/", "dir/a/b/"}, set()),
+    ),
     ("rmdir", lambda top: (top / "dir/sub/empty").rmdir(), None, set(), {"dir/sub/empty/"}),
     ("unlink", lambda top: (top / "file").unlink(), None, set(), {"file"}),
     ("unlink link", lambda top: (top / "dirlink").unlink(), None, set(), {"dirlink"}),
@@ -402,9 +406,32 @@ class RemoteTable(Table):
             lambda: (self.top / "dirlink").chmod(0o700),
         ):
             self.assertEqual(self.assertRaises(OSError, act).errno, errno.EINVAL)
+        for top in (self.top, self.here):
+            self.assertRaises(FileNotFoundError, (top / "none").symlink_to, "")
         (self.here / "out").symlink_to("/etc")
         self.assertFalse((self.top / "out").exists())
         self.assertTrue((self.top / "out").exists(follow_symlinks=False))
+
+    def test_replaced(self) -> None:
+        """What takes a place between the look and the removal stays: a directory that of a file, and back."""
+
+        class Late(Client):
+            """Somebody else is quicker than what it changes."""
+
+            before: list[Callable[[], object]]
+
+            def change(self, steps: Any, timeout: float | None = None) -> Iterator[Exception | None]:
+                while self.before:
+                    self.before.pop(0)()
+                return super().change(steps, timeout)
+
+        file, directory = self.here / "file", self.here / "dir/sub/empty"
+        with Late("127.0.0.1", self.port, TOKEN) as client:
+            client.before = [file.unlink, file.mkdir]
+            self.assertRaises(IsADirectoryError, client.path("/file").unlink)
+            client.before = [directory.rmdir, lambda: directory.write_text("new")]
+            self.assertRaises(NotADirectoryError, client.path("/dir/sub/empty").rmdir)
+        self.assertTrue(file.is_dir() and directory.is_file())
 
     def test_names(self) -> None:
         """A name that cannot be one, or that the server does not create, is said to be so."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import os
+import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -202,6 +204,30 @@ class AskingTests(ReadingCase):
         error = self.assertRaises(OSError, file.seek, -1)
         self.assertEqual((error.errno, error.filename), (errno.EINVAL, "/d/a"))
         self.assertRaises(ValueError, file.seek, 0, 3)
+
+    def test_numbers(self) -> None:
+        """Positions and sizes are numbers that a file can have; otherwise the position stays."""
+        file = self.opened(FileServer())
+        file.seek(4)
+        for far in (1 << 63, 1 << 70):
+            self.assertRaises(OSError, file.seek, far)
+        self.assertRaises(OSError, file.seek, (1 << 63) - 1, os.SEEK_END)
+        for wrong in ((1.5,), (0, "x"), (None,), (0, None)):
+            self.assertRaises(TypeError, file.seek, *wrong)
+        for size, offset in ((1.5, 0), (None, 0), (1, "x")):
+            self.assertRaises(TypeError, file.pread, size, offset)
+        self.assertEqual((file.tell(), file.read(None)), (4, CONTENT[4:]))
+        buffered = io.BufferedReader(file)
+        buffered.seek(9)
+        self.assertRaises(OSError, buffered.seek, (1 << 63) - 1, os.SEEK_END)
+        self.assertEqual((buffered.tell(), buffered.read(3)), (9, CONTENT[9:12]))
+
+    def test_copies(self) -> None:
+        """There is one of each, whatever its buffer."""
+        file = self.opened(FileServer())
+        for one in (file, io.BufferedReader(file)):
+            for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+                self.assertRaises(TypeError, copied, one)
 
 
 class ChangeTests(ReadingCase):
@@ -464,6 +490,29 @@ class LoopbackTests(SynchronousTestCase):
                 change()
                 file.seek(5)
                 self.assertRaises(ChangedWhileRead, file.read)
+
+    def test_put_back(self) -> None:
+        """So it is where who wrote to the file has put its time back."""
+        # More than is on its way, and more than is hashed before it is.
+        path, content = self.root / "a", CONTENT * 6
+
+        def edit() -> None:
+            before = path.stat()
+            with path.open("r+b") as file:
+                for at in (0, len(content) - 9):
+                    file.seek(at)
+                    file.write(b"edit")
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+        with self.file(content) as file:
+            file.read(5 * MIB)
+            edit()
+            self.assertRaises(ChangedWhileRead, file.read)
+        path.write_bytes(content)
+        pieces = self.client.read("/a")
+        next(pieces)
+        edit()
+        self.assertRaises(ChangedWhileRead, list, pieces)
 
     def test_several(self) -> None:
         """Several files of one client, and several threads with parts of one, do not disturb each other."""

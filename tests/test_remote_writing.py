@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import gc
 import io
 import os
+import pickle
 import resource
+import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +25,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport.client.blocking import Client
 from fileexport.client.remote.files import writer
 from fileexport.client.remote.writing import BufferedRemoteWriter, RemoteWriter, TextRemoteWriter
-from fileexport.errors import BusyError, DestinationNotFound
+from fileexport.errors import BusyError, DestinationNotFound, OverloadedError
+from fileexport.server import Server
 from fileexport.testing import serving
 from fileexport.wire import messages as m
 from tests.client_server import Peer, ServerCase
@@ -190,6 +195,39 @@ class DiscardTests(WritingCase):
         gc.collect()
         self.assertEqual(temporary_files(), [])
 
+    def test_forgotten_with_errors(self) -> None:
+        """Nothing is left here where warnings are exceptions, and whoever is called then is called."""
+        self.patch(sys, "unraisablehook", lambda _: None)
+        left: list[int] = []
+        for kind in (lambda raw: raw, BufferedRemoteWriter):
+            file = kind(writer(self.client, "/a", leave=lambda: left.append(1)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                del file
+                gc.collect()
+        self.assertEqual((left, temporary_files()), ([1, 1], []))
+        self.nothing_new()
+
+    def test_sealed(self) -> None:
+        """What is small and waits for its commit takes no descriptor; of both sizes all is committed."""
+        for size in (0, 1, 64 << 10, (64 << 10) + 1):
+            file = writer(self.client, "/a", commits=False)
+            content = os.urandom(size)
+            while content[file.tell() :]:
+                file.write(content[file.tell() :])
+            file.close()
+            self.assertEqual(len(temporary_files()), size > 64 << 10)
+            self.assertRaises(ValueError, file.write, b"x")
+            file.commit()
+            self.assertEqual((self.old.read_bytes(), temporary_files()), (content, []))
+            file.commit()
+        for end in ("discard", "close"):
+            file = writer(self.client, "/a", commits=False)
+            file.close()
+            getattr(file, end)()
+        del file
+        self.assertEqual(self.old.read_bytes(), content)
+
     def test_detached(self) -> None:
         """What a buffer was taken from is no longer its owner: the file is committed by who has it."""
         for mode in ("w", "wb"):
@@ -229,6 +267,65 @@ class DiscardTests(WritingCase):
             file.write(content("x" * 70_000))
         file.flush()
 
+    def test_no_bytes(self) -> None:
+        """What cannot be written at all is refused, and the rest is committed."""
+        for file, content in self.files():
+            file.write(content("new"))
+            self.assertRaises(TypeError, file.write, 5)
+            self.assertRaises(TypeError, file.write, b"x" if content is str else "x")
+            file.close()
+            self.assertEqual(self.old.read_bytes(), b"new")
+            self.old.write_bytes(OLD)
+        file = self.client.open("/a", "wb", buffering=0)
+        self.assertRaises((TypeError, BufferError), file.write, memoryview(b"123456")[::2])
+        file.close()
+        self.assertEqual(self.old.read_bytes(), b"")
+
+    def test_copies(self) -> None:
+        """There is one of each: a copy would have the same descriptor."""
+        for file, content in self.files():
+            for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+                self.assertRaises(TypeError, copied, file)
+            file.write(content("x"))
+            file.discard()  # type: ignore[attr-defined]  # as of `detach` above
+            self.nothing_new()
+
+
+class ThreadTests(WritingCase):
+    """Threads that write while another one ends it."""
+
+    def test_foreign_descriptor(self) -> None:
+        """Nothing of what they write reaches a file that was opened since, and they get a ValueError."""
+        found: list[type[BaseException]] = []
+        switch = sys.getswitchinterval()
+        self.addCleanup(sys.setswitchinterval, switch)
+        sys.setswitchinterval(1e-5)
+
+        def write(file: IO[bytes], has_begun: threading.Event) -> None:
+            try:
+                while True:
+                    file.write(b"y" * 100)
+                    has_begun.set()
+            except BaseException as error:
+                found.append(type(error))
+
+        for attempt in range(40):
+            file = self.client.open("/a", "wb", buffering=0)
+            assert isinstance(file, RemoteWriter)
+            events = [threading.Event() for _ in range(3)]
+            threads = [threading.Thread(target=write, args=(file, event)) for event in events]
+            for thread in threads:
+                thread.start()
+            for event in events:
+                event.wait()
+            (file.close if attempt % 4 else file.discard)()
+            with contextlib.ExitStack() as exits:
+                others = [exits.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(3)]
+                for thread in threads:
+                    thread.join()
+                self.assertEqual([os.fstat(other.fileno()).st_size for other in others], [0] * 3)
+        self.assertEqual(set(found), {ValueError})
+
 
 class RefusalTests(WritingCase):
     """What cannot be written."""
@@ -266,17 +363,23 @@ class RefusalTests(WritingCase):
         self.assertTrue(self.client.stat("/new"))
 
     def test_busy(self) -> None:
-        """Where somebody else writes the file, that is said, and theirs comes."""
+        """Where somebody else writes the file, that is said, and theirs comes; ours may be closed again."""
         source = Path(self.mktemp()).absolute()
-        source.write_bytes(b"theirs")
+        # So large that the server answers before it gets content.
+        source.write_bytes(bytes(MIB))
+        for file, content in self.files():
+            file.write(content("ours"))
 
-        def meanwhile(*_: object) -> None:
-            with self.client.open("/a", "w") as file:
-                file.write("ours")
+            def meanwhile(*_: object, file: IO[Any] = file) -> None:
                 self.assertRaises(BusyError, file.close)
+                self.assertFalse(file.closed)
 
-        self.client.upload_file(source, "/", "a", process_chunk=meanwhile, replace=True)
-        self.assertEqual(self.old.read_bytes(), b"theirs")
+            self.client.upload_file(source, "/", "a", MIB, meanwhile, replace=True)
+            self.assertEqual(self.old.read_bytes(), bytes(MIB))
+            file.write(content(" too"))
+            file.close()
+            self.assertEqual((file.closed, self.old.read_bytes()), (True, b"ours too"))
+            self.old.write_bytes(OLD)
 
     def test_only_write(self) -> None:
         """Who may write and not look is told in the end."""
@@ -289,6 +392,53 @@ class RefusalTests(WritingCase):
 
 class CutTests(ServerCase):
     """Connections that break while it is committed."""
+
+    def test_again(self) -> None:
+        """Where the server cannot take it now, the file stays open, and can be closed later."""
+        for kind, (mode, buffering) in KINDS.items():
+            kept = bytearray()
+            late = [True]
+
+            def script(peer: Peer, kept: bytearray = kept, late: list[bool] = late) -> None:
+                while True:
+                    stream, asked = peer.hear(m.Open)
+                    if isinstance(asked, m.Stat):
+                        peer.say(m.Reset(7), stream)
+                        continue
+                    content, end = peer.content(stream)
+                    if late:
+                        peer.say(m.Reset(12), stream)
+                        continue
+                    kept += content
+                    peer.say(end, stream)
+
+            with self.server(script).client() as client:
+                file = client.open("/a", mode, buffering=buffering)
+                file.write("new" if kind == "text" else b"new")
+                for _ in range(2):
+                    with self.assertRaises(OverloadedError), file:
+                        pass
+                    self.assertFalse(file.closed)
+                late.clear()
+                file.write("er" if kind == "text" else b"er")
+                file.close()
+                self.assertEqual((bytes(kept), file.closed), (b"newer", True), kind)
+
+    def test_gone(self) -> None:
+        """So where it cannot be reached, and at once; its content is there when it is back."""
+        root = Path(self.mktemp()).absolute()
+        root.mkdir()
+        with serving(root, token=TOKEN) as server:
+            port, client = server.port, self.enterContext(server.client())
+            file = client.open("/a", "w")
+            file.write("new")
+        for _ in range(2):
+            self.assertRaises(ConnectionRefusedError, file.close)
+            self.assertFalse(file.closed)
+        again = Server(root, TOKEN)
+        with again.running(port, "127.0.0.1"):
+            file.close()
+        self.assertEqual((root / "a").read_text(), "new")
 
     def test_cut(self) -> None:
         """It is sent again, and goes on where the server is."""

@@ -86,7 +86,7 @@ class ServingTests(ServingCase):
         mine = generate_token()
         with serving(token=mine) as server, Client(server.hostname, server.port, mine) as client:
             self.assertEqual((server.token, client.list_files("/")), (mine, {}))
-        self.assertRaises(RuntimeError, serving(token="bad").__enter__)
+        self.assertRaises(ValueError, serving(token="bad").__enter__)
         self.assertEqual(list(self.temporary.iterdir()), [])
 
     def test_options(self) -> None:
@@ -101,6 +101,12 @@ class ServingTests(ServingCase):
                 self.assertRaises(ValueError, client.upload_file, four, "/")
                 self.assertEqual(list(client.list_files("/")), [".hidden"])
             self.assertNotEqual(list(state.iterdir()), [])
+
+    def test_token_file(self) -> None:
+        """Settings that name a token file are refused: the tokens are given as text."""
+        settings = Settings(token_file=str(self.temporary / "tokens"))
+        error = self.assertRaises(ValueError, serving(settings=settings).__enter__)
+        self.assertIn("tokens=", str(error))
 
     def test_http(self) -> None:
         """The HTTP side answers below `url`, with TLS by the certificate; unasked there is none."""
@@ -211,6 +217,22 @@ class MemoryTests(ServingCase):
         self.assertNoResult(waiting)
         self.server.reactor.advance(2)
         self.failureResultOf(waiting, TimeoutError)
+
+        self.assertRaises(ValueError, self.server.advance, -1)
+
+    def test_threads(self) -> None:
+        """What needs threads says so at once."""
+        for ask in (
+            lambda: self.client.upload_file("/etc/hostname", "/"),
+            lambda: self.client.upload_files([], "/"),
+            lambda: self.client.hash_files([]),
+            lambda: self.client.begin_manifest("/"),
+        ):
+            error = self.assertRaises(RuntimeError, ask)
+            self.assertIn("serving()", str(error))
+        ready = self.client.list_files("/")
+        self.server.flush()
+        self.successResultOf(ready)
 
     def test_jobs(self) -> None:
         """A job is carried out, and known by the time of the test."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
@@ -164,20 +166,43 @@ class ReadTests(OperationCase):
         self.file("a", b"hello " * MIB)
         self.assertLess(sum(map(len, self.read(peer)[1:2])), MIB)
 
-    def test_changed(self) -> None:
-        """A file that changes while it is sent ends with an error, and the connection goes on."""
+    def during(self, change: Callable[[Path], object], **more: Any) -> tuple[Peer, list[Any]]:
+        """What is said where a file of 3000 bytes is changed when the first of them were sent."""
         self.file("a", b"x" * 3000)
         peer = self.client(offer=m.Offer(**{**FIELDS, "stream_credit": 1000}))
         held: list[Any] = []
         consumed = peer.session.consumed
         self.patch(peer.session, "consumed", lambda *args: held.append(args))
-        stream = peer.begin(m.Read(path("a")))
-        os.truncate(self.root / "a", 1000)
+        stream = peer.begin(m.Read(path("a"), **more))
+        change(self.root / "a")
         while held:
             consumed(*held.pop())
             peer.turn()
-        self.assertReset(peer.said(stream), ChangedWhileRead)
-        self.assertIsInstance(peer.ask(m.Stat(path("a")))[-1], m.End)
+        return peer, peer.said(stream)
+
+    def test_changed(self) -> None:
+        """A file that changes while it is sent ends with an error, and the connection goes on."""
+
+        def put_back(file: Path) -> None:
+            file.write_bytes(b"y" * 3000)
+            os.utime(file, ns=(0, 123_456_789))
+
+        for change in (lambda file: os.truncate(file, 1000), put_back):
+            for more in ({}, {"offset": 100}, {"length": 2900}):
+                peer, said = self.during(change, **more)
+                self.assertReset(said, ChangedWhileRead)
+                self.assertIsInstance(peer.ask(m.Stat(path("a")))[-1], m.End)
+
+    def test_replaced(self) -> None:
+        """One whose name goes to another file, or away, comes whole: it is the same as before."""
+
+        def replace(file: Path) -> None:
+            file.with_name("b").write_bytes(b"new")
+            file.with_name("b").rename(file)
+
+        for change in (replace, os.unlink):
+            _, said = self.during(change)
+            self.assertEqual(said[-1], m.End(3000, digest(b"x" * 3000)))
 
     def test_small(self) -> None:
         """Many small files come together, and what failed behind them, by its number."""

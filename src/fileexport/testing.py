@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypedDict, TypeVar, Unpack
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, execute, fail, succeed
@@ -28,6 +28,7 @@ from twisted.test.iosim import FakeTransport, IOPump
 from zope.interface import implementer
 
 from fileexport.client.blocking import Client
+from fileexport.client.deferred.bridge import Bridge
 from fileexport.client.deferred.client import AsyncClient
 from fileexport.compression import Compression
 from fileexport.config import Durability, Settings
@@ -38,7 +39,7 @@ from fileexport.jobs import Jobs
 from fileexport.keys import generate_keys
 from fileexport.server import Server
 from fileexport.token_file import parse_token_file
-from fileexport.tokens import generate_token
+from fileexport.tokens import check_token, generate_token
 from fileexport.transfer_desk import Limits
 from fileexport.transfer_protocol import TransferFactory
 
@@ -162,14 +163,18 @@ def serving(
     - `tls`: with a key of its own. `http`: the HTTP side answers on the same port as well.
     - `token`: None: a new one. `may`: what it lets do, as a token file says it, ``"read,write"``; None:
       everything. `tokens`: the text of a token file with further ones.
-    - `settings` and `options` are those of `fileexport.Server`. Unless settings are given, nothing waits for
-      the disk, so that tests are fast.
+    - `settings` and `options` are those of `fileexport.Server`, but that no token file is named there. Unless
+      settings are given, nothing waits for the disk, so that tests are fast.
 
-    Raises RuntimeError where it cannot start.
+    Raises RuntimeError where it cannot start, ValueError for a token that is none and for settings with a
+    token file.
     """
+    secret = generate_token() if token is None else token
+    check_token(secret)
+    if settings is not None and settings.token_file is not None:
+        raise ValueError("settings with a token file: give its text as tokens=")
     with ExitStack() as exits:
         directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="fileexport-"))).resolve()
-        secret = generate_token() if token is None else token
         keys = generate_keys() if tls else None
         found = Serving(_root(root, directory), directory, secret, keys)
         _write(directory / "token", f"{secret}\n")
@@ -249,6 +254,14 @@ class MemoryReactor(MemoryReactorClock):
         del self._triggers[triggerID]
 
 
+class _NoThreads(Bridge):
+    """Instead of threads, whose time is not the test's, an exception."""
+
+    def job(self) -> NoReturn:
+        """Nothing can be run."""
+        raise RuntimeError("this verb needs threads, and a MemoryServer has none: test it with serving()")
+
+
 class MemoryServer:
     """The transfer protocol of a daemon in memory: no sockets, no threads, and a clock of the test's own.
 
@@ -262,7 +275,7 @@ class MemoryServer:
             self.assertEqual(list(self.successResultOf(listing)), ["a.txt"])
 
     Verbs of `AsyncClient` that are one conversation work: listings, `read`, changes, jobs. Transfers of local
-    files and of trees need threads, so a test of these needs `serving`.
+    files and of trees need threads: here they raise RuntimeError, and a test of these needs `serving`.
 
     - `root`: the exported directory, the given one or a new one, which goes with `close`.
     - `token`: what lets a client in. `may` and `tokens` are those of `serving`; `file_size_limit` is in
@@ -310,7 +323,9 @@ class MemoryServer:
     def client(self, **options: Unpack[MemoryOptions]) -> AsyncClient:
         """A new client of it; it connects at its first call."""
         known: MemoryOptions = {"token": self.token, **options}
-        return AsyncClient(_HOST, endpoint=self.endpoint, reactor=self.reactor, **known)
+        found = AsyncClient(_HOST, endpoint=self.endpoint, reactor=self.reactor, **known)
+        found._bridge = _NoThreads(found._board, found._timeout)
+        return found
 
     def flush(self) -> None:
         """Carry over what was said, and what is said to that, until both sides are quiet."""
@@ -321,7 +336,9 @@ class MemoryServer:
         self._wires = [wire for wire in self._wires if not wire.clientIO.disconnected]
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, a second at a time, and `flush` after each."""
+        """Let time pass, a second at a time, and `flush` after each. Raises ValueError below 0."""
+        if seconds < 0:
+            raise ValueError(f"time does not go back: {seconds} seconds")
         self.flush()
         while seconds > 0:
             self.reactor.advance(min(seconds, 1.0))

@@ -165,9 +165,15 @@ class Digest:
 
 
 def changed(opened: Opened) -> bool:
-    """Whether an open file is not what it was when it was opened."""
+    """Whether an open file is not what it was when it was opened.
+
+    Whoever may write can put its mtime back, but not its ctime. That is another one also where its last name
+    went away, as when a new file takes its place: then nobody opens it to write any more.
+    """
     now, before = os.fstat(opened.descriptor), opened.stat
-    return (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+    if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        return True
+    return now.st_nlink > 0 and now.st_ctime_ns != before.st_ctime_ns
 
 
 async def settled(deferred: Deferred[None]) -> None:

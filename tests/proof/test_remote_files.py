@@ -17,7 +17,7 @@ from fileexport.keys import generate_keys
 from tests.proof.commands import eventually
 from tests.proof.counts import SOAK, Tally
 from tests.proof.cut_proxy import Cut, CutProxy, How
-from tests.proof.process import KIB, MIB, say
+from tests.proof.process import KIB, MIB, line_of, say
 from tests.proof.proxy import Way
 from tests.proof.transfer_case import TransferCase, content
 
@@ -141,8 +141,7 @@ class BrokenTests(TransferCase):
             text=True,
         )
         self.addCleanup(self.end, program)
-        assert program.stdout is not None
-        self.assertEqual(program.stdout.readline(), "written\n")
+        self.assertEqual(line_of(program), "written\n")
         return program
 
     def end(self, program: subprocess.Popen[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 PORT = 6768
 #: Bytes of a token file that are read.
 _MAX_TOKEN_FILE = 64 << 10
+#: What is said where only TLS would do.
+_ADVICE = "set FILEEXPORT_PUBLIC_KEY, FILEEXPORT_CA_FILE or FILEEXPORT_TLS=1 for TLS, or FILEEXPORT_TLS=0"
 _YES, _NO = frozenset(("1", "true", "yes", "on")), frozenset(("0", "false", "no", "off", ""))
 
 
@@ -27,7 +30,10 @@ def client_of_environment(hostname: str | None = None, port: int | None = None) 
 
     if hostname is not None and port is None:
         port = PORT
-    return Client(**settings_of_environment(os.environ, hostname, port))
+    made = Client(**settings_of_environment(os.environ, hostname, port))
+    server = made._pool.server
+    made._pool.server = replace(server, security=replace(server.security, advice=_ADVICE))
+    return made
 
 
 def settings_of_environment(
@@ -43,24 +49,31 @@ def settings_of_environment(
 ) -> dict[str, Any]:
     """The parameters of `Client`: what is given comes first, then the environment; `others` as they are.
 
+    How the server is known is one thing: where a key, an authority or `tls` is given, all three are.
     Raises ValueError with a sentence that names the variable to be set.
     """
     if not (hostname or environ.get("FILEEXPORT_HOSTNAME")):
         raise ValueError("no server is named: set FILEEXPORT_HOSTNAME")
+    if not public_key and not ca_file and tls is None:
+        public_key, ca_file = environ.get("FILEEXPORT_PUBLIC_KEY"), environ.get("FILEEXPORT_CA_FILE")
+        tls = _switch(environ, "FILEEXPORT_TLS")
     return {
         "hostname": hostname or environ["FILEEXPORT_HOSTNAME"],
-        "port": _port(("" if port is None else str(port)) or environ.get("FILEEXPORT_PORT") or str(PORT)),
+        "port": _port(port, environ.get("FILEEXPORT_PORT")),
         "token": read_token(environ) if token is None else token,
-        "public_key": public_key or environ.get("FILEEXPORT_PUBLIC_KEY") or None,
-        "ca_file": ca_file or environ.get("FILEEXPORT_CA_FILE") or None,
-        "tls": _switch(environ, "FILEEXPORT_TLS") if tls is None else tls,
+        "public_key": public_key or None,
+        "ca_file": ca_file or None,
+        "tls": tls,
         **others,
     }
 
 
-def _port(text: str) -> int:
+def _port(given: int | str | None, named: str | None) -> int:
+    is_given = given not in (None, "")
+    text = str(given) if is_given else named or str(PORT)
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
-        raise ValueError("the port is a number from 1 to 65535 (FILEEXPORT_PORT)")
+        where = f", not {text[:20]!r}" if is_given else " (FILEEXPORT_PORT)"
+        raise ValueError(f"the port is a number from 1 to 65535{where}")
     return int(text)
 
 

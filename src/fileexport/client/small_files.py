@@ -280,9 +280,13 @@ def _read_again(descriptor: int) -> tuple[bytes, os.stat_result]:
         raise ValueError(_TOO_LARGE)
     content = os.pread(descriptor, m.MAX_INLINE + 1, 0)
     after = os.fstat(descriptor)
-    if len(content) != after.st_size or before.st_mtime_ns != after.st_mtime_ns:
+    if len(content) != after.st_size or _times(before) != _times(after):
         raise ChangedWhileRead
     return content, after
+
+
+def _times(status: os.stat_result) -> tuple[int, int]:
+    return status.st_mtime_ns, status.st_ctime_ns
 
 
 def download_small(

@@ -1,25 +1,37 @@
-"""What `RemotePath` asks of a server beyond the verbs of `Client`: where a link leads, one small write."""
+"""What remote paths and fsspec ask of a server beyond the verbs of `Client`.
+
+Where a link leads, one small write; what removes one kind only, and the directories above a path.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from fileexport.client.answers import Stalled, error_of
 from fileexport.client.chunks import Retries
 from fileexport.client.connection import Wait
-from fileexport.client.names import RemoteEntry
+from fileexport.client.names import RemoteEntry, remote_path
 from fileexport.client.operation import Operation
 from fileexport.client.pool import Pool
-from fileexport.errors import BusyError, CorruptedResponse
+from fileexport.errors import BusyError, ConflictError, CorruptedResponse
 from fileexport.paths import RelPath
 from fileexport.wire import messages as m
 from fileexport.wire.bounds import clamped
 
+if TYPE_CHECKING:
+    from fileexport.client.blocking import Client
+
 #: What a file costs in a frame beside its path and content, at most.
 _OVERHEAD = 96
+#: How often a file that is removed is looked at: each time it may be written to before it goes.
+_TRIES = 4
 
 Waits = Callable[[], Wait]
 
@@ -88,3 +100,54 @@ def _write(operation: Operation, path: RelPath, file: m.SmallFile) -> bool:
     for failure in found.failed:
         raise error_of(failure.code, failure.message, str(path))
     return True
+
+
+def change(client: Client, step: m.AnyStep) -> None:
+    """Make one change; cut connections are survived."""
+    for error in client.change([step]):
+        if error is not None:
+            raise error
+
+
+def make_parents(client: Client, path: str) -> None:
+    """Make all directories above a path: one question. Raises as `Client.make_directories` says.
+
+    A name above it that is taken may be a link to a directory: what is done below says if it is none.
+    """
+    names = remote_path(path).parts
+    above = ["/" + "/".join(names[:depth]) for depth in range(1, len(names))]
+    for error in client.make_directories(above) if above else ():
+        if error is not None and not isinstance(error, FileExistsError):
+            raise error
+
+
+def remove_file(client: Client, path: str) -> None:
+    """Remove a file, or a link itself; no directory that has taken its place.
+
+    Raises `IsADirectoryError`, `FileNotFoundError`, and `OSError`, EBUSY, where it was another one each time
+    that it was to go: somebody writes to it.
+    """
+    asked = remote_path(path)
+    for _ in range(_TRIES):
+        found = client.stat(path)
+        if found.type == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        # No directory has an expected time.
+        with suppress(ConflictError):
+            return change(client, m.RemoveStep(asked, mtime=found.mtime_ns))
+    raise OSError(errno.EBUSY, "somebody writes to it all the time: try again", path)
+
+
+def remove_directory(client: Client, path: str) -> None:
+    """Remove an empty directory; no file with content that has taken its place.
+
+    Raises `NotADirectoryError`, `FileNotFoundError`, and `OSError`, ENOTEMPTY.
+    """
+    try:
+        if client.stat(path).type == "directory":
+            return change(client, m.RemoveStep(remote_path(path), size=0))
+    except IsADirectoryError:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path) from None
+    except ConflictError:
+        pass  # It has a size now.
+    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)

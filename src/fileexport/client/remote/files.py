@@ -9,14 +9,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast, overload
 
-from fileexport.client.environment import client_of_environment
+from fileexport.client.environment import PORT, client_of_environment
 from fileexport.client.names import remote_path
-from fileexport.client.remote.names import read_place
+from fileexport.client.remote.names import RemoteNames, place_of
 
 if TYPE_CHECKING:
     from fileexport.client.blocking import Client
     from fileexport.client.matching import PathText
     from fileexport.client.remote.opening import BinaryMode, TextMode
+    from fileexport.client.remote.path import RemotePath
     from fileexport.client.remote.reading import RemoteReader
     from fileexport.client.remote.writing import RemoteWriter
 
@@ -26,7 +27,7 @@ _BUFFER, _LEAST, _WRITTEN = 1 << 20, 8 << 10, 128 << 10
 
 @overload
 def open(
-    path: PathText,
+    path: PathText | RemotePath,
     mode: TextMode = "r",
     *,
     client: Client | None = None,
@@ -37,11 +38,11 @@ def open(
 ) -> io.TextIOWrapper: ...
 @overload
 def open(
-    path: PathText, mode: BinaryMode, *, client: Client | None = None, buffering: int = -1
+    path: PathText | RemotePath, mode: BinaryMode, *, client: Client | None = None, buffering: int = -1
 ) -> BinaryIO: ...
 @overload
 def open(
-    path: PathText,
+    path: PathText | RemotePath,
     mode: str,
     *,
     client: Client | None = None,
@@ -51,7 +52,7 @@ def open(
     newline: str | None = None,
 ) -> IO[Any]: ...
 def open(
-    path: PathText,
+    path: PathText | RemotePath,
     mode: str = "r",
     *,
     client: Client | None = None,
@@ -62,9 +63,10 @@ def open(
 ) -> IO[Any]:
     """Open a file of a server, as the built-in `open` does one of this machine.
 
-    `path` is absolute, or ``fileexport://host:port/path``, percent-encoded. Without a `client` the server is
-    the one of the URL, else the one that FILEEXPORT_HOSTNAME names, and token and TLS come from the
-    environment as for the command `fileexport`; the file has a client of its own then, which it closes.
+    `path` is absolute, or ``fileexport://host:port/path``, percent-encoded, or a `RemotePath`, whose client
+    is used. Without a `client` the server is the one of the URL, else the one that FILEEXPORT_HOSTNAME names,
+    and token and TLS come from the environment as for the command `fileexport`; the file has a client of its
+    own then, which it closes.
 
     ``r`` reads any part without fetching the rest; see `RemoteReader`. ``w`` writes a new content, or a new
     file, ``x`` a new file only: what is written is sent when it is closed, and committed in one step. Until
@@ -76,7 +78,10 @@ def open(
     `Client`.
     """
     wish = Wish.of(mode, buffering, encoding, errors, newline)
-    place = read_place(os.fspath(path))
+    if isinstance(path, RemoteNames):
+        client = path.client_for(client)
+        path = str(path)
+    place = place_of(path)
     if client is None:
         own = client_of_environment(place.hostname, place.port)
         try:
@@ -103,7 +108,9 @@ class Wish(NamedTuple):
     def of(
         cls, mode: str, buffering: int, encoding: str | None, errors: str | None, newline: str | None
     ) -> Wish:
-        """Raises ValueError for what contradicts itself, `io.UnsupportedOperation` for ``a`` and ``+``."""
+        """Raises ValueError and TypeError as `open`, `io.UnsupportedOperation` for ``a`` and ``+``."""
+        if not isinstance(mode, str):
+            raise TypeError(f"the mode is a str, not {type(mode).__name__}")
         letters = set(mode)
         kinds = letters & set("rwxa")
         if len(mode) > len(letters) or letters - set("rwxabt+") or len(kinds) != 1 or letters >= {"b", "t"}:
@@ -129,10 +136,20 @@ def open_file(
     timeout: float | None = None,
     leave: Callable[[], object] | None = None,
 ) -> IO[Any]:
-    """Open a file of a client's server; `leave` is called when it was closed."""
+    """Open a file of a client's server; `leave` is called when it was closed.
+
+    A path that ends with a slash is a directory's: it is refused as the built-in `open` does.
+    """
+    is_directory = os.fspath(path).endswith("/")
     if wish.kind == "r":
         ahead = wish.buffering if wish.buffering not in (-1, 1) else _BUFFER
-        return cast(IO[Any], _read(reader(client, path, ahead, timeout, leave), wish))
+        raw = reader(client, path, ahead, timeout, None if is_directory else leave)
+        if is_directory:
+            raw.close()
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        return cast(IO[Any], _read(raw, wish))
+    if is_directory:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     return cast(IO[Any], _write(writer(client, path, wish.kind == "x", True, timeout, leave), wish))
 
 
@@ -142,12 +159,16 @@ def reader(
     ahead: int = 0,
     timeout: float | None = None,
     leave: Callable[[], object] | None = None,
+    *,
+    in_parts: bool = False,
 ) -> RemoteReader:
     """A file of a client's server, open for reading, without a buffer: see there. Raises as `open`."""
     from fileexport.client.remote.reading import RemoteReader
 
     asked = remote_path(path)
-    return RemoteReader(client._pool, asked, lambda: client._wait(timeout), ahead=ahead, leave=leave)
+    return RemoteReader(
+        client._pool, asked, lambda: client._wait(timeout), ahead=ahead, in_parts=in_parts, leave=leave
+    )
 
 
 def writer(
@@ -174,9 +195,12 @@ def writer(
 
 
 def check_same_server(client: Client, hostname: str | None, port: int | None) -> None:
-    """Raise ValueError where a URL names another server than the client's; what it leaves out is the same."""
+    """Raise ValueError where a URL names another server than the client's.
+
+    Without a host it means the client's; with a host, and no port, the usual one.
+    """
     server = client._pool.server
-    named = ((hostname or server.hostname).lower(), port or server.port)
+    named = (hostname or server.hostname).lower(), port or (PORT if hostname else server.port)
     if named != (server.hostname.lower(), server.port):
         raise ValueError(f"the URL names another server than the client's: {named[0]} port {named[1]}")
 

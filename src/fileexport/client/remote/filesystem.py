@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.compression import compr
 from fsspec.core import get_compression
-from fsspec.spec import AbstractBufferedFile
-from fsspec.utils import isfilelike
+from fsspec.implementations.local import make_path_posix
+from fsspec.utils import isfilelike, other_paths
 
 from fileexport.client.answers import name_file
 from fileexport.client.blocking import Client
 from fileexport.client.chunks import Progress
 from fileexport.client.environment import PORT, settings_of_environment
 from fileexport.client.matching import PathText
-from fileexport.client.remote.calls import write_small
+from fileexport.client.remote.calls import make_parents, remove_directory, remove_file, write_small
 from fileexport.client.remote.files import reader
-from fileexport.client.remote.filesystem_files import PackedFile, ReadFile, Together, WrittenFile
+from fileexport.client.remote.filesystem_files import CachedFile, PackedFile, ReadFile, Together, WrittenFile
 from fileexport.client.remote.filesystem_looking import Looking
 from fileexport.client.remote.writing import TextRemoteWriter
 from fileexport.errors import ChangedWhileRead, SourceNotFound
@@ -33,6 +33,12 @@ from fileexport.sync.manifest import Entry
 from fileexport.wire.messages import MAX_INLINE, RemoveStep, SetStep
 
 T = TypeVar("T")
+
+#: Options that fsspec takes, or has taken, for every file system.
+_FSSPEC = frozenset(
+    "add_aliases add_docs asynchronous listings_expiry_time loop max_paths skip_instance_cache"
+    " use_listings_cache".split()
+)
 
 
 class FileExportFileSystem(Looking):
@@ -68,7 +74,9 @@ class FileExportFileSystem(Looking):
         auto_mkdir: bool = False,
         **options: Any,
     ) -> None:
-        """`options` are fsspec's own. Raises ValueError where no server or no token is named."""
+        """`options` are fsspec's own, others a TypeError. ValueError: no server or no token is named."""
+        if unknown := sorted(options.keys() - _FSSPEC):
+            raise TypeError(f"{type(self).__name__} has no option {unknown[0]!r}")
         super().__init__(**options)
         settings = settings_of_environment(
             os.environ,
@@ -94,7 +102,7 @@ class FileExportFileSystem(Looking):
         """Make a directory. Raises `FileExistsError`."""
         asked = self._strip_protocol(path)
         if create_parents:
-            self._make_parents(asked)
+            make_parents(self.client, asked)
         _, _, name = asked.rpartition("/")
         if not name:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), asked)
@@ -102,18 +110,7 @@ class FileExportFileSystem(Looking):
 
     def makedirs(self, path: PathText, exist_ok: bool = False) -> None:
         """Make a directory and those above it. Raises `FileExistsError`, for a file always."""
-        asked = self._strip_protocol(path)
-        if exist_ok:
-            self._make_parents(f"{asked}/")
-        else:
-            self.mkdir(asked)
-
-    def _make_parents(self, path: str) -> None:
-        """Make all directories above a path: one question."""
-        names = path.split("/")[1:-1]
-        wanted = ["/" + "/".join(names[: depth + 1]) for depth in range(len(names)) if names[depth]]
-        for one, error in zip(wanted, self.client.make_directories(wanted) if wanted else (), strict=True):
-            _raise(error, one)
+        self.client.path(self._strip_protocol(path)).mkdir(parents=True, exist_ok=exist_ok)
 
     def _with_parents(self, path: str, action: Callable[[], T], always: bool = False) -> T:
         """What `action` returns; where a directory above `path` is missing, once more when it is there."""
@@ -124,25 +121,16 @@ class FileExportFileSystem(Looking):
         except FileNotFoundError:
             if not (always or self.auto_mkdir):
                 raise
-        self._make_parents(path)
+        make_parents(self.client, path)
         return action()
 
     def rmdir(self, path: PathText) -> None:
         """Remove an empty directory. Raises `NotADirectoryError`, and `OSError` (ENOTEMPTY)."""
-        asked = self._strip_protocol(path)
-        if self.client.stat(asked).type != "directory":
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), asked)
-        try:
-            self.client.remove(asked)
-        except IsADirectoryError:
-            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), asked) from None
+        remove_directory(self.client, self._strip_protocol(path))
 
     def rm_file(self, path: PathText) -> None:
-        """Remove a file or link. Raises `IsADirectoryError`."""
-        asked = self._strip_protocol(path)
-        if self.client.stat(asked).type == "directory":
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), asked)
-        self.client.remove(asked)
+        """Remove a file or link. Raises `IsADirectoryError`, and as `RemotePath.unlink`."""
+        remove_file(self.client, self._strip_protocol(path))
 
     def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Remove files and empty directories, with `recursive` all others too; globs are expanded.
@@ -177,34 +165,70 @@ class FileExportFileSystem(Looking):
             self.makedirs(target, exist_ok=True)
 
     def _copy(self, source: str, target: str) -> None:
-        with reader(self.client, source) as file:
+        with reader(self.client, source, in_parts=True) as file:
             # Where they are not said, those that a new file has most often.
             mode = 0o644 if file.permissions is None else file.permissions
             entry = Entry("file", file.size, file.mtime_ns, mode)
         [found] = self.client.hashes(source)
         self._with_parents(target, lambda: self.client.copy(source, target, entry, found.digest))
 
+    def copy(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        on_error: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As fsspec's; a name that is there as it is written is no pattern."""
+        if self._is_odd(path1) and isinstance(path2, str):
+            target = self._strip_protocol(path2)
+            into = path2.endswith("/") or self.isdir(target)
+            path1, path2 = self._pairs(path1, target, into, recursive, maxdepth)
+        super().copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error=on_error, **kwargs)
+
+    def _is_odd(self, path: Any) -> bool:
+        """Whether fsspec would take this path for a pattern, which it is not."""
+        return isinstance(path, str) and has_magic(path) and self.lexists(path)
+
+    def _pairs(
+        self, source: str, target: str, into: bool, recursive: bool, maxdepth: int | None
+    ) -> tuple[list[str], list[str]]:
+        """What is copied, and to where, by fsspec's rules; `into`: the target is a directory."""
+        found = self.expand_path(source, recursive=recursive, maxdepth=maxdepth)
+        if not recursive or maxdepth is not None:
+            found = [one for one in found if not self.isdir(one)]
+        into = into and not source.endswith("/")
+        return found, other_paths(found, target, exists=into) if found else []
+
     def mv(
         self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any
     ) -> None:
-        """Give a file or directory another name in one step; an existing file is replaced.
+        """Give files or directories other names, each in one step; an existing file is replaced.
 
-        Where `path2` is a directory, or ends with a slash, it goes into that. Several, a glob, or what is in
-        ``path1/`` are copied, and then removed.
+        Where `path2` is a directory, or ends with a slash, it goes into that, and several do. No name is a
+        pattern: `FileNotFoundError`. What is in ``path1/`` is copied, and then removed.
         """
-        if not isinstance(path1, list) and not isinstance(path2, list):
-            pairs = [(os.fspath(path1), os.fspath(path2))]
-        elif isinstance(path1, list) and isinstance(path2, list):
-            pairs = list(zip(path1, path2, strict=True))
-        else:
-            pairs = []
-        if not pairs or any(has_magic(one) or one.endswith("/") for one, _ in pairs):
+        if not isinstance(path1, list) and os.fspath(path1).endswith("/"):
+            self._refuse_pattern(self._strip_protocol(path1))
             super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
             return
-        for one, other in pairs:
+        sources = path1 if isinstance(path1, list) else [path1]
+        if isinstance(path2, list):
+            targets = list(map(os.fspath, path2))
+        else:
+            target = os.fspath(path2)
+            targets = [f"{target.rstrip('/')}/" if isinstance(path1, list) else target] * len(sources)
+        for one, other in zip(sources, targets, strict=True):
             self._move(self._strip_protocol(one), other)
 
+    def _refuse_pattern(self, path: str) -> None:
+        if has_magic(path):
+            self.client.stat(path)
+
     def _move(self, source: str, wish: str) -> None:
+        self._refuse_pattern(source)
         target = self._strip_protocol(wish)
         if wish.endswith("/") or (target != source and self.isdir(target)):
             target = f"{target.rstrip('/')}/{source.rpartition('/')[2]}"
@@ -212,6 +236,12 @@ class FileExportFileSystem(Looking):
             self._with_parents(target, lambda: self.client.move(source, target, replace=True))
 
     # Contents.
+
+    def start_transaction(self) -> Any:
+        """Begin one without a `with` block. Raises RuntimeError within one."""
+        if self._intrans:
+            raise RuntimeError("a transaction of this file system is under way: end it first")
+        return super().start_transaction()
 
     def _open(
         self,
@@ -225,9 +255,7 @@ class FileExportFileSystem(Looking):
     ) -> Any:
         """A file of bytes: ``rb``, ``wb``, ``xb``. With `cache_type` it is read through a cache of fsspec."""
         if mode == "rb" and cache_type is not None:
-            return AbstractBufferedFile(
-                self, path, mode, block_size, cache_type=cache_type, cache_options=cache_options, **kwargs
-            )
+            return CachedFile(self, path, block_size, cache_type, cache_options=cache_options, **kwargs)
         if mode == "rb":
             return ReadFile(self, path, block_size)
         if mode not in ("wb", "xb"):
@@ -247,7 +275,7 @@ class FileExportFileSystem(Looking):
     ) -> Any:
         """Open a file as fsspec does. What a ``with`` block wrote is discarded when it raises.
 
-        In a transaction what is closed is committed at its end.
+        In a transaction what is closed is committed at its end, and what is still open then discarded.
         """
         text = {name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs}
         bare = mode.replace("t", "").replace("b", "") + "b"
@@ -263,8 +291,9 @@ class FileExportFileSystem(Looking):
         self, path: PathText, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
         """The content of a file, or the part of it that a slice names."""
-        with reader(self.client, self._strip_protocol(path)) as file:
-            if not start and end is None:
+        is_whole = not start and end is None
+        with reader(self.client, self._strip_protocol(path), in_parts=not is_whole) as file:
+            if is_whole:
                 return file.readall()
             first, last, _ = slice(start, end).indices(file.size)
             return file.pread(max(last - first, 0), first)
@@ -318,6 +347,22 @@ class FileExportFileSystem(Looking):
         _raise(error, asked)
 
     # Files as they are here.
+
+    def get(
+        self,
+        rpath: Any,
+        lpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As fsspec's; a name that is there as it is written is no pattern."""
+        if self._is_odd(rpath) and isinstance(lpath, str):
+            target = make_path_posix(lpath)
+            into = lpath.endswith("/") or os.path.isdir(target)
+            rpath, lpath = self._pairs(rpath, target, into, recursive, maxdepth)
+        super().get(rpath, lpath, recursive=recursive, callback=callback, maxdepth=maxdepth, **kwargs)
 
     def get_file(
         self,

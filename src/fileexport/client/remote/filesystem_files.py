@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from fsspec.spec import AbstractBufferedFile
 from fsspec.transaction import Transaction
 
 from fileexport.client.remote.files import reader, writer
@@ -60,6 +62,33 @@ def _read_again(fs: FileExportFileSystem, path: str, block_size: int, position: 
     file = ReadFile(fs, path, block_size)
     file.seek(position)
     return file
+
+
+class CachedFile(AbstractBufferedFile):
+    """A file that is read through a cache of fsspec: all of one version, as `RemoteReader` says."""
+
+    def __init__(
+        self, fs: FileExportFileSystem, path: str, block_size: int | None, cache_type: str, **options: Any
+    ) -> None:
+        """Raises as `FileExportFileSystem.open`; the `options` are those of fsspec's own."""
+        self._reader = reader(fs.client, path, in_parts=True)
+        options["size"] = self._reader.size
+        try:
+            super().__init__(fs, path, "rb", block_size, cache_type=cache_type, **options)
+        except BaseException:
+            self._reader.close()
+            raise
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return self._reader.pread(max(end - start, 0), start)
+
+    def close(self) -> None:
+        """Let go of the cache and the file."""
+        try:
+            super().close()
+        finally:
+            if self.closed:
+                self._reader.close()
 
 
 class WrittenFile(BufferedRemoteWriter):
@@ -121,12 +150,15 @@ class PackedFile(Committing, io.BufferedIOBase):
         """Commit all that was written, or keep it for the transaction."""
         try:
             self._finish()
-            self._file.close()
         except BaseException:
             self._file.discard()
-            raise
-        finally:
             super().close()
+            raise
+        try:
+            self._file.close()
+        finally:
+            if self._file.closed:
+                super().close()
 
     def discard(self) -> None:
         """Close, and throw away what was written."""
@@ -145,13 +177,29 @@ class PackedFile(Committing, io.BufferedIOBase):
 class Together(Transaction):
     """A transaction: files that are committed at its end, one after the other. It ends in any case."""
 
-    def complete(self, commit: bool = True) -> None:
-        """Commit, or discard; after one that cannot be committed, those that follow are discarded.
+    _has_begun = False
 
+    def start(self) -> None:
+        """Begin. Raises RuntimeError within it: there is one at a time."""
+        if self._has_begun:
+            raise RuntimeError("a transaction of this file system is under way: end it first")
+        self._has_begun = True
+        super().start()
+
+    def complete(self, commit: bool = True) -> None:
+        """Commit what was closed, or discard; after one that cannot be committed, those that follow too.
+
+        What is still open is discarded: whoever writes to it may hold some of its content.
         fsspec's own left the file system inside the transaction then, before its version 2026.9: what was
         written next was committed by nobody.
         """
         fs, files = self.fs, list(self.files)
+        self.files.clear()
+        self.files.extend(file for file in files if file.closed)
+        if commit and (left := [file.path for file in files if not file.closed]):
+            warnings.warn(
+                f"{left[0]} was not closed within the transaction: nothing is written", ResourceWarning, 3
+            )
         try:
             super().complete(commit)
         finally:

@@ -6,7 +6,9 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from glob import has_magic
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -122,6 +124,39 @@ class Looking(AbstractFileSystem):
         except _ABSENT:
             return None
 
+    def expand_path(
+        self,
+        path: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        assume_literal: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """What paths stand for, sorted; one that is there as it is written is no pattern.
+
+        Raises `FileNotFoundError` where they stand for nothing.
+        """
+        names: list[str] = []
+        patterns: list[str] = []
+        for one in [path] if isinstance(path, str | os.PathLike) else path:
+            asked = self._strip_protocol(one)
+            is_name = assume_literal or not self._is_pattern(asked)
+            (names if is_name else patterns).append(asked)
+        if not names or not patterns:
+            both, is_literal = names or patterns, not patterns
+            found: list[str] = super().expand_path(both, recursive, maxdepth, is_literal, **kwargs)
+            return found
+        several = set()
+        for some, is_literal in ((names, True), (patterns, False)):
+            with suppress(FileNotFoundError):
+                several.update(super().expand_path(some, recursive, maxdepth, is_literal, **kwargs))
+        if not several:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), patterns[0])
+        return sorted(several)
+
+    def _is_pattern(self, path: str) -> bool:
+        return has_magic(path) and not self.lexists(path)
+
     def find(
         self,
         path: PathText,
@@ -189,10 +224,11 @@ class Looking(AbstractFileSystem):
     def checksum(self, path: PathText) -> int:
         """The BLAKE3 of a file's content as a number. The server reads the file for it."""
         asked = self._strip_protocol(path)
-        for found in self.client.hashes(asked):
-            if not found.path:
-                return int.from_bytes(found.digest)
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), asked)
+        # Of a directory the server would hash all that is below it.
+        found = None if self.isdir(asked) else next(self.client.hashes(asked), None)
+        if found is None or found.path:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), asked)
+        return int.from_bytes(found.digest)
 
 
 def in_full(hostname: str) -> str:

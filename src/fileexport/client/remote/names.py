@@ -35,6 +35,13 @@ def is_url(text: str) -> bool:
     return text[: len(SCHEME)].lower() == SCHEME
 
 
+def check_absolute(text: str) -> None:
+    """Raise ValueError for a relative path; it shows none that may be a URL, in which a token may stand."""
+    if not text.startswith("/"):
+        shown = "it" if ":" in text else repr(text)
+        raise ValueError(f"a remote path is absolute: {shown} does not begin with a slash")
+
+
 def read_place(text: str) -> Place:
     """Read an absolute remote path, or ``fileexport://host:port/path``, percent-encoded.
 
@@ -43,8 +50,7 @@ def read_place(text: str) -> Place:
     cannot be one. The names of a plain path are not looked at.
     """
     if not is_url(text):
-        if not text.startswith("/"):
-            raise ValueError(f"a remote path is absolute: {text!r} does not begin with a slash")
+        check_absolute(text)
         return Place(None, None, text)
     authority, _, path = text[len(SCHEME) :].partition("/")
     if "@" in authority:
@@ -52,8 +58,17 @@ def read_place(text: str) -> Place:
     found = _AUTHORITY.fullmatch(authority)
     port = int(found[3]) if found is not None and found[3] else None
     if found is None or not (port is None or 1 <= port <= 65535):
-        raise ValueError(f"this names no server: {text!r}; it is written {SCHEME}host:port/path")
+        # It is not shown: what stands there instead may be a token.
+        raise ValueError(f"this URL names no server: it is written {SCHEME}host:port/path")
     return Place(found[1] or found[2] or None, port, str(RelPath.from_url(os.fsencode("/" + path))))
+
+
+def place_of(path: str | os.PathLike[str]) -> Place:
+    """What `open` was given, read by `read_place`. Raises TypeError for what is no path of text as well."""
+    text: object = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"a remote path is a str, not {type(text).__name__}")
+    return read_place(text)
 
 
 def url_of(hostname: str, port: int, names: Iterable[str]) -> str:
@@ -134,6 +149,10 @@ class RemoteNames:
     def client(self) -> Client:
         """The client that this path uses. Raises ValueError where the environment names no server."""
         return self._home.client
+
+    def client_for(self, given: Client | None) -> Client:
+        """The client that opens it: the given one, if it is of the same server, else its own."""
+        return self.client if given is None else type(self)(self, client=given).client
 
     # How it is written, compared and handed on.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, cast, overload
 
 if TYPE_CHECKING:
@@ -62,9 +61,9 @@ class Opening:
         The client has to be closed by itself.
         """
         from fileexport.client.remote.files import Wish, check_same_server, open_file
-        from fileexport.client.remote.names import read_place
+        from fileexport.client.remote.names import place_of
 
         wish = Wish.of(mode, buffering, encoding, errors, newline)
-        client, place = cast("Client", self), read_place(os.fspath(path))
+        client, place = cast("Client", self), place_of(path)
         check_same_server(client, place.hostname, place.port)
         return open_file(client, place.path, wish, timeout)

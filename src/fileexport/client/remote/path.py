@@ -8,12 +8,12 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, overload
 
 from fileexport.client.listings import Kept
 from fileexport.client.names import Kind, RemoteEntry, remote_path
-from fileexport.client.remote.names import RemoteNames
+from fileexport.client.remote.names import RemoteNames, check_absolute
 from fileexport.errors import ConflictError, FileNameError
 from fileexport.wire import messages as m
 from fileexport.wire.bounds import clamped
@@ -35,8 +35,6 @@ _FORMATS: dict[Kind, int] = {
 _NOTHING = (FileNotFoundError, NotADirectoryError, FileNameError)
 #: Errors that say nothing of a path, but that the server cannot be asked.
 _UNASKED = (ConnectionError, TimeoutError)
-#: How often a file that is removed may have been written to since it was looked at.
-_TRIES = 4
 
 
 class RemotePath(RemoteNames):
@@ -296,13 +294,15 @@ class RemotePath(RemoteNames):
 
         A `mode` other than the usual one is set as it is.
         """
+        from fileexport.client.remote.calls import make_parents
+
         with self._named():
             try:
                 self._make(mode)
             except FileNotFoundError:
                 if not parents:
                     raise
-                self.parent._make_all()
+                make_parents(self.client, str(self))
                 self._make(mode, exist_ok)
             except FileExistsError:
                 if not exist_ok or not self.is_dir():
@@ -318,49 +318,36 @@ class RemotePath(RemoteNames):
             if not exist_ok or not self.is_dir():
                 raise
 
-    def _make_all(self) -> None:
-        """This directory, and those above it."""
-        missing = [str(path) for path in reversed((self, *self.parents))]
-        for error in self.client.make_directories(missing[1:]):
-            if error is not None:
-                raise error
-
     def symlink_to(self, target: str | os.PathLike[str], target_is_directory: bool = False) -> None:
-        """Make a link with this text; one that leads outside is an `OSError`, EINVAL."""
+        """Make a link with this text; one that leads outside is an `OSError`, EINVAL.
+
+        An empty text is a `FileNotFoundError`.
+        """
         with self._named():
+            if not os.fspath(target):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             self._change(m.LinkStep(remote_path(str(self)), os.fsencode(target)))
 
     def rmdir(self) -> None:
         """Remove an empty directory. Raises `OSError` with ENOTEMPTY, `NotADirectoryError`."""
+        from fileexport.client.remote.calls import remove_directory
+
         with self._named():
-            if self._entry().type != "directory":
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            try:
-                # A file that has taken its place since is safe by its size.
-                self._change(m.RemoveStep(remote_path(str(self)), size=0))
-            except IsADirectoryError:
-                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY)) from None
+            remove_directory(self.client, str(self))
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Remove a file, or a link itself. Raises `IsADirectoryError`, `FileNotFoundError`."""
+        """Remove a file, or a link itself. Raises `IsADirectoryError`, `FileNotFoundError`.
+
+        A file that somebody writes to all the time can be an `OSError`, EBUSY: it is still there.
+        """
+        from fileexport.client.remote.calls import remove_file
+
         try:
             with self._named():
-                self._unlink()
+                remove_file(self.client, str(self))
         except FileNotFoundError:
             if not missing_ok:
                 raise
-
-    def _unlink(self) -> None:
-        path = remote_path(str(self))
-        for left in reversed(range(_TRIES)):
-            found = self._entry()
-            if found.type == "directory":
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            # No directory has an expected time: none that has taken its place goes. But a file that is
-            # written to all the time must: then an empty directory would.
-            expected = found.mtime_ns if left else None
-            with suppress(ConflictError):
-                return self._change(m.RemoveStep(path, mtime=expected))
 
     def rename(self, target: str | RemoteNames) -> Self:
         """Give it another path in one step, and return that. Raises `FileExistsError` where that is taken.
@@ -376,8 +363,7 @@ class RemotePath(RemoteNames):
 
     def _move(self, target: str | RemoteNames, replace: bool) -> Self:
         pure = self._of_here(target)
-        if not pure.is_absolute():
-            raise ValueError(f"a remote path is absolute: {target!r} does not begin with a slash")
+        check_absolute(str(pure))
         new = self._with(pure)
         with self._named(str(new)):
             if new == self:
@@ -389,10 +375,9 @@ class RemotePath(RemoteNames):
     # Inside.
 
     def _change(self, step: m.AnyStep) -> None:
-        """Make one change; cut connections are survived."""
-        for error in self.client.change([step]):
-            if error is not None:
-                raise error
+        from fileexport.client.remote.calls import change
+
+        change(self.client, step)
 
     @contextmanager
     def _named(self, target: str | None = None) -> Iterator[None]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import errno
 import io
+import operator
 import os
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from blake3 import blake3
 
@@ -33,6 +34,8 @@ _FIRST, _GROWTH = 64 << 10, 4
 _WHOLE = 4 << 20
 #: Bytes over which it costs less to read on than to ask again.
 _SKIP = 64 << 10
+#: The last position that a file may have.
+_LAST = (1 << 63) - 1
 
 
 class Flow:
@@ -148,12 +151,13 @@ class RemoteReader(io.RawIOBase):
         wait: Callable[[], Wait],
         *,
         ahead: int = 0,
+        in_parts: bool = False,
         leave: Callable[[], object] | None = None,
     ) -> None:
         """Raises what `Client` does, `FileNotFoundError` and `IsADirectoryError` among it.
 
-        Who reads up to `ahead` bytes at once fills a buffer, and is content with less. `leave` is called when
-        it was closed.
+        Who reads up to `ahead` bytes at once fills a buffer, and is content with less. Who only uses `pread`
+        reads `in_parts`: nothing is fetched before. `leave` is called when it was closed.
         """
         self._flow: Flow | None = None
         self._leave = leave
@@ -165,8 +169,11 @@ class RemoteReader(io.RawIOBase):
         self._position = 0
         self._span = _FIRST
         self._hasher: blake3 | None = blake3()
-        self._flow = Flow(pool, m.Read(path, length=_FIRST), wait(), None, self._hasher)
+        self._flow = Flow(pool, m.Read(path, length=0 if in_parts else _FIRST), wait(), None, self._hasher)
         self._content = self._flow.content
+        if in_parts:
+            # Its connection is free for the parts.
+            self._flow.finish()
 
     @property
     def size(self) -> int:
@@ -188,6 +195,9 @@ class RemoteReader(io.RawIOBase):
         """Other bytes where the file is another one, or was changed."""
         return self._content.version
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
     # As of every raw file.
 
     def readable(self) -> bool:
@@ -204,15 +214,20 @@ class RemoteReader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move the position, also behind the end; costs nothing. Raises `OSError` before the beginning."""
+        """Move the position, also behind the end; costs nothing. `OSError`: before 0, or too far."""
         self._check_open()
+        offset, whence = operator.index(offset), operator.index(whence)
         if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
             raise ValueError(f"invalid whence ({whence}, should be 0, 1 or 2)")
         found = (0, self._position, self.size)[whence] + offset
-        if found < 0:
+        if not 0 <= found <= _LAST:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self.name)
         self._position = found
         return found
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most so many bytes, and those that one operation gives; below 0, or None, all."""
+        return super().read(-1 if size is None else size) or b""
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill a buffer, or the part of it that one operation gives; 0 at the end."""
@@ -243,6 +258,7 @@ class RemoteReader(io.RawIOBase):
     def pread(self, size: int, offset: int) -> bytes:
         """`size` bytes from `offset` on, fewer at the end; the position stays. Raises ValueError below 0."""
         self._check_open()
+        size, offset = operator.index(size), operator.index(offset)
         if size < 0 or offset < 0:
             raise ValueError("a part of a file begins and ends behind its beginning")
         stop, whole, retries = min(offset + size, self.size), io.BytesIO(), Retries()
