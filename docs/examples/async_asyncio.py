@@ -1,7 +1,7 @@
 """The Twisted client in an asyncio program: python async_asyncio.py FILE …
 
-Shows how large remote files are, all asked at once. The server is named as for the command `fileexport`: by
-FILEEXPORT_HOSTNAME, FILEEXPORT_PORT and FILEEXPORT_TOKEN.
+Shows how large remote files are, all asked at once. The server is named by FILEEXPORT_HOSTNAME,
+FILEEXPORT_PORT and FILEEXPORT_TOKEN.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The daemon as one of the services of a Twisted program: python in_twisted.py DIRECTORY [PORT]
 
-Clients need the token that FILEEXPORT_TOKEN holds. Ends with Ctrl-C.
+Clients of the transfer protocol need the token that FILEEXPORT_TOKEN holds. Ends with Ctrl-C.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Both protocols, with TLS, on a socket of the program's own: python own_socket.py DIRECTORY KEY [PORT]
 
-KEY is a file with the PEM text that `fileexport generate-keys` prints. Clients need the token that
+KEY is the file that `fileexport generate-keys` writes. Clients of the transfer protocol need the token that
 FILEEXPORT_TOKEN holds. Ends with Ctrl-C.
 """
 

@@ -38,7 +38,7 @@ HINTS: Mapping[type[BaseException], str] = {
     TimeoutError: "try again, or give more time with -t MS",
     FileNameError: "choose another name",
     CorruptedResponse: "check that FILEEXPORT_PORT is the port of the transfer protocol",
-    ConnectionError: "check FILEEXPORT_HOSTNAME, FILEEXPORT_PORT and the network, then try again",
+    ConnectionError: "check FILEEXPORT_HOSTNAME and FILEEXPORT_PORT, whether TLS is wanted, and the network",
     FileNotFoundError: "check its path",
     FileExistsError: "choose another name",
     NotADirectoryError: "name a directory",
