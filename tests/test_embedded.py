@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -238,6 +239,7 @@ class StoppingTests(Case):
     def test_state_in_use(self) -> None:
         """A state that another one has is an error of the start; nothing stays open."""
         self.serving(self.made(port=1, transfer_port=2))
+        gc.collect()  # what earlier tests left must not go between the two looks
         listening, before = set(self.machine.listening), open_descriptors()
         second = self.made(port=3, transfer_port=4)
         self.assertRaises(StateError, second.startService)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ class ThreadsCase(SynchronousTestCase):
     def unchanged(self, run: Callable[[], object], times: int = RUNS) -> None:
         """Check that what `run` does again and again leaves no thread and no descriptor behind."""
         run()  # what a process has once, it may have
+        gc.collect()  # what earlier tests left must not go between the two looks
         threads, descriptors = threading.active_count(), len(open_descriptors())
         for _ in range(times):
             run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -72,11 +71,7 @@ class Later:
 
 
 def open_descriptors() -> set[str]:
-    """What this process holds open; the descriptor that looks is not counted.
-
-    What earlier tests left to be collected is collected first: it must not go between two looks.
-    """
-    gc.collect()
+    """What this process holds open; the descriptor that looks is not counted."""
     names = os.listdir("/proc/self/fd")
     return {name for name in names if os.path.lexists(f"/proc/self/fd/{name}")}
 
