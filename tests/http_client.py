@@ -25,15 +25,14 @@ from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
 from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
-from fileexport.http_jobs import JobsDoor
-from fileexport.http_resource import WRONG_TOKEN_DELAY, HttpDoor, Mounted, Surroundings
+from fileexport.http_resource import WRONG_TOKEN_DELAY, Mounted, Surroundings
+from fileexport.http_rooms import HttpRooms
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
 from fileexport.token_file import parse_token_file
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request
-from fileexport.web.routes import own_names
 from fileexport.web.site import Site
 from tests.helpers import Immediate, SlowTransport
 from tests.rooms import Rooms
@@ -315,11 +314,8 @@ class HttpHarness:
         worker = worker or Immediate()
         bodies = Bodies(self.clock, worker, makers or worker)
         self.rooms = Rooms(self.clock, self._jail, job_worker or worker, prefix)
-        names = own_names(mounts or ())
-        self.jobs_door = JobsDoor(self.clock, exports, self.rooms, keeper, worker, bodies, prefix, names)
-        self.door = HttpDoor(
-            self.clock, exports, keeper, worker, bodies, self.jobs_door, around, mounts or {}
-        )
+        http = HttpRooms(self.clock, exports, keeper, worker, bodies, self.rooms, around, mounts or {})
+        self.jobs_door, self.door = http.jobs, http.door
         self.site = Site(
             self.clock, self.door.serve, record=self._record, now=self._now, reads=self.door.reads
         )

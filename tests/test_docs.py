@@ -21,8 +21,8 @@ from fileexport.disk import resolve, sender, state
 from fileexport.disk.jail import Jail
 from fileexport.exports import MAX_LISTED, Exports
 from fileexport.http_bodies import Bodies
-from fileexport.http_jobs import JobsDoor
-from fileexport.http_resource import HttpDoor, Surroundings
+from fileexport.http_resource import Surroundings
+from fileexport.http_rooms import HttpRooms
 from fileexport.tokens import Right, TokenTable
 from fileexport.web import connection, head, ranges, request
 from fileexport.web.access import Doorkeeper, Policy
@@ -99,8 +99,8 @@ def routes(root: str) -> Routes[Answer]:
     try:
         clock, worker = Clock(), Immediate()
         exports, bodies = Exports(jail), Bodies(clock, worker, worker)
-        jobs = JobsDoor(clock, exports, Rooms(clock, jail, worker), keeper, worker, bodies, "")
-        return HttpDoor(clock, exports, keeper, worker, bodies, jobs, around).routes
+        rooms = Rooms(clock, jail, worker)
+        return HttpRooms(clock, exports, keeper, worker, bodies, rooms, around).door.routes
     finally:
         jail.close()
 

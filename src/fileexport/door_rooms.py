@@ -22,8 +22,8 @@ from fileexport.exports import Exports
 from fileexport.gate import Gate
 from fileexport.handling import Handler, Handling, Memory
 from fileexport.http_bodies import Bodies
-from fileexport.http_jobs import JobsDoor
-from fileexport.http_resource import HttpDoor, Surroundings
+from fileexport.http_resource import Surroundings
+from fileexport.http_rooms import HttpRooms
 from fileexport.job_rooms import JobRooms, cores
 from fileexport.logs import AccessLog
 from fileexport.metrics import Metrics
@@ -37,7 +37,6 @@ from fileexport.transfer_protocol import TransferFactory
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names, allowed_names
 from fileexport.web.request import Request
-from fileexport.web.routes import own_names
 from fileexport.web.site import Site
 
 #: Threads for disk work, as SECURITY's limits say, and calls that may wait for one.
@@ -86,14 +85,12 @@ class Doors:
         self.contents = Contents()
         exports, bodies = Exports(jail, settings.dirs, self.contents), Bodies(reactor, cpu, makers)
         around = _surroundings(settings, gate, stop, metrics.render)
-        names = own_names(handlers)
-        self._jobs = JobsDoor(reactor, exports, rooms, keeper, self.disk, bodies, around.prefix, names)
         memory = Memory()
         mounts = {
             path: Handling(reactor, handler, (), handling, bodies, memory=memory, mounted=True).serve
             for path, handler in handlers.items()
         }
-        self._http = HttpDoor(reactor, exports, keeper, self.disk, bodies, self._jobs, around, mounts)
+        self._http = HttpRooms(reactor, exports, keeper, self.disk, bodies, rooms, around, mounts)
         self.sites: list[Site] = []
         self._fronts: list[SharedFactory] = []
         self.transfers = TransferFactory(
@@ -111,7 +108,7 @@ class Doors:
 
     def site(self) -> Site:
         """The HTTP side of one more listener."""
-        http = self._http
+        http = self._http.door
         site = Site(self._reactor, http.serve, record=self._record, now=time.time, reads=http.reads)
         self.sites.append(site)
         return site
@@ -130,12 +127,12 @@ class Doors:
     def renew(self, tokens: TokenTable) -> None:
         """These tokens count from now on."""
         self._keeper.tokens = tokens
-        self._jobs.renew()
+        self._http.jobs.renew()
         self.transfers.renew()
 
     def drain(self) -> Deferred[list[None]]:
         """Begin nothing more; fires when what was in flight has left."""
-        self._jobs.stop()
+        self._http.jobs.stop()
         return gatherResults([door.drain() for door in self._all])
 
     def break_all(self) -> None:

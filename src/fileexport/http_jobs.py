@@ -141,7 +141,7 @@ class JobsDoor:
         one = {**reading(write), b"DELETE": write}
         return (
             Route("/tar", self._tar, acting(write), plain=True),
-            Route("/-/jobs", self._many, many, plain=True, body=True),
+            Route("/-/jobs", self._many, many, plain=True, body=(b"POST",)),
             Route("/-/jobs/{id}", self._one, one, plain=True),
             Route("/-/jobs/{id}/events", self._watch_one, reading(write), plain=True),
             Route("/-/jobs/{id}/redeliver", self._redeliver, {b"POST": write}, plain=True),

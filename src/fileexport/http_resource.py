@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
 from types import MappingProxyType
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from fileexport import __version__
-from fileexport.disk.jail import Opened
-from fileexport.disk.trees import TreeForm
 from fileexport.errors import (
     AuthenticationError,
     BadRequestError,
@@ -33,8 +32,7 @@ from fileexport.errors import (
 )
 from fileexport.exports import Exports, Pattern
 from fileexport.http_bodies import Bodies
-from fileexport.http_jobs import JobsDoor
-from fileexport.http_listings import directory_json, directory_page, files_json
+from fileexport.http_listings import files_json
 from fileexport.http_queries import (
     FILE_FORMATS,
     JOB_FORMATS,
@@ -42,7 +40,6 @@ from fileexport.http_queries import (
     TREE_FORMATS,
     directory_of,
     form_of,
-    one_of,
     required,
     selection_of,
 )
@@ -55,7 +52,7 @@ from fileexport.web.failures import HttpError, fail
 from fileexport.web.forwarded import client_of
 from fileexport.web.head import Head, MalformedRequest
 from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
-from fileexport.web.request import METHODS, Request
+from fileexport.web.request import METHODS, Header, Request
 from fileexport.web.routes import Answer, Open, Route, Routes, acting, own_names, reading
 
 #: Seconds before a wrong token is answered, and wrong tokens before the connection is closed.
@@ -95,6 +92,12 @@ class Surroundings:
     prefix: str = ""
 
 
+class Room(Protocol):
+    """A part of the door with routes of its own."""
+
+    def routes(self) -> tuple[Route[Answer], ...]: ...
+
+
 class HttpDoor:
     """Answers every HTTP request of the daemon."""
 
@@ -107,22 +110,25 @@ class HttpDoor:
         keeper: Doorkeeper,
         disk: Worker,
         bodies: Bodies,
-        jobs: JobsDoor,
+        rooms: Iterable[Room],
         around: Surroundings,
         mounts: Mapping[str, Mounted] = MappingProxyType({}),
     ) -> None:
-        """`mounts`: an application's own handlers, by the path that each has with all that lies below."""
+        """`rooms` answer further routes.
+
+        `mounts`: an application's own handlers, by the path that each has with all that lies below.
+        """
         self._reactor = reactor
         self._exports = exports
         self._keeper = keeper
         self._disk = disk
         self._bodies = bodies
-        self._jobs = jobs
         self._around = around
         # Clients repeat themselves: a name is judged once.
         self._is_our_host = lru_cache(maxsize=256)(lambda host: host_is_allowed(host, around.names))
         self._names = own_names(mounts)
-        self.routes: Routes[Answer] = Routes((*self._table(), *_mounted(mounts)))
+        others = (route for room in rooms for route in room.routes())
+        self.routes: Routes[Answer] = Routes((*self._table(), *others, *_mounted(mounts)))
 
     def _table(self) -> tuple[Route[Answer], ...]:
         """Every route of our own, with the right that each of its methods needs."""
@@ -130,7 +136,6 @@ class HttpDoor:
         return (
             Route("/list", self._list, reading(), plain=True),
             Route("/get", self._get, reading(), plain=True),
-            *self._jobs.routes(),
             Route("/delete", self._delete, acting(delete, b"POST", b"DELETE"), plain=True),
             Route("/stop", self._stop, acting(admin, b"POST"), plain=True, local_only=True),
             Route("/favicon.ico", self._favicon, reading(Open.TO_ALL)),
@@ -138,20 +143,17 @@ class HttpDoor:
             Route("/-/health", self._health, reading(Open.TO_ALL), plain=True),
             Route("/-/openapi.json", self._describe, reading(Open.TO_ALL), plain=True),
             Route("/-/metrics", self._measure, reading(admin), plain=True),
-            Route("/-/files", self._browse, reading()),
-            Route("/-/files/*", self._browse, reading()),
             Route("/-/*", self._nothing, reading(Open.TO_ALL)),
-            Route("/*", self._browse, reading()),
         )
 
     # -- what every request passes
 
     async def serve(self, request: Request) -> None:
         """Answer one request. Raises only when the answer had begun: the connection must be broken then."""
-        plain = False
+        plain, always = False, tuple[Header, ...]()
         try:
             route, below = self._route(request)
-            plain = route.plain
+            plain, always = route.plain, route.headers
             self._let_in(request)
             request.who = await self._admit(request, route)
             await route.answer(request, request.who, below)
@@ -163,7 +165,7 @@ class HttpDoor:
             expected = isinstance(error, HttpError | MalformedRequest)
             if not expected and row_for(error).kind is UnexpectedError:
                 self._log.failure("{method} {path} failed", method=request.method, path=request.path)
-            fail(request, error, plain=plain, prefix=self._around.prefix)
+            fail(request, error, plain=plain, prefix=self._around.prefix, always=always)
 
     def reads(self, head: Head) -> bool:
         """Whether the body that a head announces will be read, if its sender may have it read."""
@@ -171,7 +173,7 @@ class HttpDoor:
         if not path.startswith(b"/"):
             return False
         route, _ = self.routes.find(path)
-        return route.body and head.method in route.rights
+        return head.method in route.body and head.method in route.rights
 
     def _route(self, request: Request) -> tuple[Route[Answer], bytes]:
         if request.path == b"*":
@@ -303,45 +305,7 @@ class HttpDoor:
         request.answer(HTTPStatus.OK, b"stopping", _TEXT, _FRESH)
         self._around.stop()
 
-    # -- pages and paths
-
-    async def _browse(self, request: Request, who: Principal, below: bytes) -> None:
-        path = RelPath.from_url(below)
-        query = request.parameters()
-        opened = self._exports.open(who, path)
-        if opened is not None:
-            with opened:
-                if not opened.is_directory:
-                    return await self._file(request, opened, path, below)
-        if not below.endswith(b"/") and path:
-            return self._redirect(request, path)
-        if "archive" in query:
-            return await self._archive(request, who, path, query["archive"])
-        make, kind = (directory_json, _JSON) if "json" in query else (directory_page, _HTML)
-        headers = _FRESH if "json" in query else (*_FRESH, *pages.PAGE_POLICY)
-        await self._bodies.made(
-            request, kind, headers, make, self._exports, who, path, self._around.prefix, self._names
-        )
-
-    async def _archive(self, request: Request, who: Principal, path: RelPath, form: str) -> None:
-        kind = TreeForm(one_of("archive", form, TREE_FORMATS))
-        await self._bodies.archive(request, kind.content_type, self._exports.archive, who, path, kind)
-
-    async def _file(self, request: Request, opened: Opened, path: RelPath, below: bytes) -> None:
-        if below.endswith(b"/"):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        await self._bodies.inline(request, opened, path.name)
-
-    def _redirect(self, request: Request, path: RelPath) -> None:
-        # From the parsed path: a request for `//host/x` must not become a link to another host.
-        prefix = self._around.prefix
-        if request.path.startswith(b"/-/files/"):
-            url = prefix + pages.FILES_ROUTE + path.url()
-        else:
-            url = pages.url_of(path, prefix, self._names)
-        query = request.head.target.partition(b"?")[1:]
-        location = f"{url}/".encode("ascii") + b"".join(query)
-        request.answer(HTTPStatus.MOVED_PERMANENTLY, b"", _TEXT, ((b"Location", location), *_FRESH))
+    # -- our own
 
     async def _nothing(self, request: Request, who: Principal, below: bytes) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -377,7 +341,7 @@ def _mounted(mounts: Mapping[str, Mounted]) -> Iterator[Route[Answer]]:
     for prefix, serve in mounts.items():
         answer = partial(_answer_mounted, RelPath.parse(prefix), serve)
         for path in (prefix, f"{prefix}/*"):
-            yield Route(path, answer, _MOUNTED, plain=True, body=True)
+            yield Route(path, answer, _MOUNTED, plain=True, body=tuple(_MOUNTED))
 
 
 async def _answer_mounted(

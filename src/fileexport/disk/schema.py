@@ -207,5 +207,51 @@ _SECOND = (
     "CREATE INDEX contents_by_use ON contents (used, number, size)",
 )
 
+_THIRD = (
+    # Resumable uploads over HTTP. `path` is a path, and so bytes. `identity` is the device and inode of the
+    # staged file once it is about to be committed: they say after a kill whether it was.
+    """
+    CREATE TABLE uploads (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        path BLOB NOT NULL,
+        size INTEGER NOT NULL,
+        metadata TEXT NOT NULL,
+        replace INTEGER NOT NULL,
+        mtime_ns INTEGER,
+        created REAL NOT NULL,
+        touched REAL NOT NULL,
+        identity TEXT,
+        done INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX uploads_by_owner ON uploads (owner, done, touched)",
+    "CREATE INDEX uploads_by_touch ON uploads (touched)",
+    # Who is signed in, by a digest of what their cookie holds. `proof` is a digest of what is kept of the
+    # token: with another token under the same id a session is over.
+    """
+    CREATE TABLE sessions (
+        digest BLOB NOT NULL PRIMARY KEY,
+        token BLOB NOT NULL,
+        proof BLOB NOT NULL,
+        created REAL NOT NULL,
+        expires REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+    # Links that show a part of the root to whoever has them.
+    """
+    CREATE TABLE shares (
+        id TEXT NOT NULL PRIMARY KEY,
+        owner TEXT NOT NULL,
+        path BLOB NOT NULL,
+        created REAL NOT NULL,
+        expires REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+    # Random values that this daemon made for itself.
+    "CREATE TABLE secrets (name TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+)
+
 #: What makes each version of the tables out of the one before; their number is the version.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)

@@ -30,8 +30,18 @@ class HttpError(FileExportError):
         self.headers = tuple(headers)
 
 
-def fail(request: Request, error: BaseException, *, plain: bool, prefix: str) -> None:
-    """Answer with an error. `plain` routes speak text to whoever names no other type."""
+def fail(
+    request: Request,
+    error: BaseException,
+    *,
+    plain: bool,
+    prefix: str,
+    always: tuple[Header, ...] = (),
+) -> None:
+    """Answer with an error. `plain` routes speak text to whoever names no other type.
+
+    `always` are the fields of all answers of this route.
+    """
     headers: tuple[Header, ...] = ()
     if isinstance(error, HttpError):
         status, sentence, headers = error.status, str(error), error.headers
@@ -41,7 +51,7 @@ def fail(request: Request, error: BaseException, *, plain: bool, prefix: str) ->
         row = row_for(error)
         status, sentence = row.http, sentence_for(error)
         headers = (_RETRY_AFTER,) if row.kind in _PASSING else ()
-    headers = ((b"Cache-Control", b"no-store"), (b"Vary", b"Accept"), *headers)
+    headers = ((b"Cache-Control", b"no-store"), (b"Vary", b"Accept"), *always, *headers)
     if request.accepts(b"json"):
         problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": sentence}
         request.answer(status, msgspec.json.encode(problem), b"application/problem+json", headers)

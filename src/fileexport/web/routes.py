@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from fileexport.tokens import Principal, Right
-from fileexport.web.request import Request
+from fileexport.web.request import Header, Request
 
 #: An unreserved character (RFC 3986, section 2.3) that is percent-encoded, or a ``%`` that encodes nothing.
 _NEEDLESS = re.compile(
@@ -42,8 +42,8 @@ class Open(Enum):
 class Route(Generic[A]):
     """`path` is exact, has one name that varies (``/a/{id}/b``), or with a closing ``*`` covers all below.
 
-    `plain` routes answer errors as text; `local_only` ones answer only a process of this machine; those with
-    `body` read the request's body, which is otherwise passed over.
+    `plain` routes answer errors as text; `local_only` ones answer only a process of this machine. The methods
+    in `body` read the request's body, which is otherwise passed over. `headers` stand on every error.
     """
 
     path: str
@@ -51,7 +51,8 @@ class Route(Generic[A]):
     rights: Mapping[bytes, Right | Open]
     plain: bool = False
     local_only: bool = False
-    body: bool = False
+    body: tuple[bytes, ...] = ()
+    headers: tuple[Header, ...] = ()
 
     @property
     def allow(self) -> bytes:
