@@ -303,10 +303,9 @@ class ExportService(Service):
         self._jail.interrupt()
         pools, handlers = self._doors.pools, self._doors.handlers
         stops = [*self._closing, jobs, *(pool.stop() for pool in pools)]
-        ours, others = (
-            self._in_time(gatherResults(stops, consumeErrors=True), THREADS_GRACE),
-            self._in_time(handlers.stop(), LATE_GRACE if is_late else THREADS_GRACE),
-        )
+        # Both begin now: the one does not wait for the other.
+        ours = self._in_time(gatherResults(stops, consumeErrors=True), THREADS_GRACE)
+        others = self._in_time(handlers.stop(), LATE_GRACE if is_late else THREADS_GRACE)
         is_over, is_quiet = await ours, await others
         if is_over:
             # Else it stays open: a thread may be about to use its descriptor.
