@@ -42,6 +42,47 @@ class MakeTests(JailCase):
             with self.assertRaises(FileExistsError):
                 self.jail.make_directory(ALL, P(name), exist_ok=True)
 
+    def test_directories(self) -> None:
+        """All that are missing are made, through links beneath too; how many is said, and 0 in the end."""
+        (self.root / "d").mkdir()
+        (self.root / "link").symlink_to("d")
+        for path, made in (("d", 0), ("link", 0), ("link/a/b", 2), ("d/a/b", 0), ("d/a/c", 1), ("", 0)):
+            self.assertEqual(self.jail.make_directories(ALL, P(path)), made, path)
+        self.assertEqual(sorted(os.listdir(self.root / "d/a")), ["b", "c"])
+
+    def test_directories_in_the_way(self) -> None:
+        """Something else in the way, wherever it is, is a file that exists; nothing is made then."""
+        self.write("d/file")
+        (self.root / "nowhere").symlink_to("missing")
+        for path in ("d/file", "d/file/a", "d/file/a/b", "nowhere", "nowhere/a"):
+            self.refuses(errno.EEXIST, self.jail.make_directories, ALL, P(path))
+        for path, view in (("a/b/c:d/e", ALL), ("a/.b/c", PLAIN), (f"a/{RESERVED}/b", ALL)):
+            with self.assertRaises((FileNameError, PermissionError)):
+                self.jail.make_directories(view, P(path))
+        self.assertEqual(sorted(os.listdir(self.root)), ["d", "nowhere"])
+
+    def test_directories_flushed(self) -> None:
+        """Each is flushed before the next is made, and so is the name of the last that was there."""
+        (self.root / "d").mkdir()
+        seen: list[str] = []
+        jail = Jail(str(self.root), calls=WatchedCalls(lambda name, *_: seen.append(name)))
+        self.addCleanup(jail.close)
+        jail.make_directories(ALL, P("d/a/b"))
+        flushed = [name for name in seen if name in ("mkdir", "fsync")]
+        self.assertEqual(flushed, ["fsync", "mkdir", "fsync", "mkdir", "fsync"])
+
+    def test_directories_gone(self) -> None:
+        """One that goes away meanwhile is missed, not made again."""
+
+        def remove(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            if name == "mkdir" and arguments[0] == "b":
+                (self.root / "a").rmdir()
+
+        jail = Jail(str(self.root), calls=WatchedCalls(remove))
+        self.addCleanup(jail.close)
+        self.refuses(errno.ENOENT, jail.make_directories, ALL, P("a/b"))
+        self.assertEqual(os.listdir(self.root), [])
+
     def test_file(self) -> None:
         """It is there and empty; one that is there is never made empty."""
         self.jail.make_file(ALL, P("new"))
@@ -381,6 +422,7 @@ class ExchangeTests(JailCase):
             lambda jail: jail.remove_tree(ALL, P("d/e"), recursive=True),
             lambda jail: jail.remove_tree(ALL, P("d/f")),
             lambda jail: jail.make_directory(ALL, P("d/n")),
+            lambda jail: jail.make_directories(ALL, P("d/e/n/o")),
             lambda jail: jail.make_file(ALL, P("d/n")),
             lambda jail: jail.rename(ALL, P("d/f"), ALL, P("n")),
             lambda jail: jail.rename(ALL, P("x"), ALL, P("d/f"), replace=True),

@@ -42,6 +42,7 @@ class RightsTests(ExportsCase):
             (Right.READ, lambda who: self.exports.walk(who, ROOT)),
             (Right.READ, lambda who: self.exports.hashes(who, ROOT)),
             (Right.WRITE, lambda who: self.exports.make_directory(who, P("n"))),
+            (Right.WRITE, lambda who: self.exports.make_directories(who, P("n/o"))),
             (Right.WRITE, lambda who: self.exports.make_file(who, P("n"))),
             (Right.WRITE, lambda who: self.exports.rename(who, P("a"), P("n"), holder="I")),
             (Right.WRITE, lambda who: self.exports.begin_upload(who, P("n"), **upload)),
@@ -295,6 +296,8 @@ class HostileTests(SynchronousTestCase):
             files.discard()
 
         return (
+            lambda: exports.make_directories(ALL, path / "made" / "new"),
+            lambda: exports.remove_path(ALL, path / "made", recursive=True),
             lambda: exports.make_directory(ALL, path / "new"),
             lambda: exports.rename(ALL, path / "new", path / "moved", holder="I"),
             lambda: exports.make_file(ALL, path / "moved" / "n"),

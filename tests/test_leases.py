@@ -40,7 +40,9 @@ class LeasesTests(SynchronousTestCase):
         """What was given back can be taken; giving it back again takes nothing from the next one."""
         leases = Leases()
         first = leases.take(PLACE, "alice", 1)
+        self.assertTrue(leases.holds(PLACE))
         first.release()
+        self.assertFalse(leases.holds(PLACE))
         second = leases.take(PLACE, "bob", 2)
         first.release()
         self.assertEqual(self.assertRaises(BusyError, leases.take, PLACE, "eve", 3).holder, "bob")

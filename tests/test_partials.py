@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +13,12 @@ from blake3 import blake3
 from fileexport.disk import partials
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
-from fileexport.disk.partials import JOURNAL, KEPT, MAX_KEPT, Partial
-from fileexport.disk.recovery import PATIENCE
+from fileexport.disk.partials import JOURNAL, KEPT, Partial
 from fileexport.errors import BusyError, FileNameError, OverloadedError
 from tests.test_staging import ALL, Counted, P, StagingCase
 from tests.watched import in_child, unprivileged
 
 KEY: dict[str, Any] = {"key": b"source", "owner": b"owner"}
-DAY_AFTER = PATIENCE + 60 * 10**9
 
 
 class PartialsCase(StagingCase):
@@ -462,42 +459,3 @@ class WriterTests(PartialsCase):
         self.fails(errno.ENOSPC, partial.write, b"34")
         partial.suspend()
         self.assertEqual(self.taken_up(), 3)
-
-
-class AgeTests(PartialsCase):
-    """What is kept, and for how long."""
-
-    def recover(self, later: int = 0) -> int:
-        return self.jail.recover([P("")], now=time.time_ns() + later)
-
-    def test_a_day(self) -> None:
-        """A partial waits for a day, then it goes with its journal; so does a journal alone at once."""
-        self.kept()
-        self.assertEqual((self.recover(), len(self.left())), (0, 2))
-        self.assertEqual((self.recover(DAY_AFTER), self.staging.exists()), (2, False))
-        self.kept()
-        (self.staging / self.names(KEPT)[0]).unlink()
-        self.assertEqual((self.recover(), self.staging.exists()), (1, False))
-
-    def test_living(self) -> None:
-        """One that is being written stays, however old."""
-        partial = self.begin()
-        partial.write(b"01234")
-        self.assertEqual(self.recover(DAY_AFTER), 0)
-        partial.write(b"56789")
-        partial.commit()
-        self.assertEqual(self.file.read_bytes(), b"0123456789")
-
-    def test_too_many(self) -> None:
-        """An owner has so many; with one more the oldest goes that nobody writes, and nobody else's."""
-        self.kept(owner=b"other")
-        others = self.names(KEPT)[0].split("-")[1]
-        for number in range(MAX_KEPT):
-            self.kept(path=f"d/{number}")
-        for name in self.names(KEPT):
-            os.utime(self.staging / name, ns=(10**18, 10**18 + int(name[-6:], 16)))
-        aged = sorted(self.names(KEPT), key=lambda name: (self.staging / name).stat().st_mtime_ns)
-        self.kept(path="d/one-more")
-        gone = set(aged) - set(self.names(KEPT))
-        self.assertEqual(gone, {next(name for name in aged if not name.startswith(KEPT + others))})
-        self.assertEqual(len(self.names(JOURNAL)), len(self.names(KEPT)))

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,41 @@ class ContentTests(TreeCase):
         self.assertEqual(found, self.expected())
         self.assertTrue(stat.S_ISREG(modes["top/a.txt"]) and stat.S_ISDIR(modes["top/sub/"]))
 
+    def test_chosen(self) -> None:
+        """Only the entries that were chosen are in it, with all below them; links among them as ever."""
+        chosen = frozenset(("sub", "link", "a.txt", "loop"))
+        parts = ("top/sub", "top/link", "top/a.txt")
+        for form in (TreeForm.TAR, TreeForm.TAR_GZ):
+            with self.opened_tar(form, replace(self.tree(), chosen=chosen)) as archive:
+                found = archive.getnames()
+            self.assertEqual(found, sorted(name for name in self.expected() if name.startswith(parts)))
+        with zipfile.ZipFile(
+            io.BytesIO(self.made(TreeForm.ZIP, replace(self.tree(), chosen=chosen)))
+        ) as packed:
+            self.assertEqual({name.rstrip("/") for name in packed.namelist()}, set(found))
+        with self.opened_tar(tree=replace(self.tree(), chosen=frozenset())) as archive:
+            self.assertEqual(archive.getnames(), [])
+
+    def test_chosen_unknown(self) -> None:
+        """A name that is not there, or may not be seen, or is none, is refused before the first byte."""
+        for name, kind in (
+            *(
+                ("missing", FileNotFoundError),
+                (".hidden", FileNotFoundError),
+                (".fileexport", FileNotFoundError),
+            ),
+            *(("..", FileNameError), ("sub/deep", FileNameError), ("", FileNameError)),
+        ):
+            for form in TreeForm:
+                chosen = frozenset((name, "a.txt"))
+                self.assertRaises(kind, archived, replace(self.tree(), chosen=chosen), form)
+
+    def test_chosen_gone(self) -> None:
+        """One that goes away after that breaks the archive."""
+        _, pieces = archived(replace(self.tree(), chosen=frozenset(("a.txt", "zz"))), TreeForm.TAR)
+        (self.root / "top/zz").unlink()
+        self.assertRaises(OSError, list, pieces)
+
     def test_time_and_mode(self) -> None:
         """Members keep their time and their mode, never setuid, and belong to nobody."""
         os.chmod(self.root / "top" / "a.txt", 0o4751)
@@ -190,6 +226,8 @@ class Fake:
 
     def stat(self, view: View, path: RelPath) -> os.stat_result:
         raise AssertionError("only the length is asked for")
+
+    lstat = stat
 
 
 class LengthTests(TreeCase):

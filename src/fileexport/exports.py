@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fileexport.compression import Order, check_order, least_room, place_of, read_form, replaced, target_of
-from fileexport.disk.jail import Entry, Opened
-from fileexport.errors import BadRequestError, ConflictError
-from fileexport.exports_reading import ANY, MAX_LISTED, Pattern, Reading, file_version
-from fileexport.leases import Place
+from fileexport.disk.jail import Entry
+from fileexport.errors import BadRequestError, DestinationNotFound
+from fileexport.exports_reading import ANY, MAX_LISTED, Pattern, file_version
+from fileexport.exports_uploads import Uploading
 from fileexport.paths import RelPath
 from fileexport.stepping import Stepping
 from fileexport.tokens import Principal, Right
-from fileexport.uploads import SmallFiles, Upload, begin
 from fileexport.wire import messages as m
 
 __all__ = ("ANY", "MAX_LISTED", "Exports", "Pattern", "file_version")
 
 
-_OTHER_BASE = "a file that was to be copied from is gone or another one: send the whole file"
-
-
-class Exports(Reading):
+class Exports(Uploading):
     """The exported directories of one tree: all of it, or just `directories`."""
 
     def remove_file(self, who: Principal, path: RelPath) -> None:
@@ -100,6 +94,22 @@ class Exports(Reading):
         self._parent(target)
         self._tree.make_directory(target.view, target.path, exist_ok=exist_ok)
 
+    def make_directories(self, who: Principal, path: RelPath) -> int:
+        """Make a directory and all that are missing above it, durably; how many were made.
+
+        Raises `FileExistsError` where something else is in the way, `DestinationNotFound` outside of what
+        `who` may see, `FileNameError` before anything is made, `OSError`.
+        """
+        self._require(who, Right.WRITE)
+        if self._is_there(who, path):
+            return 0
+        target = self._target(who, path)
+        try:
+            return self._tree.make_directories(target.view, target.path)
+        except FileNotFoundError:
+            # An exported directory is gone, or one on the way, this very moment.
+            raise DestinationNotFound from None
+
     def carry_out(self, who: Principal, steps: Iterable[m.AnyStep], *, holder: str) -> list[Exception | None]:
         """Make many small changes, in their order: what became of each, None for what is durable now.
 
@@ -130,97 +140,6 @@ class Exports(Reading):
         target = self._target(who, path)
         self._parent(target)
         self._tree.make_file(target.view, target.path, exist_ok=exist_ok, exported=target.exported)
-
-    def begin_upload(
-        self,
-        who: Principal,
-        path: RelPath,
-        *,
-        size: int,
-        mtime_ns: int | None,
-        replace: bool,
-        source: bytes | None,
-        holder: str,
-        mode: int | None = None,
-        bases: Sequence[tuple[RelPath, bytes | None]] = (),
-        check: Callable[[], object] = lambda: None,
-        revoked: Callable[[], object] = lambda: None,
-    ) -> Upload:
-        """Begin a file of `size` bytes, or go on with what `who` left of the same `source`: see `offset`.
-
-        `holder` is what others are told who come meanwhile. `check` may raise while what is there is read
-        again. `revoked` is called, in another thread, when the same client comes again for the same and this
-        upload is quiet: its connection was lost, and it has to be suspended; see `Upload`.
-
-        `mode` is taken `& 0o777`; without it a file that is replaced leaves its own. `bases` are files that
-        content can be copied from (see `Upload.copy`), each with the version that is meant, if one is: they
-        may be read, and `ConflictError` is raised where one is not there, or not so.
-
-        Raises `BusyError` where somebody writes it now, `FileExistsError` where it is there without
-        `replace`, `IsADirectoryError`, `DestinationNotFound` where its directory is not there,
-        `FileNameError`, `OSError`: ENOSPC where it has no room.
-        """
-        self._require(who, Right.WRITE)
-        if bases:
-            self._require(who, Right.READ)
-        if self._is_there(who, path):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        target = self._target(who, path)
-        parent = self._parent(target)
-        place = Place(parent.st_dev, parent.st_ino, target.path.name)
-        heir = None if source is None else (who.owner, size, source)
-        found = [self._known_base(who, *base) for base in bases]
-        lease = self._leases.take(place, holder, time.time_ns(), heir=heir, revoked=revoked)
-        return begin(
-            self._tree,
-            lease,
-            target,
-            size=size,
-            mtime_ns=mtime_ns,
-            mode=mode,
-            replace=replace,
-            source=source,
-            owner=who.owner,
-            check=check,
-            bases=found,
-        )
-
-    def _known_base(self, who: Principal, path: RelPath, version: bytes | None) -> Callable[[], Opened]:
-        """What opens a base again, as long as it is the one that it is now. Raises as `_base`."""
-        with self._base(who, path, version) as opened:
-            return partial(self._base, who, path, file_version(opened))
-
-    def _base(self, who: Principal, path: RelPath, version: bytes | None) -> Opened:
-        """Open a file that content is copied from. Raises `ConflictError` where it is not what is meant."""
-        try:
-            opened = self.open(who, path)
-        except (FileNotFoundError, NotADirectoryError):
-            opened = None
-        if opened is not None:
-            if not opened.is_directory and version in (None, file_version(opened)):
-                return opened
-            opened.close()
-        raise ConflictError(_OTHER_BASE)
-
-    def begin_small_files(
-        self, who: Principal, directory: RelPath, *, replace: bool, holder: str, max_size: int | None = None
-    ) -> SmallFiles:
-        """Begin many small files below a directory. Raises `DestinationNotFound` where it is not there.
-
-        One of more than `max_size` bytes fails, by `OutOfRange`.
-        """
-        self._require(who, Right.WRITE)
-        if not self._is_virtual(who, directory):
-            self._parent(self._target(who, directory / "n"))
-        find = self._targets(who)
-        return SmallFiles(
-            self._tree,
-            lambda path: find(directory + path),
-            self._leases,
-            replace=replace,
-            holder=holder,
-            max_size=max_size,
-        )
 
     def compress_order(
         self, who: Principal, source: RelPath, format: str, *, sums: bool = False

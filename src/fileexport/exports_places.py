@@ -80,6 +80,31 @@ class Places:
         """Whether it is a directory whatever is on the disk: an exported one, or one above."""
         return self._is_virtual(who, path) or path in self.bases(who)
 
+    def known(self, who: Principal, path: RelPath) -> os.stat_result | None:
+        """What a conditional change of a path is decided by; None where nothing is there.
+
+        It is what `open` shows: what a link leads to; of a link that leads nowhere, its own. `who` must be
+        able to change something, not to read. Raises `IsADirectoryError` for an exported directory and for
+        what is above one, and `OSError`.
+        """
+        if not (who.may(Right.WRITE) or who.may(Right.DELETE)):
+            raise NotGranted
+        if self._is_there(who, path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        place = self._find(who, path)
+        if place is None:
+            return None
+        try:
+            return self._tree.stat(*place)
+        except OSError:
+            return self._known_itself(*place)
+
+    def _known_itself(self, view: View, path: RelPath) -> os.stat_result | None:
+        try:
+            return self._tree.lstat(view, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def _refuse_exported(self, who: Principal, path: RelPath) -> None:
         # Of others nobody learns that they are exported.
         if not path or any(map(path.holds, self.bases(who))):

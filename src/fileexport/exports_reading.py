@@ -337,12 +337,13 @@ class Reading(Places):
                 raise
 
     def archive(
-        self, who: Principal, path: RelPath, form: TreeForm
+        self, who: Principal, path: RelPath, form: TreeForm, names: Iterable[str] | None = None
     ) -> tuple[str, int | None, Generator[bytes, None, None]]:
-        """A whole directory as one stream: the archive's file name, its length where known, its pieces.
+        """A directory as one stream: the archive's file name, its length where known, its pieces.
 
-        Walks the directory's tree first. Raises `OSError`, also while the
-        pieces are read: what came until then is no complete archive. The root is called ``files`` in it.
+        With `names` only these of its entries, and all below them. Walks the tree first. Raises `OSError`,
+        `FileNotFoundError` also for a name that is not there, `FileNameError`; while the pieces are read,
+        too: what came until then is no complete archive. The root is called ``files`` in it.
         """
         self._require(who, Right.READ)
         view, rest = self._place(who, path)
@@ -350,7 +351,8 @@ class Reading(Places):
             if not opened.is_directory:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         name = path.name or "files"
-        length, pieces = archived(Tree(self._tree, view, rest, name), form)
+        chosen = None if names is None else frozenset(names)
+        length, pieces = archived(Tree(self._tree, view, rest, name, chosen=chosen), form)
         return f"{name}.{form.value}", length, pieces
 
     def _as_file(self, view: View, directory: RelPath, entry: Entry) -> Entry | None:

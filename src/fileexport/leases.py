@@ -124,6 +124,10 @@ class Leases:
         lease.add(place, now)
         return lease
 
+    def holds(self, place: Place) -> bool:
+        """Whether somebody has a place now."""
+        return place in self._held
+
     def many(self, holder: str, now: int) -> Lease:
         """A lease of no place yet, for who will `add` many: it costs less than one for each."""
         return Lease(self, holder, now)

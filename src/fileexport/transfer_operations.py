@@ -31,12 +31,13 @@ from fileexport.exports import Exports, file_version
 from fileexport.job_views import job_of, seen_by
 from fileexport.lanes import Lane
 from fileexport.paths import RelPath, printable
+from fileexport.small_files import Committed
 from fileexport.tokens import Principal, Right
 from fileexport.transfer_desk import Answers, Desk
 from fileexport.transfer_downloads import Download, changed
 from fileexport.transfer_streams import FIELDS, Cancelled, Stream
 from fileexport.transfer_uploads import Feeder, Incoming, IncomingFiles
-from fileexport.uploads import Committed, Upload
+from fileexport.uploads import Upload
 from fileexport.wire import messages as m
 from fileexport.wire.bounds import clamped
 

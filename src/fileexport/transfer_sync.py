@@ -11,11 +11,11 @@ from itertools import chain, groupby
 
 from fileexport.disk.scan import Part
 from fileexport.errors import row_for
+from fileexport.small_files import Committed
 from fileexport.sync.gaps import Range
 from fileexport.transfer_desk import Answers, Desk
 from fileexport.transfer_operations import BATCH, batches, carry_out, hash_rows, outcomes, words_for
 from fileexport.transfer_streams import Stream
-from fileexport.uploads import Committed
 from fileexport.wire import messages as m
 
 __all__ = ("carry_out",)

@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 
 from fileexport.errors import BadRequestError, ChangedWhileRead, OutOfRange, PeerGone
 from fileexport.lanes import Lane
+from fileexport.small_files import Committed, SmallFiles
 from fileexport.transfer_streams import KEPT, KEPT_RANGE, Stream
-from fileexport.uploads import Committed, SmallFiles, Upload
+from fileexport.uploads import Upload
 from fileexport.wire.frames import Data
 from fileexport.wire.messages import Copy, CopyRange, End, Files
 from fileexport.wire.zstd import Grower

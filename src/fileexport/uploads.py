@@ -1,4 +1,4 @@
-"""Files that come in: one with announced size and hash, or many small ones.
+"""A file that comes in, with its size and hash announced or not.
 
 Blocking, called in pool threads, one thread at a time for each upload.
 """
@@ -10,29 +10,18 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from hmac import compare_digest
 from typing import NamedTuple, Protocol
 
-from blake3 import blake3
-
 from fileexport.disk.batches import Batch
 from fileexport.disk.jail import Entry, Opened, View
-from fileexport.disk.partials import Partial
+from fileexport.disk.partials import UNKNOWN_SIZE, Mark, Partial, least_room
 from fileexport.disk.steps import Hold, Steps
 from fileexport.disk.trees import Source
-from fileexport.disk.views import is_near_limit
-from fileexport.errors import (
-    BadRequestError,
-    ChangedWhileRead,
-    DestinationNotFound,
-    FileExportError,
-    FileNameError,
-    OutOfRange,
-)
-from fileexport.leases import Lease, Leases, Place
+from fileexport.errors import BadRequestError, ChangedWhileRead
+from fileexport.leases import Lease
 from fileexport.paths import RelPath
-from fileexport.wire.messages import SmallFile
 
 
 class Upload:
@@ -69,18 +58,52 @@ class Upload:
 
     @property
     def size(self) -> int:
-        """Bytes that were announced."""
+        """Bytes that were announced; `sys.maxsize` where nobody said."""
         return self._partial.size
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of what is written; the committed file has the same. Not after the end."""
+        return self._partial.identity
 
     def write(self, data: bytes | memoryview) -> None:
         """Append content and hash it. Raises `ChangedWhileRead` for more than was announced, `OSError`."""
         self._check_room(len(data))
+        with self._working():
+            self._partial.write(data)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Nobody takes it over meanwhile. Raises `PeerGone` where somebody did."""
         self._lease.check()
         self._lease.work()
         try:
-            self._partial.write(data)
+            yield
         finally:
             self._lease.rest(time.time_ns())
+
+    def mark(self) -> Mark:
+        """From here on nothing is kept at a break until `accept`; `rewind` cuts it off.
+
+        Raises `ValueError` where another mark is open.
+        """
+        return self._partial.mark()
+
+    def rewind(self, mark: Mark) -> None:
+        """What came since the mark, which is the open one, is gone; the next content comes there.
+
+        Raises `OSError`, also after a write that the disk failed; `ValueError` for another mark.
+        """
+        with self._working():
+            self._partial.rewind(mark)
+
+    def accept(self) -> None:
+        """What came until now is meant, and kept at a break, also when the process is killed.
+
+        So it ends a mark; without one it only notes at once what would be noted later. Raises `OSError`.
+        """
+        with self._working():
+            self._partial.accept()
 
     def copy(self, base: int, offset: int, size: int, check: Callable[[], object] = lambda: None) -> None:
         """Append `size` bytes of a base, from an offset in it, and hash them.
@@ -94,11 +117,8 @@ class Upload:
         if offset + size > opened.stat.st_size:
             raise ChangedWhileRead
         self._check_room(size)
-        self._lease.work()
-        try:
+        with self._working():
             self._partial.copy_from(opened.descriptor, offset, size, check)
-        finally:
-            self._lease.rest(time.time_ns())
 
     def _base(self, number: int) -> Opened:
         """One base: descriptors are few, and content comes in long pieces of one of them."""
@@ -118,24 +138,38 @@ class Upload:
         if self._partial.offset + size > self._partial.size:
             raise ChangedWhileRead
 
-    def finish(self, size: int, digest: bytes) -> None:
+    def finish(
+        self,
+        size: int | None = None,
+        digest: bytes | None = None,
+        *,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
         """Commit what was written: when this returns, content and name are on stable storage.
 
-        Raises `ChangedWhileRead` where size or BLAKE3 are not those of the content or of the announcement,
-        `FileExistsError`, `IsADirectoryError`, `OSError`; the old version stays then and the content is gone.
+        Without `size` or `digest` (BLAKE3) it is not compared with what came; what was announced counts
+        always. `check` is called when all is flushed and nothing is left but the rename, and may raise.
+        Raises `ChangedWhileRead` where size or hash are not those of the content or of the announcement,
+        `FileExistsError`, `IsADirectoryError`, `OSError`, `RuntimeError` behind a mark; the old version stays
+        then and the content is gone.
         """
         self._lease.check()
         self._lease.work()
         try:
             partial = self._partial
-            whole = size == partial.size == partial.offset
             # One that is broken says so itself.
-            if not partial.is_broken and not (whole and compare_digest(partial.hasher.digest(), digest)):
+            if not partial.is_broken and not self._is_whole(size, digest):
                 partial.discard()
                 raise ChangedWhileRead
-            partial.commit(self._mtime_ns, self._replace, self._mode)
+            partial.commit(self._mtime_ns, self._replace, self._mode, check)
         finally:
             self._release()
+
+    def _is_whole(self, size: int | None, digest: bytes | None) -> bool:
+        partial = self._partial
+        if partial.size not in (UNKNOWN_SIZE, partial.offset) or size not in (None, partial.offset):
+            return False
+        return digest is None or compare_digest(partial.hasher.digest(), digest)
 
     def suspend(self) -> None:
         """Keep what is there for who comes with the same source, or discard it where none was named.
@@ -180,6 +214,7 @@ class Files(Source, Protocol):
     def lstat(self, view: View, path: RelPath) -> os.stat_result: ...
     def read_pieces(self, opened: Opened) -> Iterator[memoryview]: ...
     def make_directory(self, view: View, path: RelPath, *, exist_ok: bool = ...) -> None: ...
+    def make_directories(self, view: View, path: RelPath) -> int: ...
     def make_file(self, view: View, path: RelPath, *, exist_ok: bool, exported: RelPath) -> None: ...
     def batch(self, view: View, *, replace: bool = ..., exported: RelPath = ...) -> Batch: ...
     def steps(self, view: View, *, exported: RelPath = ..., hold: Hold = ...) -> Steps: ...
@@ -206,13 +241,21 @@ class Files(Source, Protocol):
         check: Callable[[], object] = ...,
     ) -> Partial: ...
 
+    def kept(
+        self, view: View, path: RelPath, *, size: int, key: bytes, owner: bytes, exported: RelPath = ...
+    ) -> int: ...
+
+    def forget(
+        self, view: View, path: RelPath, *, size: int, key: bytes, owner: bytes, exported: RelPath = ...
+    ) -> bool: ...
+
 
 def begin(
     files: Files,
     lease: Lease,
     target: Target,
     *,
-    size: int,
+    size: int | None,
     mtime_ns: int | None,
     mode: int | None,
     replace: bool,
@@ -229,9 +272,15 @@ def begin(
 
     view, path, exported = target
     try:
-        _check_replaced(files, target, replace)
+        check_replaced(files, target, replace)
         partial = files.partial(
-            view, path, size=size, key=source, owner=os.fsencode(owner), exported=exported, check=check_both
+            view,
+            path,
+            size=_known(size),
+            key=source,
+            owner=os.fsencode(owner),
+            exported=exported,
+            check=check_both,
         )
     except BaseException:
         lease.release()
@@ -239,7 +288,18 @@ def begin(
     return Upload(partial, lease, mtime_ns=mtime_ns, mode=mode, replace=replace, bases=bases)
 
 
-def _check_replaced(files: Files, target: Target, replace: bool) -> None:
+def _known(size: int | None) -> int:
+    return UNKNOWN_SIZE if size is None else size
+
+
+def check_room(files: Files, view: View, directory: RelPath, size: int | None) -> None:
+    """Raise `OSError` (ENOSPC) where `size` more bytes have no room; EROFS where nothing may be written."""
+    if files.room(view, directory) < least_room(_known(size)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def check_replaced(files: Files, target: Target, replace: bool) -> None:
+    """Raise `IsADirectoryError` where a directory has the name, `FileExistsError` where anything has it."""
     try:
         old = files.lstat(target.view, target.path)
     except FileNotFoundError:
@@ -248,140 +308,3 @@ def _check_replaced(files: Files, target: Target, replace: bool) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not replace:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-
-
-class Committed(NamedTuple):
-    """What became of small files: ranges of numbers (first, count), and the errors by number."""
-
-    ranges: list[tuple[int, int]]
-    failures: list[tuple[int, Exception]]
-
-
-class _Group(NamedTuple):
-    """The files of one view: the numbers of those that wait for their commit, the lease of their names."""
-
-    batch: Batch
-    pending: list[int]
-    lease: Lease
-
-
-class _Directory(NamedTuple):
-    """A directory that files go to, as it was when the first of them came after a commit."""
-
-    group: _Group
-    path: RelPath
-    device: int
-    inode: int
-    #: Its path, where it is so long or deep that not every name fits behind it.
-    whole: RelPath | None
-
-
-class SmallFiles:
-    """Many small files below one directory. It ends by `discard`, and must, also after the last `commit`."""
-
-    def __init__(
-        self,
-        files: Files,
-        find: Callable[[RelPath], Target],
-        leases: Leases,
-        *,
-        replace: bool,
-        holder: str,
-        max_size: int | None,
-    ) -> None:
-        """`find` says where a directory below the directory is, and raises `OSError` where it may not be."""
-        self._files = files
-        self._find = find
-        self._leases = leases
-        self._replace = replace
-        self._holder = holder
-        self._max_size = max_size
-        self._groups: dict[tuple[View, RelPath], _Group] = {}
-        self._directories: dict[tuple[str, ...], _Directory] = {}
-        self._failures: list[tuple[int, Exception]] = []
-
-    def add(self, first_index: int, files: Sequence[SmallFile]) -> None:
-        """Stage these files, the first of them number `first_index`; what fails is told by `commit`."""
-        now = time.time_ns()
-        for index, file in enumerate(files, first_index):
-            try:
-                self._add(index, file, now)
-            except FileNotFoundError:
-                self._failures.append((index, DestinationNotFound()))
-            except (OSError, FileExportError) as error:
-                self._failures.append((index, error))
-
-    def _add(self, index: int, file: SmallFile, now: int) -> None:
-        if self._max_size is not None and len(file.content) > self._max_size:
-            raise OutOfRange(f"the file has {len(file.content)} bytes: the limit is {self._max_size}")
-        if blake3(file.content).digest() != file.digest:
-            raise ChangedWhileRead
-        if not file.path:
-            raise FileNameError
-        above, name = file.path.parts[:-1], file.path.parts[-1]
-        group, path, device, inode, whole = self._directories.get(above) or self._directory(above, now)
-        if whole is not None:
-            # Even here a file must have a path.
-            whole / name
-        place = Place(device, inode, name)
-        group.lease.add(place, now)
-        try:
-            group.batch.add_to(path, name, file.content, file.mtime, file.mode)
-        except BaseException:
-            group.lease.drop(place)
-            raise
-        group.pending.append(index)
-
-    def _directory(self, names: tuple[str, ...], now: int) -> _Directory:
-        view, path, exported = self._find(RelPath(names))
-        group = self._groups.get((view, exported))
-        if group is None:
-            batch = self._files.batch(view, replace=self._replace, exported=exported)
-            group = self._groups[view, exported] = _Group(batch, [], self._leases.many(self._holder, now))
-        whole = view.base + path
-        status = self._files.stat(view, path)
-        found = _Directory(group, path, status.st_dev, status.st_ino, whole if is_near_limit(whole) else None)
-        self._directories[names] = found
-        return found
-
-    def commit(self) -> Committed:
-        """Give the files that were added since the last commit their names, durably; say what became of all.
-
-        When this returns, what is in `ranges` is on stable storage.
-        """
-        done: list[int] = []
-        failures, self._failures = self._failures, []
-        for group in self._groups.values():
-            added = group.pending.copy()
-            group.pending.clear()
-            try:
-                errors = group.batch.commit()
-            finally:
-                group.lease.release()
-            for number, error in zip(added, errors, strict=True):
-                if error is None:
-                    done.append(number)
-                else:
-                    failures.append((number, error))
-        self._directories.clear()
-        return Committed(_ranges(sorted(done)), sorted(failures, key=lambda failure: failure[0]))
-
-    def discard(self) -> None:
-        """Forget what was not committed. A second time does nothing."""
-        groups, self._groups = self._groups, {}
-        self._directories.clear()
-        with ExitStack() as closing:
-            for group in groups.values():
-                closing.callback(group.lease.release)
-                closing.callback(group.batch.discard)
-
-
-def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Rising numbers as ranges: the first, and how many."""
-    found: list[tuple[int, int]] = []
-    for number in numbers:
-        if found and sum(found[-1]) == number:
-            found[-1] = found[-1][0], found[-1][1] + 1
-        else:
-            found.append((number, 1))
-    return found

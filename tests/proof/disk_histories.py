@@ -13,6 +13,7 @@ from unittest.mock import patch
 from fileexport.disk import batches, flushing, partials
 from fileexport.disk.batches import Batch
 from fileexport.disk.jail import Jail, View
+from fileexport.disk.partials import UNKNOWN_SIZE
 from fileexport.disk.staging import Staged
 from fileexport.disk.steps import Steps
 from fileexport.paths import RelPath
@@ -121,6 +122,19 @@ class History:
         version = (content, self._mode_of(path))
         self._promise({path: version}, partial.commit)
 
+    def rewound(self, path: str) -> None:
+        """A new version of a size that nobody said: what came in between is cut off again."""
+        partial = self._jail.partial(View(), P(path), size=UNKNOWN_SIZE)
+        pieces = [self.random.randbytes(self.random.randint(1, 20)) for _ in range(3)]
+        partial.write(pieces[0])
+        mark = partial.mark()
+        partial.write(self.random.randbytes(25))
+        partial.rewind(mark)
+        for piece in pieces[1:]:
+            partial.write(piece)
+        version = (b"".join(pieces), self._mode_of(path))
+        self._promise({path: version}, partial.commit)
+
     def batch(self, paths: list[str], *, together: bool = False) -> None:
         """New versions of several small files in one go."""
         batch = self._jail.batch(View(), replace=True)
@@ -148,6 +162,10 @@ class History:
     def make_directory(self, path: str) -> None:
         """A new directory; what is put into it later shows whether it was flushed."""
         self._jail.make_directory(View(), P(path))
+
+    def make_directories(self, path: str) -> None:
+        """The same, with all above it."""
+        self._jail.make_directories(View(), P(path))
 
     def rename(self, path: str, name: str) -> None:
         """A file gets another name in its directory.
@@ -262,11 +280,12 @@ class History:
                 lambda: self.crossed(some),
                 lambda: self.batch(some, together=self.random.random() < 0.5),
                 lambda: self.resumed(some[0]),
+                lambda: self.rewound(some[0]),
                 lambda: self.discard(some[0]),
                 lambda: self.abandon(some[0]),
                 self.recover,
             ),
-            (6, 4, 2, 2, 2, 1, 1, 1),
+            (6, 4, 2, 2, 2, 1, 1, 1, 1),
         )[0]()
 
     def _all_paths(self) -> list[str]:
@@ -324,6 +343,12 @@ PLANS: dict[str, Plan] = {
     "directory": (
         lambda history: history.make_directory("d/s"),
         lambda history: history.upload("d/s/n"),
+    ),
+    "rewind": (lambda history: history.rewound("d/a"),),
+    "rewind and create": (lambda history: history.rewound("d/n"),),
+    "directories": (
+        lambda history: history.make_directories("d/s/t"),
+        lambda history: history.upload("d/s/t/n"),
     ),
     "rename": (lambda history: history.rename("d/a", "b"), lambda history: history.rename("d/c", "n")),
     "remove tree": (lambda history: history.remove_tree("e"),),

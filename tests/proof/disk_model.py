@@ -25,7 +25,7 @@ ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS, errn
 #: What changes the disk, or makes changes last; `Recording` knows each of them.
 CHANGING = frozenset(
     """
-        open symlink mkdir rmdir unlink rename rename_new write pwrite fchmod chmod_held utime utime_held
+        open symlink mkdir rmdir unlink rename rename_new write pwrite cut fchmod chmod_held utime utime_held
         fsync fdatasync syncfs
     """.split()
 )
@@ -235,6 +235,14 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """A file is no longer than this from now on."""
+
+    node: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mode:
     """The permissions of a file."""
 
@@ -262,7 +270,7 @@ class Promise:
     acknowledged: bool
 
 
-Step = Born | Names | Data | Mode | Flush | Promise
+Step = Born | Names | Data | Cut | Mode | Flush | Promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +391,10 @@ class Recording(Fronted):
         written = call.run()
         self.log.append(Data(self._node(descriptor), offset, bytes(data[:written])))
         return written
+
+    def _note_cut(self, call: Call, descriptor: int, size: int) -> None:
+        call.run()
+        self.log.append(Cut(self._node(descriptor), size))
 
     def _note_fchmod(self, call: Call, descriptor: int, mode: int) -> None:
         call.run()

@@ -16,9 +16,9 @@ from pathlib import Path
 from random import Random
 
 from fileexport.paths import RESERVED
-from tests.proof.disk_model import Born, Data, Flush, Mode, Names, Promise, Snapshot, Step, Version
+from tests.proof.disk_model import Born, Cut, Data, Flush, Mode, Names, Promise, Snapshot, Step, Version
 
-#: What becomes of a write; of a mode only the first two.
+#: What becomes of a write; of a mode and of a cut only the first two.
 LOST, WHOLE, SHORT, ZEROS = range(4)
 #: Outcomes tried of one file that has not been flushed: where there is one, few are enough.
 _OUTCOMES = 12
@@ -79,7 +79,7 @@ class LossyDisk:
         self._names = {node: dict(names) for node, names in start.names.items()}
         self._files = dict(start.files)
         #: Steps by the directory or file that they wait in for a flush.
-        self._unflushed: dict[int, list[Names | Data | Mode]] = {}
+        self._unflushed: dict[int, list[Names | Data | Cut | Mode]] = {}
         files = self.everything().files
         self.promised: dict[str, list[Version]] = {path: [version] for path, version in files.items()}
 
@@ -93,7 +93,7 @@ class LossyDisk:
                     self._files[step.node] = (step.content, step.mode)
             case Names():
                 self._unflushed.setdefault(step.directory, []).append(step)
-            case Data() | Mode():
+            case Data() | Cut() | Mode():
                 self._unflushed.setdefault(step.node, []).append(step)
             case Flush():
                 self._settle(step.node)
@@ -121,7 +121,7 @@ class LossyDisk:
         for kept in choices(random, [2] * len(self._waiting()), limit):
             tree = self._tree(kept)
             torn = self._torn(node for path, node in tree.items() if not in_staging(path))
-            fates = [2 if isinstance(step, Mode) else 4 for _, step in torn]
+            fates = [4 if isinstance(step, Data) else 2 for _, step in torn]
             for fate in choices(random, fates, _OUTCOMES):
                 state = self._state(tree, torn, fate)
                 if state.key() not in seen:
@@ -131,7 +131,7 @@ class LossyDisk:
     def _waiting(self) -> list[Names]:
         return [step for steps in self._unflushed.values() for step in steps if isinstance(step, Names)]
 
-    def _torn(self, nodes: Iterable[int]) -> list[tuple[int, Names | Data | Mode]]:
+    def _torn(self, nodes: Iterable[int]) -> list[tuple[int, Names | Data | Cut | Mode]]:
         found = {node for node in nodes if node in self._files}
         return [(node, step) for node in sorted(found) for step in self._unflushed.get(node, [])]
 
@@ -152,7 +152,7 @@ class LossyDisk:
         return tree
 
     def _state(
-        self, tree: dict[str, int], torn: list[tuple[int, Names | Data | Mode]], fates: Sequence[int]
+        self, tree: dict[str, int], torn: list[tuple[int, Names | Data | Cut | Mode]], fates: Sequence[int]
     ) -> Crashed:
         files = dict(self._files)
         for (node, step), fate in zip(torn, fates, strict=True):
@@ -180,11 +180,13 @@ def _change(names: dict[int, dict[str, int]], step: Names) -> None:
             names[step.directory][name] = node
 
 
-def _written(file: File, steps: Sequence[Names | Data | Mode], fates: Sequence[int]) -> File:
+def _written(file: File, steps: Sequence[Names | Data | Cut | Mode], fates: Sequence[int]) -> File:
     content, mode = file
     for step, fate in zip(steps, fates, strict=True):
         if isinstance(step, Mode) and fate == WHOLE:
             mode = step.mode
+        elif isinstance(step, Cut) and fate == WHOLE:
+            content = content[: step.size]
         elif isinstance(step, Data) and fate != LOST:
             data = step.data[: len(step.data) // 2] if fate == SHORT else step.data
             data = bytes(len(data)) if fate == ZEROS else data

@@ -30,6 +30,8 @@ from tests.proof.transfer_scenarios import (
     BatchedTogether,
     ChangeSteps,
     ChangeTogether,
+    Forget,
+    MakeDirectories,
     MakeDirectory,
     MakeSteps,
     RemoveTree,
@@ -37,6 +39,8 @@ from tests.proof.transfer_scenarios import (
     RenameTree,
     ReplaceLink,
     Resume,
+    Rewind,
+    UnknownSize,
 )
 
 
@@ -90,6 +94,15 @@ class ScenarioCase(SynchronousTestCase, ABC):
         """A file that is written in parts holds its old version or its new one; what was kept is no other."""
         self.check(Resume)
 
+    def test_rewind(self) -> None:
+        """So does one whose pieces are taken back, and of what was taken back nothing is ever kept."""
+        self.check(Rewind)
+        self.check(UnknownSize)
+
+    def test_forget(self) -> None:
+        """What is forgotten is gone, or kept as it was; the old version stays."""
+        self.check(Forget)
+
     def test_batched(self) -> None:
         """Small files that come together are each there whole, or as they were."""
         self.check(Batched)
@@ -98,6 +111,7 @@ class ScenarioCase(SynchronousTestCase, ABC):
     def test_directories(self) -> None:
         """A directory is made, or moved, in one step; removed from within, and counted."""
         self.check(MakeDirectory)
+        self.check(MakeDirectories)
         self.check(RenameTree)
         self.check(RemoveTree)
 

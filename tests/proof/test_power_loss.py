@@ -228,14 +228,15 @@ class MutantTests(PowerLossCase):
 
     def test_file(self) -> None:
         """Without a flush of the file, before it gets its name."""
-        self.check(NoFileFlush, *_UPLOADS, "resume", "batch", "batch together", "set", "set together")
-        self.check(LateFlush, *_UPLOADS, "resume", "batch")
+        self.check(NoFileFlush, *_UPLOADS, "resume", "rewind", "batch", "batch together")
+        self.check(NoFileFlush, "set", "set together")
+        self.check(LateFlush, *_UPLOADS, "resume", "rewind", "batch")
         self.check(LateMode, *_UPLOADS)
 
     def test_directory(self) -> None:
         """Without a flush of the directory, after an upload or a removal."""
-        self.check(NoDirectoryFlush, *_UPLOADS, "remove", "batch", "directory", "rename", "remove tree")
-        self.check(NoDirectoryFlush, "link", "steps")
+        self.check(NoDirectoryFlush, *_UPLOADS, "remove", "batch", "directory", "directories", "rename")
+        self.check(NoDirectoryFlush, "remove tree", "link", "steps")
         self.check(NoFlushAfterRemoval, "remove", "remove chosen", "create and remove", "remove tree")
 
     def test_acknowledgement(self) -> None:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from fileexport.disk import batches, flushing, partials
 from fileexport.disk.jail import Jail, View
-from fileexport.disk.partials import Partial
+from fileexport.disk.partials import UNKNOWN_SIZE, Partial
 from fileexport.disk.recovery import PATIENCE
 from fileexport.disk.steps import Steps
 from fileexport.paths import RelPath
@@ -70,6 +70,93 @@ class Resume(Scenario):
                 gone = 0
             later = time.time_ns() + 2 * PATIENCE
             return gone + jail.recover([P(""), self.view.base], now=later)
+
+
+class Rewind(Resume):
+    """The same, while each piece comes wrong at first and is cut off again: nothing of that is ever kept.
+
+    The last of the wrong ones is left behind its mark, as by who is gone; then it comes right.
+    """
+
+    def run(self, jail: Jail) -> str:
+        content = b"".join(self.setting.pieces)
+        few = len(content) // 8 + 1
+        with patch.object(partials, "_NOTE_EVERY", few), patch.object(partials, "_FLUSH_EVERY", 2 * few):
+            partial = self.begin(jail)
+            try:
+                while partial.offset < len(content):
+                    piece = content[partial.offset :][: 5 * few]
+                    mark = partial.mark()
+                    partial.write(wrong(piece))
+                    partial.rewind(mark)
+                    partial.mark()
+                    partial.write(piece)
+                    partial.accept()
+                    if partial.offset < len(content):
+                        partial.mark()
+                        partial.write(wrong(content[partial.offset :][:few]))
+                        partial.suspend()
+                        partial = self.begin(jail)
+                        assert content.startswith(read(partial)), "what was kept is not the beginning"
+                partial.commit(mtime_ns=self.setting.mtime_ns)
+            finally:
+                partial.suspend()
+        return "committed"
+
+
+def wrong(content: bytes) -> bytes:
+    """As long, and not the same."""
+    return bytes(byte ^ 0x55 for byte in content)
+
+
+class UnknownSize(Scenario):
+    """A file of which nobody said how long it will be."""
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        real = setting.place.real
+        self.before[real] = setting.old
+        self.after = {**self.before, real: b"".join(setting.pieces)}
+
+    def told(self) -> str:
+        return "committed"
+
+    def run(self, jail: Jail) -> str:
+        partial = jail.partial(self.view, self.path, size=UNKNOWN_SIZE)
+        try:
+            for piece in self.setting.pieces:
+                partial.write(piece)
+            mark = partial.mark()
+            partial.write(b"too much")
+            partial.rewind(mark)
+            partial.commit(mtime_ns=self.setting.mtime_ns)
+        finally:
+            partial.suspend()
+        return "committed"
+
+
+class Forget(Resume):
+    """What was kept of a new version goes; the old one stays."""
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        self.after = self.before
+
+    def run(self, jail: Jail) -> str:
+        partial = self.begin(jail)
+        try:
+            partial.write(b"".join(self.setting.pieces)[partial.offset :])
+        finally:
+            partial.suspend()
+        size = partial.size
+        kept = jail.kept(self.view, self.path, size=size, key=b"source", owner=b"owner")
+        assert kept == size, "what was suspended is not kept"
+        gone = jail.forget(self.view, self.path, size=size, key=b"source", owner=b"owner")
+        assert gone == bool(size), "what was kept is not gone"
+        return "forgotten"
+
+    def told(self) -> str:
+        return "forgotten"
 
 
 def read(partial: Partial) -> bytes:
@@ -130,6 +217,24 @@ class MakeDirectory(Scenario):
 
     def run(self, jail: Jail) -> str:
         jail.make_directory(self.view, self.path.parent / "made", exist_ok=True)
+        return "made"
+
+    def told(self) -> str:
+        return "made"
+
+
+class MakeDirectories(Scenario):
+    """A directory that was not there, and one in it, and one in that."""
+
+    flushes = True
+
+    def __init__(self, root: Path, setting: Setting) -> None:
+        super().__init__(root, setting)
+        above = os.path.join(os.path.dirname(setting.place.real), "made/")
+        *self.between, self.after = ({**self.before, f"{above}{rest}": b""} for rest in ("", "x/", "x/y/"))
+
+    def run(self, jail: Jail) -> str:
+        jail.make_directories(self.view, self.path.parent / "made" / "x" / "y")
         return "made"
 
     def told(self) -> str:
@@ -333,7 +438,7 @@ class ChangeTogether(ChangeSteps):
 
 
 TRANSFER_SCENARIOS = (
-    *(Resume, Batched, BatchedTogether),
-    *(MakeDirectory, Rename, RenameTree, RemoveTree),
+    *(Resume, Rewind, UnknownSize, Forget, Batched, BatchedTogether),
+    *(MakeDirectory, MakeDirectories, Rename, RenameTree, RemoveTree),
     *(MakeSteps, ReplaceLink, ChangeSteps, ChangeTogether),
 )

@@ -139,6 +139,11 @@ class Calls:
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
 
+    def cut(self, descriptor: int, size: int) -> None:
+        """Cut a file to `size` bytes; what is written next comes there."""
+        os.ftruncate(descriptor, size)
+        os.lseek(descriptor, size, os.SEEK_SET)
+
     def read(self, descriptor: int, buffer: bytearray | memoryview) -> int:
         """Read into a buffer, from where the descriptor is; the bytes read, 0 at the end."""
         return os.readv(descriptor, (buffer,))

@@ -95,7 +95,14 @@ class Staged:
             return None
         return inherited(old, self._calls.fstat(self.descriptor))
 
-    def commit(self, *, mode: int | None = None, mtime_ns: int | None = None, replace: bool = True) -> None:
+    def commit(
+        self,
+        *,
+        mode: int | None = None,
+        mtime_ns: int | None = None,
+        replace: bool = True,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
         """Give the file its name: flush it, rename it in one step, flush the directory.
 
         When this returns, content and name are on stable storage (unless the jail is not durable). Raises
@@ -103,7 +110,8 @@ class Staged:
         stays then and the staged file is gone. Only the flush of the directory can fail after the rename:
         the name then holds the new version, but nothing was acknowledged.
 
-        `mode` is taken `& 0o777`; without it the umask decides. `mtime_ns` is set when given.
+        `mode` is taken `& 0o777`; without it the umask decides. `mtime_ns` is set when given. `check` is
+        called when nothing is left but the rename, and may raise: the staged file is gone then, too.
         """
         try:
             if mode is not None:
@@ -112,6 +120,7 @@ class Staged:
                 self._calls.utime(self.descriptor, mtime_ns)
             if self._durable:
                 self._calls.fsync(self.descriptor)
+            check()
             self._drop_beside()
             move = self._calls.rename if replace else self._calls.rename_new
             move(self._name, self._final, dir_fd=self._staging, new_dir_fd=self._target)
@@ -237,6 +246,15 @@ def staging_of(calls: Calls, base: int, target: int) -> int:
     try:
         with suppress(FileExistsError):
             calls.mkdir(RESERVED, DIRECTORY_MODE, dir_fd=top)
+        return calls.open(RESERVED, _DIRECTORY, dir_fd=top)
+    finally:
+        calls.close(top)
+
+
+def staging_kept(calls: Calls, base: int, target: int) -> int:
+    """Open the staging directory that serves `target`. Raises `FileNotFoundError` where there is none."""
+    top = _topmost(calls, base, target)
+    try:
         return calls.open(RESERVED, _DIRECTORY, dir_fd=top)
     finally:
         calls.close(top)

@@ -76,6 +76,7 @@ class Source(Protocol):
 
     def open(self, view: View, path: RelPath) -> Opened: ...
     def stat(self, view: View, path: RelPath) -> os.stat_result: ...
+    def lstat(self, view: View, path: RelPath) -> os.stat_result: ...
     def entries(self, view: View, path: RelPath) -> Iterator[Entry]: ...
 
 
@@ -130,7 +131,8 @@ class Tree:
 
     `check` is called for every entry that is found and again for every one that is walked over, and may
     raise. `only_text` is for archives whose names cannot hold every byte: see `distinct`. `known` is the
-    digest of a `Tally` of it: a walk that does not end with the same one raises.
+    digest of a `Tally` of it: a walk that does not end with the same one raises. With `chosen` only the
+    entries of these names, and what is below them, belong to it.
     """
 
     source: Source
@@ -140,13 +142,14 @@ class Tree:
     check: Callable[[], object] = _always
     only_text: bool = False
     known: bytes | None = None
+    chosen: frozenset[str] | None = None
 
     def members(self, left_out: LeftOut = _nobody) -> Iterator[Member]:
         """Everything below the top, each directory before what is in it.
 
-        Raises `OSError`; `Unreadable` for a directory that may not be listed, `ChangedWhileRead` for one
-        that went away and, at the end, for a tree that is not the one that is `known`; `FileNameError` for
-        what lies deeper than a path can name.
+        Raises `OSError`, `FileNotFoundError` where one that is chosen is not there; `Unreadable` for a
+        directory that may not be listed, `ChangedWhileRead` for one that went away and, at the end, for a
+        tree that is not the one that is `known`; `FileNameError` for what lies deeper than a path can name.
         """
         tally = Tally()
         yield from tally.of(self._found(left_out))
@@ -168,7 +171,7 @@ class Tree:
 
     def _below(self, path: RelPath, name: str, left_out: LeftOut) -> Iterator[Member]:
         try:
-            entries = sorted(self._entries(self.top + path))
+            entries = sorted(self._entries(path))
         except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
             if not path:
                 raise
@@ -183,8 +186,13 @@ class Tree:
                 yield from self._below(member.path, member.name, left_out)
 
     def _entries(self, path: RelPath) -> Iterator[Entry]:
+        if self.chosen is not None and not path:
+            for name in self.chosen:
+                self.check()
+                yield Entry.of(name, self.source.lstat(self.view, self.top / name))
+            return
         # In no variable: the traceback of what `check` raises would keep the directory open.
-        for entry in self.source.entries(self.view, path):
+        for entry in self.source.entries(self.view, self.top + path):
             self.check()
             yield entry
 
