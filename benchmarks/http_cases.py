@@ -1,4 +1,4 @@
-"""The cases `http.…`: bulk, tls, small, listing, idle. Clients are curl, wrk, and sockets of our own."""
+"""The cases `http.…`: bulk, tls, small, listing, put, idle. Clients are curl, wrk, and sockets of our own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import Case, Contender, Measure, Metric, Missing
+from benchmarks.http_put import PUT
 from benchmarks.http_servers import CONNECTIONS, OURS, PEERS, Kind, make_key
 from benchmarks.idle import allow_descriptors, hold
 from benchmarks.processes import Server, program, run
@@ -202,6 +203,7 @@ def http_cases(*, full: bool) -> dict[str, Case]:
         "small.10k": _small(10 * 1024),
         "listing.json": _listing("/?json"),
         "listing.list": _listing("/list?dir=/"),
+        "put": PUT,
         "idle": _idle(IDLE_FULL if full else IDLE),
     }
     return {f"http.{name}": _in_files(case) for name, case in cases.items()}

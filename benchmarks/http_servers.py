@@ -113,12 +113,17 @@ http {{
         root {root};
         autoindex on;
         autoindex_format json;
+        {put}
     }}
 }}
 """
 
 
-def _nginx(workers: int) -> Callable[[Place], list[str]]:
+#: With the dav module, and without a limit of its own.
+_NGINX_PUT = "dav_methods PUT DELETE; create_full_put_path on; client_max_body_size 0;"
+
+
+def _nginx(workers: int, put: str = "") -> Callable[[Place], list[str]]:
     def command(place: Place) -> list[str]:
         binary = program("nginx", "nginx-light")
         tls = f"ssl_certificate {place.key}; ssl_certificate_key {place.key}; ssl_protocols TLSv1.3;"
@@ -131,6 +136,7 @@ def _nginx(workers: int) -> Callable[[Place], list[str]]:
             home=place.home,
             port=place.port,
             root=place.files,
+            put=put,
             tls=tls if place.key else "",
             ssl=" ssl" if place.key else "",
         )
@@ -212,6 +218,8 @@ PEERS = (
     Kind("aiohttp", "aiohttp", _aiohttp),
     Kind("http.server", "http-server", _http_server),
 )
+#: Those that store what is put.
+PUT_PEERS = (Kind("nginx, 1 worker", "nginx", _nginx(1, _NGINX_PUT)),)
 
 
 def make_key(path: Path) -> None:

@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import ParamSpec, TypeVar
 
+from twisted.internet.defer import Deferred, execute, fail
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.testing import StringTransport
 
 from fileexport.testing import Immediate as Immediate
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Held:
+    """A worker whose work is done when the test says so."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], object]] = []
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        result: Deferred[T] = Deferred()
+        self._waiting.append(lambda: execute(partial(function, *args, **kwargs)).chainDeferred(result))
+        return result
+
+    def work(self) -> None:
+        """Do all that waits."""
+        waiting, self._waiting = self._waiting, []
+        for job in waiting:
+            job()
+
+
+class Refusing(Immediate):
+    """A worker that does its work at once, or fails with `error` while there is one."""
+
+    error: Exception | None = None
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return fail(self.error) if self.error else super().run(function, *args, **kwargs)
 
 
 class SlowTransport(StringTransport):

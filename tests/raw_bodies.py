@@ -1,15 +1,16 @@
 """Raw requests that RFC 9110 and RFC 9112 decide, as data: bodies, expectations, connections, pipelines.
 
-`TABLE` is all of them. No route reads a body: it is passed over, whatever the method, and what stands behind
-it is the next request.
+`TABLE` is all of them. But for those of `STORED` no route reads its body: it is passed over, whatever the
+method, and what stands behind it is the next request.
 """
 
 from __future__ import annotations
 
 from tests.raw_requests import CLOSED, GET, HEAD, HEADS, LINE, OPEN, WAITS, Row
 
-#: The head of a request that is answered by 404, and of one by HTTP/1.0.
+#: The head of a request that is answered by 404, of one that stores its body, and of one by HTTP/1.0.
 POST = b"POST /delete?dir=/&name=none HTTP/1.1\r\nHost: localhost\r\n"
+PUT = b"PUT /%C3%A9 HTTP/1.1\r\nHost: localhost\r\n"
 OLD = b"GET /f HTTP/1.0\r\n"
 #: A field that announces five bytes, a whole request with them, and one that has a chunked body.
 FIVE = b"Content-Length: 5\r\n"
@@ -282,6 +283,24 @@ CONNECTIONS: tuple[Row, ...] = (
     ("upgrade to HTTP/2", HEAD + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n", 200, OPEN),
 )
 
+# The same where the body is stored while it comes, over a file that is there.
+STORED: tuple[Row, ...] = (
+    ("stored", PUT + FIVE + b"\r\nhello", 204, OPEN),
+    ("stored without a length", PUT + b"\r\n", 204, OPEN),
+    ("stored, then GET", PUT + FIVE + b"\r\nhello" + GET, (204, 200), OPEN),
+    ("stored twice", (PUT + FIVE + b"\r\nhello") * 2, (204, 204), OPEN),
+    ("stored by HTTP/1.0", PUT.replace(b"/1.1", b"/1.0") + FIVE + b"\r\nhello", 204, CLOSED),
+    ("stored in chunks", PUT + CHUNKED + b"\r\n" + HELLO * 3 + END, 204, OPEN),
+    ("stored in chunks, then GET", PUT + CHUNKED + b"\r\n" + HELLO + END + GET, (204, 200), OPEN),
+    ("stored, with a trailer", PUT + CHUNKED + b"\r\n" + HELLO + b"0\r\nA: b\r\n\r\n", 204, OPEN),
+    ("stored, then no chunk", PUT + CHUNKED + b"\r\n" + HELLO + b"zz\r\n" + GET, 400, CLOSED),
+    ("stored, then too much", PUT + CHUNKED + b"\r\n5\r\nhello!\r\n" + END + GET, 400, CLOSED),
+    ("stored, then LF alone", PUT + CHUNKED + b"\r\n5\nhello\r\n" + END, 400, CLOSED),
+    ("stored by both lengths", PUT + FIVE + CHUNKED + b"\r\n" + HELLO + END, 400, CLOSED),
+    ("stored in part", PUT + b"Content-Range: bytes 0-4/9\r\n" + FIVE + b"\r\nhello" + GET, 400, CLOSED),
+    ("stored in a coding", PUT + b"Content-Encoding: gzip\r\n" + FIVE + b"\r\nhello", 415, CLOSED),
+)
+
 # RFC 9112, sections 9.3.2 and 11.2: what stands behind a message is the next one, and only that.
 PIPELINES: tuple[Row, ...] = (
     ("two", GET + GET, (200, 200), OPEN),
@@ -289,7 +308,7 @@ PIPELINES: tuple[Row, ...] = (
     ("empty line between", GET + b"\r\n" + GET, (200, 200), OPEN),
     ("empty lines before each", (b"\r\n" * 3 + GET) * 3, (200, 200, 200), OPEN),
     ("HEAD, then GET", b"HEAD" + GET[3:] + GET, (-200, 200), OPEN),
-    ("errors, then GET", b"GET /no" + GET[6:] + b"PUT" + GET[3:] + GET, (404, 405, 200), OPEN),
+    ("errors, then GET", b"GET /no" + GET[6:] + b"PATCH" + GET[3:] + GET, (404, 405, 200), OPEN),
     ("not modified, then GET", HEAD + b"If-None-Match: *\r\n\r\n" + GET, (304, 200), OPEN),
     ("a range, then GET", HEAD + b"Range: bytes=0-1\r\n\r\n" + GET, (206, 200), OPEN),
     ("no such range, then GET", HEAD + b"Range: bytes=99-\r\n\r\n" + GET, (416, 200), OPEN),
@@ -345,5 +364,6 @@ TABLE = (
     *BAD_CHUNKS,
     *EXPECTATIONS,
     *CONNECTIONS,
+    *STORED,
     *PIPELINES,
 )

@@ -34,8 +34,10 @@ HOST = b"\r\nHost: localhost\r\n\r\n"
 REQUEST_LINES: tuple[Row, ...] = (
     ("GET", b"GET /f HTTP/1.1" + HOST, 200, OPEN),
     ("HEAD", b"HEAD /f HTTP/1.1" + HOST, -200, OPEN),
-    ("POST", b"POST /f HTTP/1.1" + HOST, 405, OPEN),
-    ("PUT", b"PUT /f HTTP/1.1" + HOST, 405, OPEN),
+    ("POST", b"POST /f HTTP/1.1" + HOST, 415, OPEN),
+    ("PUT", b"PUT / HTTP/1.1" + HOST, 409, OPEN),
+    ("DELETE", b"DELETE / HTTP/1.1" + HOST, 409, OPEN),
+    ("PATCH", b"PATCH /f HTTP/1.1" + HOST, 405, OPEN),
     ("OPTIONS", b"OPTIONS /f HTTP/1.1" + HOST, 405, OPEN),
     ("OPTIONS of the server", b"OPTIONS * HTTP/1.1" + HOST, 405, OPEN),
     ("TRACE", b"TRACE /f HTTP/1.1" + HOST, 405, OPEN),

@@ -15,14 +15,16 @@ from fileexport.web.connection import (
     BODY_TIME,
     HEAD_TIME,
     IDLE_TIME,
+    LINGER_MOST,
+    LINGER_STEP,
     LINGER_TIME,
     MAX_AHEAD,
     STALL_TIME,
 )
 from tests import http_client
+from tests.helpers import Held
 from tests.http_client import Connection, HttpCase, Wire, encode
 from tests.test_endpoints import carry, client_context, pem_for, shake_hands
-from tests.test_request import Held
 
 GET = encode("GET", "/f", {}, b"")
 HEALTH = encode("GET", "/-/health", {}, b"")
@@ -235,6 +237,16 @@ class LingerTests(ConnectionCase):
         self.assertTrue(connection.aborted)
         self.assertEqual([status for *_, status in self.web.recorded], [413])
         self.assertTrue(self.file.exists())
+
+    def test_much_of_an_unread_body(self) -> None:
+        """Who sends fast has more time to come to the end, but not for ever."""
+        connection = self.assertLingers(413, TOO_LONG)
+        for _ in range(int(LINGER_TIME * LINGER_MOST) - 1):
+            connection.send(*[b"x" * 65536] * (LINGER_STEP // 65536))
+            self.web.clock.advance(1)
+            self.assertLingering(connection)
+        self.web.clock.advance(1)
+        self.assertTrue(connection.aborted)
 
     def test_peer_closes(self) -> None:
         """A peer that closes in the meantime ends it properly."""

@@ -21,7 +21,7 @@ from tests.http_client import HttpCase, HttpHarness, Response
 #: No vector may be refused for want of a right: then it would not have reached the disk.
 _TOKEN = "token-of-a-part"
 #: What may be answered at all: what there is, a redirect, and refusals; never a failure.
-_EXPECTED = {200, 301, 400, 403, 404, 409, 414}
+_EXPECTED = {200, 201, 204, 301, 400, 403, 404, 405, 409, 414}
 
 
 class WrittenDown(Calls):
@@ -92,23 +92,24 @@ class HostileCase:
 
     root: Path
     web: HttpHarness
+    harness: Callable[..., HttpHarness]
     calls: WrittenDown
     assertEqual: Any
     assertGreaterEqual: Any
 
-    def check(self, targets: Iterable[str | bytes]) -> int:
+    def check(self, targets: Iterable[str | bytes], method: str = "GET", body: bytes = b"") -> int:
         """Ask for all these; how many answers hold what may be seen."""
         wrong: list[str] = []
         seen = 0
         for target in targets:
             # Pages of errors take longer than all the rest.
-            answer = self.web.get(target, {"Accept": "application/json"} | self.headers)
-            body = gzip.decompress(answer.body) if is_compressed(answer) else answer.body
-            everything = body.decode("latin-1") + repr(answer.headers) + answer.reason
+            answer = self.web.request(method, target, {"Accept": "application/json"} | self.headers, body)
+            content = gzip.decompress(answer.body) if is_compressed(answer) else answer.body
+            everything = content.decode("latin-1") + repr(answer.headers) + answer.reason
             wrong += [f"{target!r} shows {marker}" for marker in self.forbidden if marker in everything]
             if answer.status not in _EXPECTED:
                 wrong.append(f"{target[:80]!r}… is {answer.status}")
-            seen += OPEN in everything or "file.txt" in body.decode("latin-1")
+            seen += OPEN in everything or "file.txt" in content.decode("latin-1")
         self.assertEqual(wrong, [])
         return seen
 
@@ -166,12 +167,51 @@ class HostileCase:
             b"/delete?dir=%s&name=secret.txt",
         )
         self.check([*targets, *(form % url for form in raw for url in RAW_URLS)])
+        self.check_removed()
+
+    def test_delete_by_path(self) -> None:
+        """So it is by DELETE."""
+        targets = [target for vector in VECTORS for target in ROUTES["files"](vector.path)]
+        self.check([*targets, *RAW_URLS], "DELETE")
+        self.check_removed()
+
+    def check_removed(self) -> None:
+        """Only what the caller may see was removed."""
         top = self.root.resolve() / self.part
         removed = {path.relative_to(top) for path in self.calls.removed}
-        self.assertGreaterEqual(len(removed), 50)
+        self.assertGreaterEqual(len(removed), 20)
         self.assertEqual({path for path in removed if RESERVED in path.parts}, set())
         hidden = {path for path in removed if any(part.startswith(".") for part in path.parts)}
         self.assertEqual(bool(hidden), self.sees_hidden)
+
+    def test_put(self) -> None:
+        """No file is written but where the caller may: none outside, none of ours, none through a link."""
+        self.web = self.harness(**self.settings)
+        everything = self.root.parent
+        before = snapshot(everything)
+        targets = [f"/-/files/{by_url(vector.path)}" for vector in VECTORS]
+        targets += [f"{target}?parents" for target in targets]
+        self.check([*targets, *RAW_URLS], "PUT", b"put")
+        after = snapshot(everything)
+        changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+        self.assertGreaterEqual(len(changed), 20)
+        self.assertEqual({after[path] for path in changed}, {b"put"})
+        top = (self.root / self.part).relative_to(everything)
+        written = {path.relative_to(top) for path in changed}
+        self.assertEqual({path for path in written if RESERVED in path.parts}, set())
+        hidden = {path for path in written if any(part.startswith(".") for part in path.parts)}
+        self.assertEqual(bool(hidden), self.sees_hidden)
+
+
+def snapshot(directory: Path) -> dict[Path, bytes]:
+    """The content of all regular files below a directory, by their path from there."""
+    found = {}
+    for above, _, names in os.walk(directory):
+        for name in names:
+            path = Path(above, name)
+            if path.is_file() and not path.is_symlink():
+                found[path.relative_to(directory)] = path.read_bytes()
+    return found
 
 
 class HostileSetUp(HttpCase):

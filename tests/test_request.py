@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from random import Random
-from typing import ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, execute
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from fileexport.disk.sender import STALL
-from fileexport.web.connection import IDLE_TIME, MAX_IGNORED_BODY
+from fileexport.web.connection import IDLE_TIME
 from fileexport.web.head import MAX_FIELDS, MAX_FIELDS_SIZE, MAX_HEAD, MAX_LINE
+from fileexport.web.intake import MAX_IGNORED_BODY
 from fileexport.web.request import MAX_PARAMETERS
+from tests.helpers import Held
 from tests.http_client import Connection, HttpCase, HttpHarness, encode
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 #: Larger than all buffers, compressed as well.
 LARGE = Random(0).randbytes(3_000_000)
 GET_SMALL = encode("GET", "/small", {}, b"")
 GET_LARGE = encode("GET", "/large", {}, b"")
 DELETE = "/delete?dir=/&name=small"
-
-
-class Held:
-    """A worker whose work is done when the test says so."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Callable[[], object]] = []
-
-    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        result: Deferred[T] = Deferred()
-        self._waiting.append(lambda: execute(partial(function, *args, **kwargs)).chainDeferred(result))
-        return result
-
-    def work(self) -> None:
-        """Do all that waits."""
-        waiting, self._waiting = self._waiting, []
-        for job in waiting:
-            job()
 
 
 class RequestCase(HttpCase):

@@ -32,6 +32,11 @@ class Body(Protocol):
         """Take what arrived; return the content in it. Raises `MalformedRequest`."""
 
 
+def body_of(length: int | None) -> Body:
+    """The body of this length; a chunked one for None."""
+    return Chunked() if length is None else Sized(length)
+
+
 class Sized:
     """A body of a known length."""
 

@@ -11,12 +11,11 @@ takes more, so a client that never reads makes us keep one answer at most.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IPushProducer,
@@ -29,8 +28,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fileexport.errors import ChangedWhileRead, PeerGone
-from fileexport.web.body import Body, Chunked, Sized
+from fileexport.web.answering import run
+from fileexport.web.body import body_of
 from fileexport.web.head import MAX_HEAD, Head, MalformedRequest, check_beginning, parse_head
+from fileexport.web.intake import MAX_IGNORED_BODY, Ignored, Intake
 from fileexport.web.request import Request
 
 if TYPE_CHECKING:
@@ -38,14 +39,17 @@ if TYPE_CHECKING:
 
 #: Seconds for a whole head, from the connection or the head's first byte; TLS handshakes count into it.
 HEAD_TIME = 10.0
-#: Seconds that an idle connection is kept, for a whole body, and that a peer may take nothing.
+#: Seconds that an idle connection is kept, for a body (see `Intake`), and that a peer may take nothing.
 IDLE_TIME = 60.0
 BODY_TIME = 60.0
 STALL_TIME = 60.0
 #: Seconds that a peer may go on sending after we closed our side: closing at once would destroy the answer.
 LINGER_TIME = 5.0
-#: Bytes of a body that no route reads: more are refused. Bytes that are read ahead of an answer.
-MAX_IGNORED_BODY = 64 * 1024
+#: Bytes after which it has that time again, as a browser has to send all of a body before it reads; and how
+#: often at most.
+LINGER_STEP = 1024 * 1024
+LINGER_MOST = 6
+#: Bytes that are read ahead of an answer.
 MAX_AHEAD = 64 * 1024
 #: Empty lines before a request line that are passed over (RFC 9112, section 2.2).
 MAX_EMPTY_LINES = 4
@@ -71,17 +75,15 @@ class Connection(Protocol):
         self.deadline: float | None = None
         self._buffer = b""
         self._request: Request | None = None
-        self._awaited: tuple[Head, Body] | None = None
-        self._receiving: Body | None = None
-        self._receiver: Deferred[bytes] | None = None
-        self._receive_until = 0.0
-        self._continue = False
-        self._ignored = 0
+        self._awaited: Ignored | None = None
+        self._intake: Intake | None = None
         self._empty = 0
         self._stopped_reading = False
         self._paused = False
         self._producer: IPushProducer | None = None
         self._closing = False
+        self._linger_until = 0.0
+        self._dropped = 0
         self._last = False
         self._unread = False
         self._asks_head = False
@@ -104,7 +106,7 @@ class Connection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Bytes arrived."""
         if self._closing:
-            return
+            return self._drop(len(data))
         if self._idle:
             self._idle = False
             self._set_deadline(HEAD_TIME)
@@ -117,7 +119,7 @@ class Connection(Protocol):
         request, self._request = self._request, None
         if request is not None:
             request.lose()
-            self._end_receiving(PeerGone())
+            self._end_intake(PeerGone())
             self.factory.record(request)
         self.factory.left(self)
 
@@ -166,7 +168,7 @@ class Connection(Protocol):
         if self._paused:
             return False
         if self._awaited is not None:
-            return self._read_body(*self._awaited)
+            return self._read_body(self._awaited)
         return self._read_head()
 
     def _read_head(self) -> bool:
@@ -192,10 +194,10 @@ class Connection(Protocol):
     def _begin(self, head: Head) -> None:
         """A head is complete: answer it now, or when its body, if nobody reads it, has passed."""
         if head.length != 0 and self.factory.reads(head):
-            self._receiving = _body_of(head)
-            self._receive_until = self._reactor.seconds() + BODY_TIME
             # A client that has begun its body waits for nothing.
-            self._continue = head.expects_continue and not self._buffer
+            waits = head.expects_continue and not self._buffer
+            now = self._reactor.seconds()
+            self._intake = Intake(body_of(head.length), now, seconds=BODY_TIME, waits=waits)
             self._serve(head, unread=False, oversized=False)
             return
         too_long = head.length is not None and head.length > MAX_IGNORED_BODY
@@ -203,51 +205,54 @@ class Connection(Protocol):
             # A client that waits for 100 gets its answer instead: this route reads no body.
             self._serve(head, unread=head.length != 0, oversized=too_long)
             return
-        self._awaited = head, _body_of(head)
-        self._ignored = 0
+        self._awaited = Ignored(head)
         self._set_deadline(BODY_TIME)
 
-    def _read_body(self, head: Head, body: Body) -> bool:
+    def _read_body(self, ignored: Ignored) -> bool:
         data, self._buffer = self._buffer, b""
-        self._ignored += len(body.feed(data))
-        oversized = self._ignored > MAX_IGNORED_BODY
-        if not (oversized or body.done):
+        if not ignored.feed(data):
             return False
         self._awaited = None
-        self._buffer = body.rest
-        self._serve(head, unread=oversized or not body.done, oversized=oversized)
+        self._buffer = ignored.rest
+        self._serve(ignored.head, unread=ignored.is_oversized, oversized=ignored.is_oversized)
         return True
 
     def _pass_on(self) -> bool:
         """Give what has arrived of the body to the answer that reads it."""
-        body, receiver = self._receiving, self._receiver
-        if body is None or receiver is None or not self._buffer:
+        intake = self._intake
+        if intake is None or not intake.is_wanted or not self._buffer:
             return False
         data, self._buffer = self._buffer, b""
         try:
-            piece = body.feed(data)
+            piece = intake.feed(data, self._reactor.seconds())
         except MalformedRequest as error:
-            self._end_receiving(error)
+            self._end_intake(error)
             return False
-        self._buffer = body.rest
-        if piece or body.done:
-            self.deadline = self._receiver = None
-            receiver.callback(piece)
+        self._buffer = intake.rest
+        self.deadline = intake.deadline
+        if piece or intake.is_done:
+            self.deadline = None
+            intake.give(piece)
         return True
 
-    def _end_receiving(self, error: Exception) -> None:
-        receiver, self._receiver = self._receiver, None
+    def _end_intake(self, error: Exception) -> None:
         self.deadline = None
-        if receiver is not None:
-            receiver.errback(error)
+        if self._intake is not None:
+            self._intake.fail(error)
 
     def _regulate(self) -> None:
         """Read on while there is room for what arrives."""
-        full = len(self._buffer) > MAX_AHEAD and not self._closing
+        full = not self._closing and (len(self._buffer) > MAX_AHEAD or self._is_held)
         if full != self._stopped_reading:
             self._stopped_reading = full
             transport: Any = self.transport
             (transport.pauseProducing if full else transport.resumeProducing)()
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether a body is streamed, and nobody asks for more of it now."""
+        intake = self._intake
+        return intake is not None and intake.is_streamed and not (intake.is_wanted or intake.is_done)
 
     # -- answering
 
@@ -259,18 +264,9 @@ class Connection(Protocol):
         request = Request(self, head, started=now, now=self.factory.now(), close=close)
         request.oversized = oversized
         self._request = request
-        answering = self.factory.serve(request)
-        try:
-            awaited = answering.send(None)
-        except StopIteration:
-            # As a rule: nothing was waited for, and a Deferred would cost more than parsing the head.
-            return
-        except Exception:
-            self._failed(Failure(), request)
-            return
-        Deferred.fromCoroutine(_resumed(answering, awaited)).addErrback(self._failed, request)
+        run(self.factory.serve(request), partial(self._failed, request))
 
-    def _failed(self, failure: Failure, request: Request) -> None:
+    def _failed(self, request: Request, failure: Failure) -> None:
         if failure.check(PeerGone):
             return
         # Everyday events: no traceback that strangers could fill the log with.
@@ -304,23 +300,31 @@ class Connection(Protocol):
     @property
     def unread(self) -> bool:
         """Whether more of the request may come: no other can follow then."""
-        return self._unread or (self._receiving is not None and not self._receiving.done)
+        return self._unread or (self._intake is not None and not self._intake.is_done)
 
     def receive(self) -> Deferred[bytes]:
         """The next piece of the request's body; empty at its end, and where the route reads none.
 
-        A client that waits for 100 gets it now. Fails with `MalformedRequest`, also when the whole body has
-        not come in time, and with `PeerGone`; the body cannot be read any further then.
+        A client that waits for 100 gets it now. Fails with `MalformedRequest`, also when what is asked for
+        has not come in time, and with `PeerGone`; the body cannot be read any further then.
         """
-        if self._receiving is None or self._receiving.done:
+        intake = self._intake
+        if intake is None or intake.is_done:
             return succeed(b"")
-        if self._continue:
-            self._continue = False
+        if self._closing:
+            return fail(PeerGone())
+        if intake.waits:
+            intake.waits = False
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._receiver = receiver = Deferred[bytes]()
-        self.deadline = self._receive_until
+        receiver = intake.want(self._reactor.seconds())
+        self.deadline = intake.deadline
         self._advance()
         return receiver
+
+    def stream(self) -> None:
+        """Let the body be as long as it likes: it is read as it is asked for, in large pieces."""
+        if self._intake is not None:
+            self._intake.stream(self.transport)
 
     def send(self, data: bytes) -> None:
         """Write."""
@@ -356,10 +360,12 @@ class Connection(Protocol):
         if request is None:
             return
         self.factory.record(request)
+        if self._intake is not None:
+            self._intake.end()
         if request.closes:
             self._close(linger=self.unread or bool(self._buffer))
             return
-        self._receiving = None
+        self._intake = None
         self._rest()
         self._advance()
 
@@ -396,8 +402,8 @@ class Connection(Protocol):
 
     def expire(self) -> None:
         """The present step took too long."""
-        if self._receiver is not None:
-            self._end_receiving(_too_slow())
+        if self._intake is not None and self._intake.is_wanted:
+            self._end_intake(_too_slow())
         elif self._closing or self._paused:
             self.abort()
         elif self._buffer or self._awaited is not None:
@@ -415,7 +421,9 @@ class Connection(Protocol):
         transport: Any = self.transport
         self._closing = True
         self._buffer = b""
-        self._set_deadline(LINGER_TIME if linger and not self._paused else STALL_TIME)
+        lingering = linger and not self._paused
+        self._linger_until = self._reactor.seconds() + LINGER_MOST * LINGER_TIME if lingering else 0.0
+        self._set_deadline(LINGER_TIME if lingering else STALL_TIME)
         if self._stopped_reading:
             self._stopped_reading = False
             transport.resumeProducing()
@@ -425,30 +433,16 @@ class Connection(Protocol):
         else:
             transport.loseConnection()
 
+    def _drop(self, size: int) -> None:
+        """Something came behind the end. Who sends much is about to be done with it, or to be cut off."""
+        self._dropped += size
+        if self._dropped >= LINGER_STEP and self._linger_until:
+            self._dropped = 0
+            self.deadline = min(self._reactor.seconds() + LINGER_TIME, self._linger_until)
+
     def _set_deadline(self, seconds: float) -> None:
         self.deadline = self._reactor.seconds() + seconds
 
 
-def _body_of(head: Head) -> Body:
-    return Chunked() if head.length is None else Sized(head.length)
-
-
 def _too_slow() -> MalformedRequest:
     return MalformedRequest("the request took too long", HTTPStatus.REQUEST_TIMEOUT)
-
-
-def _resumed(
-    coroutine: Coroutine[Deferred[Any], Any, None], awaited: Deferred[Any]
-) -> Generator[Deferred[Any], Any, None]:
-    """The rest of a coroutine that has begun and awaits a Deferred."""
-    while True:
-        try:
-            result = yield awaited
-        except BaseException as error:
-            step = partial(coroutine.throw, error)
-        else:
-            step = partial(coroutine.send, result)
-        try:
-            awaited = step()
-        except StopIteration:
-            return

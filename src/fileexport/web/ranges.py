@@ -319,6 +319,25 @@ def _body(spans: list[Span] | None, size: int, kind: bytes, boundary: bytes) -> 
     return ((b"Content-Type", multipart),), (*parts, b"\r\n--%s--\r\n" % boundary)
 
 
+def _dates(mtime_ns: int, now: float) -> tuple[datetime, datetime]:
+    """The date of the answer, and that of the file: never a later one (8.8.2.1), whatever the file says."""
+    second = math.floor(now)
+    modified = max(_FIRST_SECOND, min(mtime_ns // 10**9, second))
+    return datetime.fromtimestamp(second, UTC), datetime.fromtimestamp(modified, UTC)
+
+
+def may_change(method: bytes, fields: Headers, state: FileState | None, *, now: float) -> bool:
+    """Whether a request's conditions let its method change a file; None for one that is not there.
+
+    `now` is that of `decide`. Where there is none, no tag and no star of If-Match matches it (13.1.1), every
+    If-None-Match but a malformed one does (13.1.2), and there is no date to compare (13.1.4).
+    """
+    if state is not None:
+        today, modified = _dates(state.mtime_ns, now)
+        return _refusal(method, fields, state.etag, modified, today) is None
+    return not fields(b"If-Match") and _parse_tags(fields(b"If-None-Match")) is not None
+
+
 def decide(
     method: bytes, fields: Headers, state: FileState, *, content_type: bytes, now: float, boundary: bytes
 ) -> Plan:
@@ -328,10 +347,7 @@ def decide(
     multipart answer: random, and valid without quotes. For a method other than GET and HEAD, 200 says only
     that the conditions hold: then the plan is otherwise empty, and the method is the caller's to perform.
     """
-    second = math.floor(now)
-    today = datetime.fromtimestamp(second, UTC)
-    # Never later than the answer's own date (8.8.2.1), also where the file says so.
-    modified = datetime.fromtimestamp(max(_FIRST_SECOND, min(state.mtime_ns // 10**9, second)), UTC)
+    today, modified = _dates(state.mtime_ns, now)
     etag = (b"ETag", state.etag)
     validators = (etag, (b"Last-Modified", format_datetime(modified, usegmt=True).encode()))
 
