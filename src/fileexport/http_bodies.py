@@ -18,12 +18,14 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
+from fileexport.digests import FileDigests
 from fileexport.disk.archive import SMALL, Form, compressed
 from fileexport.disk.jail import Opened
 from fileexport.disk.sender import SLICE, Pieces, Valve, pump, send_span
 from fileexport.errors import ChangedWhileRead, OverloadedError, PeerGone
 from fileexport.pools import Steps, Worker
 from fileexport.web import pages
+from fileexport.web.digests import ALGORITHMS, WANTED, field_of, wanted
 from fileexport.web.failures import HttpError
 from fileexport.web.handlers import OpenFile
 from fileexport.web.media import inline_headers
@@ -41,6 +43,8 @@ MAX_STREAMS = 8
 #: Bytes of large bodies in memory that slow readers have not taken yet: one more is asked to come back.
 MAX_HELD = 256 << 20
 
+#: A request with none of these fields is answered with the whole file and what is always said of it.
+_DECISIVE = DECISIVE | WANTED
 _FRESH: tuple[Header, ...] = ((b"Cache-Control", b"no-cache"),)
 #: A stream has no offsets that another request could ask for.
 _UNRANGED: tuple[Header, ...] = ((b"Accept-Ranges", b"none"), *_FRESH)
@@ -53,6 +57,7 @@ class Bodies:
         self._reactor = reactor
         self._cpu = cpu
         self._makers = makers
+        self._digests = FileDigests(cpu)
         self._streams = 0
         self._held = 0
 
@@ -72,10 +77,11 @@ class Bodies:
     ) -> None:
         """Send a file, or what the request's ranges and conditions make of it, with these further fields.
 
-        Raises `HttpError` for 412 and 416, else as `send_span` does; the file stays open.
+        Where the request wants digests (RFC 9530), the file is hashed before its answer begins. Raises
+        `HttpError` for 412 and 416, else as `send_span` does; the file stays open.
         """
         status = opened.stat
-        simple = request.is_safe and not request.has_any(DECISIVE) and status.st_mtime <= request.now
+        simple = request.is_safe and not request.has_any(_DECISIVE) and status.st_mtime <= request.now
         if simple and status.st_size <= SLICE:
             request.begin_with(HTTPStatus.OK, _whole_block(_facts(status), content_type, headers))
             request.write(_read(opened.descriptor, Span(0, status.st_size)))
@@ -92,12 +98,45 @@ class Bodies:
                 boundary=_boundary(),
             )
         _refuse(plan)
+        if request.has_any(WANTED):
+            headers = (*headers, *await self._digest_fields(request, opened, plan))
         request.begin(plan.status, (*plan.headers, *headers))
         if plan.length <= SLICE:
             # One read and one write, together with the header: nothing to wait for in between.
             request.write(b"".join(_read(opened.descriptor, part) for part in plan.parts))
             return request.end()
         await self._parts(request, opened, plan.parts)
+
+    async def _digest_fields(self, request: Request, opened: OpenFile, plan: Plan) -> list[Header]:
+        """The digest fields that a request wants of an answer with content.
+
+        That of the content is left out where the content is not one piece of the file. For HEAD it is that
+        of nothing: its answer has no content (RFC 9530, appendix B.2).
+        """
+        if plan.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            return []
+        found = []
+        if (name := wanted(request.fields(b"want-repr-digest"))) is not None:
+            digest = await self._digest(request, opened, name, Span(0, opened.stat.st_size))
+            found.append((b"Repr-Digest", field_of({name: digest})))
+        if (name := wanted(request.fields(b"want-content-digest"))) is not None:
+            parts = [part for part in plan.parts if part]
+            if not parts:
+                found.append((b"Content-Digest", field_of({name: ALGORITHMS[name]().digest()})))
+            elif len(parts) == 1 and isinstance(parts[0], Span):
+                digest = await self._digest(request, opened, name, parts[0])
+                found.append((b"Content-Digest", field_of({name: digest})))
+        return found
+
+    async def _digest(self, request: Request, opened: OpenFile, name: str, span: Span) -> bytes:
+        """The digest of a part of a file. Raises `OverloadedError` when `MAX_STREAMS` others run."""
+        is_whole = span == (0, opened.stat.st_size)
+        if is_whole and (known := self._digests.known(opened, name)) is not None:
+            return known
+        with self._place():
+            if is_whole:
+                return await self._digests.whole(opened, name, lambda: request.gone)
+            return await self._digests.part(opened, name, *span, lambda: request.gone)
 
     async def file_as(
         self, request: Request, opened: OpenFile, headers: Iterable[Header], status: int, reason: bytes
