@@ -10,10 +10,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.config import Anonymous
 from fileexport.errors import AuthenticationError
-from fileexport.http_resource import WRONG_TOKEN_DELAY, WRONG_TOKENS
+from fileexport.http_sessions import WRONG_TOKEN_DELAY, WRONG_TOKENS
+from fileexport.paths import RelPath
 from fileexport.token_file import parse_token_file
-from fileexport.tokens import Principal, Right
-from fileexport.web.access import FORWARDING, Caller, Credentials, Doorkeeper, Policy, parse_credentials
+from fileexport.tokens import Principal, Right, TokenTable
+from fileexport.web.access import (
+    FORWARDING,
+    Act,
+    Caller,
+    Credentials,
+    Doorkeeper,
+    Policy,
+    Source,
+    parse_credentials,
+)
 from tests.http_client import NOW, OTHER_UID, OWN_UID, Connection, HttpCase, encode
 
 TOKEN, READER, PAST = "fits-every-lock", "reads-everything", "was-right-once"
@@ -32,18 +42,18 @@ class CredentialsTests(SynchronousTestCase):
     def test_understood(self) -> None:
         """Bearer and the password of Basic are tokens, in any case and with any white space about them."""
         table = {
-            b"Bearer abc": ("abc", False),
-            b"bearer   abc ": ("abc", False),
-            b"  BEARER abc": ("abc", False),
-            b"Bearer a b": ("a b", False),
-            b"Bearer ": ("", False),
-            b"Bearer": ("", False),
-            b"Basic " + b64encode(b"user:abc"): ("abc", True),
-            b"basic  " + b64encode(b":abc"): ("abc", True),
-            b"Basic " + b64encode(b"user:a:b:c"): ("a:b:c", True),
-            b"Basic " + b64encode(b"nobody"): ("", True),
-            b"Basic " + b64encode(b"\xff:abc"): ("abc", True),
-            b"Basic": ("", True),
+            b"Bearer abc": ("abc", Source.BEARER),
+            b"bearer   abc ": ("abc", Source.BEARER),
+            b"  BEARER abc": ("abc", Source.BEARER),
+            b"Bearer a b": ("a b", Source.BEARER),
+            b"Bearer ": ("", Source.BEARER),
+            b"Bearer": ("", Source.BEARER),
+            b"Basic " + b64encode(b"user:abc"): ("abc", Source.BASIC),
+            b"basic  " + b64encode(b":abc"): ("abc", Source.BASIC),
+            b"Basic " + b64encode(b"user:a:b:c"): ("a:b:c", Source.BASIC),
+            b"Basic " + b64encode(b"nobody"): ("", Source.BASIC),
+            b"Basic " + b64encode(b"\xff:abc"): ("abc", Source.BASIC),
+            b"Basic": ("", Source.BASIC),
         }
         self.assertEqual(
             {field: parse_credentials([field]) for field in table},
@@ -96,8 +106,8 @@ class AnonymousTests(SynchronousTestCase):
         local, forwarded, uid = CALLERS[kind]
         caller = Caller(local, forwarded, lambda: uid)
         rights = NOTHING
-        for right, acting_get in product(Right.ALL, (True, False)):
-            who = keeper.identify(None, caller, right=right, acting_get=acting_get, now=NOW)
+        for right, act in product(Right.ALL, Act):
+            who = keeper.identify(None, caller, right=right, act=act, now=NOW)
             self.assertTrue(who.is_anonymous)
             if who.may(right):
                 rights |= right
@@ -134,7 +144,7 @@ class AnonymousTests(SynchronousTestCase):
             caller = Caller(local, forwarded, owner)
             policy = Policy(mode, lambda: OWN_UID, partial(bool, public))
             keeper = Doorkeeper(parse_token_file("", "tokens"), policy)
-            keeper.identify(None, caller, right=right, acting_get=False, now=NOW)
+            keeper.identify(None, caller, right=right, act=Act.READ, now=NOW)
 
         ask("own user", Anonymous.AUTO, Right.READ)
         for kind, right in product(("elsewhere", "own user's proxy"), Right.ALL):
@@ -152,11 +162,28 @@ class AnonymousTests(SynchronousTestCase):
         for hidden in (True, False):
             policy = Policy(Anonymous.AUTO, lambda: OWN_UID, root_is_public=lambda: True, hidden=hidden)
             keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), policy)
-            who = keeper.identify(None, caller, right=Right.DELETE, acting_get=True, now=NOW)
+            who = keeper.identify(None, caller, right=Right.DELETE, act=Act.GET, now=NOW)
             self.assertEqual(who.sees_hidden, hidden)
-            sent = Credentials(READER, False)
-            token = keeper.identify(sent, caller, right=Right.READ, acting_get=False, now=NOW)
+            sent = Credentials(READER, Source.BEARER)
+            token = keeper.identify(sent, caller, right=Right.READ, act=Act.READ, now=NOW)
             self.assertTrue(token.sees_hidden)
+
+
+def lines(fields: dict[bytes, list[bytes]], name: bytes) -> list[bytes]:
+    """All lines of a field."""
+    return fields.get(name, [])
+
+
+class OneSession:
+    """Somebody is signed in."""
+
+    cookie = "fileexport-1"
+
+    def __init__(self, value: str, who: Principal) -> None:
+        self._value, self._who = value, who
+
+    def find(self, value: str, tokens: TokenTable, now: float) -> Principal | None:
+        return self._who if value == self._value else None
 
 
 class TokenTests(SynchronousTestCase):
@@ -168,12 +195,12 @@ class TokenTests(SynchronousTestCase):
         )
 
     def who(
-        self, token: str, *, basic: bool = False, right: Right = Right.READ, acting_get: bool = False
+        self, token: str, source: Source = Source.BEARER, *, right: Right = Right.READ, act: Act = Act.READ
     ) -> Principal:
         """Who the keeper takes a token's bearer for; the caller is somewhere else."""
         caller = Caller(False, True, lambda: None)
-        sent = Credentials(token, basic)
-        return self.keeper.identify(sent, caller, right=right, acting_get=acting_get, now=NOW)
+        sent = Credentials(token, source)
+        return self.keeper.identify(sent, caller, right=right, act=act, now=NOW)
 
     def test_right_token(self) -> None:
         """A token is known wherever it comes from, and has its own rights, not the anonymous ones."""
@@ -187,10 +214,69 @@ class TokenTests(SynchronousTestCase):
 
     def test_basic_never_authorises_a_changing_get(self) -> None:
         """Basic, which a browser repeats by itself, grants nothing where GET changes something."""
-        for right, acting_get in product(Right.ALL, (True, False)):
-            who = self.who(TOKEN, basic=True, right=right, acting_get=acting_get)
-            self.assertEqual(who.may(right), not acting_get, (right, acting_get))
-            self.assertTrue(self.who(TOKEN, right=right, acting_get=acting_get).may(right))
+        for right, act in product(Right.ALL, Act):
+            who = self.who(TOKEN, Source.BASIC, right=right, act=act)
+            self.assertEqual(who.may(right), act is not Act.GET, (right, act))
+            self.assertTrue(self.who(TOKEN, right=right, act=act).may(right))
+
+    def test_cookie(self) -> None:
+        """A session reads, and changes what a page of our own asked for; one that is over counts as none."""
+        reader = Principal("ann", Right.ALL, RelPath())
+        sessions = OneSession("right", reader)
+        policy = Policy(Anonymous.READ, lambda: OWN_UID, lambda: True)
+        keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), policy, lambda: sessions)
+        caller = Caller(False, True, lambda: None)
+        for right, act in product(Right.ALL, Act):
+            identify = partial(keeper.identify, caller=caller, right=right, act=act, now=NOW)
+            who = identify(Credentials("right", Source.COOKIE))
+            self.assertEqual(who.may(right), act in (Act.READ, Act.OWN_PAGE), (right, act))
+            who = identify(Credentials("wrong", Source.COOKIE))
+            self.assertEqual((who.is_anonymous, who.rights), (True, Right.READ))
+        # Where nobody can be signed in, a cookie says nothing.
+        self.assertTrue(self.who("right", Source.COOKIE).is_anonymous)
+
+    def test_authorization_wins(self) -> None:
+        """What stands in Authorization counts, right or wrong; a cookie only where there is none."""
+        sessions = OneSession("right", Principal("ann", Right.ALL, RelPath()))
+        policy = Policy(Anonymous.NONE, lambda: OWN_UID, lambda: True)
+        keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), policy, lambda: sessions)
+        cookie, bearer = [b"fileexport-1=right"], [b"Bearer x"]
+        for fields, found in (
+            ({b"cookie": cookie}, Credentials("right", Source.COOKIE)),
+            ({b"cookie": cookie, b"authorization": bearer}, Credentials("x", Source.BEARER)),
+            ({b"cookie": [b"fileexport-2=right"]}, None),
+            ({}, None),
+        ):
+            self.assertEqual(keeper.credentials(partial(lines, fields)), found)
+        broken = {b"cookie": cookie, b"authorization": [b"x"]}
+        self.assertRaises(AuthenticationError, keeper.credentials, partial(lines, broken))
+
+    def test_visitor(self) -> None:
+        """The most that somebody may do, whatever they ask for now: a page has the forms for it."""
+        local, elsewhere = Caller(True, False, lambda: OWN_UID), Caller(False, True, lambda: None)
+        other = Caller(True, False, lambda: OTHER_UID)
+        policy = Policy(Anonymous.AUTO, lambda: OWN_UID, lambda: True)
+        keeper = Doorkeeper(parse_token_file(TOKENS, "tokens"), policy)
+        for caller, rights in ((local, Right.ALL), (other, Right.READ), (elsewhere, NOTHING)):
+            self.assertEqual(keeper.visitor(None, caller, NOW).rights, rights)
+            reader = keeper.visitor(Credentials(READER, Source.BASIC), caller, NOW)
+            self.assertEqual((reader.name, reader.rights), ("reader", Right.READ))
+        self.assertRaises(AuthenticationError, keeper.visitor, Credentials("x", Source.BASIC), local, NOW)
+
+    def test_holders(self) -> None:
+        """Who may act under a name: its tokens; under no name whoever may change things without one."""
+        for mode, rights in (
+            (Anonymous.AUTO, [Right.ALL]),
+            (Anonymous.ALL, [Right.ALL]),
+            (Anonymous.READ, []),
+            (Anonymous.NONE, []),
+        ):
+            keeper = Doorkeeper(
+                parse_token_file(TOKENS, "tokens"), Policy(mode, lambda: OWN_UID, lambda: True)
+            )
+            self.assertEqual([who.rights for who in keeper.holders("anonymous", NOW)], rights)
+            self.assertEqual([who.name for who in keeper.holders("reader", NOW)], ["reader"])
+            self.assertEqual(list(keeper.holders("past", NOW)), [])
 
     def test_tokens_are_replaced_while_it_runs(self) -> None:
         """After a reload only the new tokens count."""

@@ -1,14 +1,19 @@
-"""What the access log has of operations of the transfer protocol; `test_assembly` has requests of HTTP's."""
+"""What the access log has of operations of the transfer protocol, and of requests that hold a secret.
+
+`test_assembly` has all other requests.
+"""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fileexport.access_rows import of_operation
+from fileexport.access_rows import of_operation, of_request
 from fileexport.errors import PeerGone
 from fileexport.transfer_connection import Finished
 from fileexport.transfer_streams import Cancelled
+from fileexport.web.request import Request
 from fileexport.wire import messages as m
+from tests.http_client import HttpCase
 from tests.transfer_peer import TransferCase, path
 
 
@@ -66,3 +71,26 @@ class LengthTests(TransferCase):
         self.assertEqual(lengths[:3], [len(read), len(read), len(content)])
         self.assertLess(len(read), 1000)
         self.assertTrue(5 < lengths[3] < 200)
+
+
+class SharesTests(HttpCase):
+    """Requests that hold the key of a share."""
+
+    def test_key(self) -> None:
+        """Its visitor and its target are known by the share's id; nothing in the row opens it."""
+        self.write("d/x.txt", b"x")
+        web = self.harness()
+        requests: list[Request] = []
+        self.patch(web.site, "record", requests.append)
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        url = web.request("POST", "/-/shares", form, b"path=/d").text
+        link = url.removeprefix("/-/share/").rstrip("/")
+        web.get(f"{url}x.txt", {"Referer": f"http://localhost{url}?page=2"})
+        web.get("/d/x.txt", {"Referer": "http://localhost/d/"})
+        _, followed, other = (of_request(request, 0.0) for request in requests)
+        name = link[:16]
+        self.assertEqual((followed.who, followed.status), (f"share:{name}", 200))
+        self.assertEqual(followed.target, f"/-/share/{name}.../x.txt".encode())
+        self.assertEqual(followed.referrer, f"http://localhost/-/share/{name}.../?page=2".encode())
+        self.assertEqual(other.referrer, b"http://localhost/d/")
+        self.assertEqual(of_request(requests[0], 0.0).referrer, None)

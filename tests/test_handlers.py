@@ -206,7 +206,7 @@ class RequestTests(SynchronousTestCase):
         found: list[HttpRequest] = []
 
         async def serve(request: Request) -> None:
-            found.append(request_of(request, "", None, ("authorization",)))
+            found.append(request_of(request, "", None, mounted=True))
             request.answer(HTTPStatus.OK, b"", b"text/plain")
 
         clock = Clock()

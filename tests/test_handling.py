@@ -405,8 +405,11 @@ class MountTests(HandlingCase):
         """A mounted handler is not given what its callers tell the daemon; one of its own server is."""
 
         def handler(request: HttpRequest, response: HttpResponse) -> None:
-            response.data = request.headers.get("authorization", "nothing")
+            response.data = "|".join(request.headers.get(name, "-") for name in ("authorization", "cookie"))
 
-        for mounted, text in ((True, "nothing"), (False, "Bearer secret")):
-            answer = self.web(handler, mounted=mounted).request(headers={"Authorization": "Bearer secret"})
-            self.assertEqual(answer.text, text)
+        ours = "fileexport-0123abcd=secret"
+        for cookie, left in ((f"{ours}; a=1", "a=1"), (f"a=1;{ours} ; b=2", "a=1; b=2"), (ours, "-")):
+            fields = {"Authorization": "Bearer secret", "Cookie": cookie}
+            for mounted, text in ((True, f"-|{left}"), (False, f"Bearer secret|{cookie}")):
+                answer = self.web(handler, mounted=mounted).request(headers=fields)
+                self.assertEqual(answer.text, text)

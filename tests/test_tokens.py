@@ -204,6 +204,29 @@ class FindTests(SynchronousTestCase):
         self.assertEqual(entry.expires, calendar.timegm((2027, 2, 1, 0, 0, 0)))
         self.assertIsNone(table.entry(bytes(8)))
 
+    def test_entry_of_a_token(self) -> None:
+        """What is kept of a token is found by the token itself, while it is good."""
+        table = parse_token_file("token-of-ann-1 name=ann until=2027-01-31\n", "tokens")
+        entry = table.find_entry("token-of-ann-1", 0.0)
+        assert entry is not None
+        self.assertEqual(entry, table.entry(entry.verifier.id))
+        self.assertIsNone(table.find_entry("token-of-ann-1", entry.expires))
+        self.assertIsNone(table.find_entry("token-of-bob-1", 0.0))
+
+    def test_holders(self) -> None:
+        """All tokens of one owner are found by that name, as long as they are good."""
+        lines = (
+            "token-of-ann-1 name=ann may=read",
+            "token-of-ann-2 name=ann until=2027-01-31",
+            "token-of-ann-3 name=ann under=/d",
+        )
+        table = parse_token_file("\n".join(lines), "tokens")
+        first, second, third = (table.find(f"token-of-ann-{number}", 0.0) for number in (1, 2, 3))
+        self.assertEqual(table.holders("ann", 1_801_439_999.0), [first, second])
+        self.assertEqual(table.holders("ann", 1_801_440_000.0), [first])
+        self.assertEqual(table.holders("ann@/d", 0.0), [third])
+        self.assertEqual(table.holders("bob", 0.0), [])
+
     def test_table_of_one(self) -> None:
         """The table of a single token lets it do everything; what cannot be a token is a ValueError."""
         table = TokenTable.of(TOKEN, "given", "TOKEN")

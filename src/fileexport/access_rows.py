@@ -10,6 +10,7 @@ from fileexport.logs import Access
 from fileexport.transfer_connection import Finished
 from fileexport.transfer_streams import Cancelled
 from fileexport.web.request import Request
+from fileexport.web.share_links import without_key
 from fileexport.wire import messages as m
 
 #: The status of an operation that its client cancelled or left, as nginx has it.
@@ -22,12 +23,12 @@ def of_request(request: Request, seconds: float) -> Access:
         peer=request.client or "unix",
         who=request.who.name if request.who else "-",
         method=request.method,
-        target=request.head.target,
+        target=without_key(request.head.target),
         version=b"HTTP/1.%d" % request.head.minor,
         status=request.status,
         length=request.sent,
         seconds=seconds,
-        referrer=_first(request.fields(b"referer")),
+        referrer=without_key(_first(request.fields(b"referer")) or b"") or None,
         agent=_first(request.fields(b"user-agent")),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -46,8 +46,6 @@ _RETRY_AFTER: Header = (b"Retry-After", b"10")
 #: What a file's answer says of itself; a handler cannot know it.
 _OF_FILES = frozenset((b"accept-ranges", b"content-range", b"content-type", b"etag", b"last-modified"))
 _FRESH: Header = (b"Cache-Control", b"no-cache")
-#: What a client tells the daemon, and no handler that is mounted in it.
-_SECRETS = frozenset(("authorization",))
 
 
 class Memory:
@@ -115,7 +113,7 @@ class Handling:
         """
         try:
             call = _Call(self._handler, self._args, request, await self._receive(request))
-            call.below, call.without = below, _SECRETS if self._mounted else ()
+            call.below, call.mounted = below, self._mounted
             try:
                 await self._run(request, call)
                 await self._send(request, call)
@@ -264,7 +262,7 @@ class _Call:
         self._request = request
         self.body = body
         self.below: bytes | None = None
-        self.without: Collection[str] = ()
+        self.mounted = False
         self.response = HttpResponse()
         self.answer: Answer | None = None
         self.failure: Failure | None = None
@@ -293,7 +291,7 @@ class _Call:
         except OverloadedError as error:
             self.refusal = error
             return
-        found = request_of(self._request, data, self.below, self.without)
+        found = request_of(self._request, data, self.below, mounted=self.mounted)
         # The handler may let go of it before it returns.
         del data
         self._handler(found, self.response, *self._args)

@@ -241,13 +241,14 @@ class TokenTable:
     It holds stored forms, never a token.
     """
 
-    __slots__ = ("_entries", "warnings")
+    __slots__ = ("_entries", "_owners", "warnings")
 
     #: One line for each token that was given in clear and `is_weak`, and for nothing else.
     warnings: tuple[str, ...]
 
     def __init__(self, entries: Mapping[bytes, Entry] | None = None, warnings: tuple[str, ...] = ()) -> None:
         self._entries = dict(entries or {})
+        self._owners: dict[str, list[Entry]] | None = None
         self.warnings = warnings
 
     @classmethod
@@ -272,8 +273,21 @@ class TokenTable:
         """What the table has under an id, expired or not. An id proves nothing."""
         return self._entries.get(token_id)
 
+    def holders(self, owner: str, now: float) -> list[Principal]:
+        """All who may act now as this `Principal.owner`: several tokens may have one name."""
+        if self._owners is None:
+            self._owners = {}
+            for entry in self._entries.values():
+                self._owners.setdefault(entry.principal.owner, []).append(entry)
+        return [entry.principal for entry in self._owners.get(owner, ()) if now < entry.expires]
+
     def find(self, token: str, now: float) -> Principal | None:
-        """Return whose token this is, or None where it is unknown or expired.
+        """Return whose token this is, or None; as `find_entry`."""
+        entry = self.find_entry(token, now)
+        return None if entry is None else entry.principal
+
+    def find_entry(self, token: str, now: float) -> Entry | None:
+        """Return what the table has of a token, or None where it is unknown or expired.
 
         `now` is in seconds since 1970. The time that it takes says nothing about the tokens in the table.
         """
@@ -283,4 +297,4 @@ class TokenTable:
         entry = self._entries.get(_id_of(token.encode("ascii")), _NOBODY)
         stored_key = hashlib.sha256(client_key(token)).digest()
         same = hmac.compare_digest(stored_key, entry.verifier.stored_key)
-        return entry.principal if same and now < entry.expires else None
+        return entry if same and now < entry.expires else None

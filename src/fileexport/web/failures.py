@@ -10,7 +10,9 @@ import msgspec
 from fileexport.errors import FileExportError, OverloadedError, QueueFull, row_for, sentence_for
 from fileexport.web import pages
 from fileexport.web.head import MalformedRequest
+from fileexport.web.origin import from_browser
 from fileexport.web.request import Header, Request
+from fileexport.web.sign_in import from_elsewhere, sign_in_page, way_back
 
 #: Characters of a reason phrase: the rest of the sentence is in the body.
 _MAX_REASON = 512
@@ -51,11 +53,14 @@ def fail(
         row = row_for(error)
         status, sentence = row.http, sentence_for(error)
         headers = (_RETRY_AFTER,) if row.kind in _PASSING else ()
+    if status is HTTPStatus.UNAUTHORIZED and from_browser(request.fields):
+        # To another challenge than Bearer a browser opens a window of its own, over the page and for good.
+        headers = tuple(field for field in headers if field[0] != b"WWW-Authenticate" or b" " not in field[1])
     headers = ((b"Cache-Control", b"no-store"), (b"Vary", b"Accept"), *always, *headers)
     if request.accepts(b"json"):
         problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": sentence}
         request.answer(status, msgspec.json.encode(problem), b"application/problem+json", headers)
-    elif (request.accepts(b"text/html") or not plain) and (page := _page(status, sentence, prefix)):
+    elif (request.accepts(b"text/html") or not plain) and (page := _page(request, status, sentence, prefix)):
         request.answer(status, page, b"text/html; charset=utf-8", (*pages.PAGE_POLICY, *headers))
     else:
         line = f"ERROR - {sentence}".replace("\r", " ").replace("\n", " ")
@@ -63,9 +68,17 @@ def fail(
         request.answer(status, text, b"text/plain; charset=utf-8", headers, reason=_reason(line))
 
 
-def _page(status: HTTPStatus, sentence: str, prefix: str) -> bytes | None:
-    """The error as a page; None where its template cannot be read, for want of a descriptor say."""
+def _page(request: Request, status: HTTPStatus, sentence: str, prefix: str) -> bytes | None:
+    """The error as a page; None where its template cannot be read, for want of a descriptor say.
+
+    A browser that may not see what it asked for gets the sign-in.
+    """
     try:
+        if status is HTTPStatus.UNAUTHORIZED and from_browser(request.fields):
+            goal, elsewhere = way_back(request, prefix), from_elsewhere(request)
+            return sign_in_page(
+                prefix=prefix, goal=goal, status=status, sentence=sentence, elsewhere=elsewhere
+            )
         return pages.error_page(status, sentence, prefix=prefix)
     except OSError:
         return None

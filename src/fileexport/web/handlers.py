@@ -10,12 +10,13 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
+from fileexport.web.cookies import without_ours
 from fileexport.web.head import TOKEN
 from fileexport.web.request import WITHOUT_BODY, Header, Request
 
@@ -227,11 +228,12 @@ def name_without_slash(request: HttpRequest) -> str:
 
 
 def request_of(
-    request: Request, data: str | bytes, below: bytes | None = None, without: Collection[str] = ()
+    request: Request, data: str | bytes, below: bytes | None = None, *, mounted: bool = False
 ) -> HttpRequest:
-    """The request as its handler sees it, but for the fields that are named, in lower case, in `without`.
+    """The request as its handler sees it; one that is `mounted` in a daemon without what is the daemon's.
 
-    `data` is what `decoded` makes of its body, `below` its path without a mount's prefix, percent-encoded.
+    That is the token and who is signed in. `data` is what `decoded` makes of its body, `below` its path
+    without a mount's prefix, percent-encoded.
     """
     path = request.path if below is None else below
     found = HttpRequest(
@@ -239,7 +241,7 @@ def request_of(
         path=[_text(segment) for segment in path.removeprefix(b"/").split(b"/")],
         query=_query(request.query),
         protocol=f"HTTP/1.{request.head.minor}",
-        headers=_headers(request.head.fields, without),
+        headers=_headers(request.head.fields, mounted),
         data=data,
     )
     found._last = _text(request.path.rpartition(b"/")[2])
@@ -307,12 +309,14 @@ def _query(query: bytes) -> dict[str, str]:
     return {_text(name): _text(value) for name, _, value in pairs}
 
 
-def _headers(fields: Iterable[tuple[bytes, bytes]], without: Collection[str]) -> Headers:
+def _headers(fields: Iterable[tuple[bytes, bytes]], mounted: bool) -> Headers:
     found = Headers()
     for name, value in fields:
-        key, text = name.decode("ascii"), value.decode("latin-1")
-        if key in without:
+        if mounted and name == b"cookie":
+            value = without_ours(value)
+        if mounted and (name == b"authorization" or not value):
             continue
+        key, text = name.decode("ascii"), value.decode("latin-1")
         # RFC 9110, section 5.3; a Cookie has a list of its own kind (RFC 6265, section 4.2.1).
         between = "; " if key == "cookie" else ", "
         found[key] = f"{found[key]}{between}{text}" if key in found else text

@@ -30,6 +30,8 @@ _FIELD = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)" % TOKEN)
 #: Without the user information that RFC 9110 wants refused (section 4.2.4).
 _ABSOLUTE = re.compile(rb"(https?)://([^/?@]+)((?:[/?].*)?)", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]+")
+#: What a head says that holds a secret, as a field or in its target.
+_SECRET = (b"authorization", b"cookie", b"/share/")
 #: Bytes of a head that is remembered as it was read.
 _REMEMBERED = 1024
 #: What a longer number counts as: more than any disk holds.
@@ -85,9 +87,13 @@ def parse_head(block: bytes, *, secure: bool = False) -> Head:
     `secure` says whether it came over TLS. Raises `MalformedRequest` with the status that says what is wrong.
     """
     # Clients repeat themselves: a short head is read once, unless it holds a secret.
-    if len(block) > _REMEMBERED or b"authorization" in block.lower():
+    if len(block) > _REMEMBERED or _has_secret(block.lower()):
         return _parse(block, secure)
     return _parse_once(block, secure)
+
+
+def _has_secret(block: bytes) -> bool:
+    return any(word in block for word in _SECRET)
 
 
 def _parse(block: bytes, secure: bool) -> Head:

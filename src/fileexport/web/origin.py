@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 Fields = Callable[[bytes], Sequence[bytes]]
 
+#: By these a browser says which page sent a request: the cookie of a session counts for no change without.
+FROM_PAGE = (b"origin", b"sec-fetch-site")
+
 #: RFC 3986 host and optional port; a name's characters are those that DNS and /etc/hosts know.
 _HOST = re.compile(
     rb"(?:\[(?P<v6>[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\]|(?P<name>[0-9A-Za-z_.-]+))(?::(?P<port>[0-9]{0,5}))?"
@@ -62,6 +65,17 @@ def allowed_names(machine: str, extra: Collection[str], public_host: str | None)
     return frozenset(found - {""})
 
 
+def from_browser(fields: Fields) -> bool:
+    """Whether a browser sent a request: one that says what pages it shows, or names itself as all do."""
+    if any(b"text/html" in value.lower() for value in fields(b"accept")):
+        return True
+    return _is_browser(fields)
+
+
+def _is_browser(fields: Fields) -> bool:
+    return any(b"mozilla/" in agent.lower() for agent in fields(b"user-agent"))
+
+
 def cross_site(method: bytes, fields: Fields, *, secure: bool, names: Names) -> str | None:
     """Why a changing request must be refused, or None where it speaks for its sender."""
     if any(site.strip().lower() != b"same-origin" for site in fields(b"sec-fetch-site")):
@@ -69,7 +83,7 @@ def cross_site(method: bytes, fields: Fields, *, secure: bool, names: Names) -> 
     origins = fields(b"origin")
     if origins and (len(origins) > 1 or not _is_own(origins[0], fields(b"host"), secure, names)):
         return "a page of another origin sent this"
-    browser = any(b"mozilla/" in agent.lower() for agent in fields(b"user-agent"))
+    browser = _is_browser(fields)
     if browser and method in (b"GET", b"HEAD"):
         return "a browser does not change anything by following a link"
     if browser and not origins and not fields(b"sec-fetch-site"):
