@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -25,8 +26,9 @@ from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail
 from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
-from fileexport.http_resource import WRONG_TOKEN_DELAY, Mounted, Surroundings
+from fileexport.http_resource import Mounted, Surroundings
 from fileexport.http_rooms import HttpRooms
+from fileexport.http_sessions import WRONG_TOKEN_DELAY
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
 from fileexport.token_file import parse_token_file
@@ -280,6 +282,7 @@ class HttpHarness:
         hosts: Sequence[str] = (),
         public_origin: str | None = None,
         prefix: str = "",
+        max_file: int = 1 << 40,
         worker: Worker | None = None,
         job_worker: Worker | None = None,
         makers: Worker | None = None,
@@ -300,6 +303,7 @@ class HttpHarness:
         keeper = Doorkeeper(
             parse_token_file(tokens, "tokens"),
             Policy(anonymous, lambda: OWN_UID, root_is_public=lambda: public, hidden=hidden),
+            lambda: self.rooms.sessions,
         )
         around = Surroundings(
             owner=self._owner_of,
@@ -309,13 +313,14 @@ class HttpHarness:
             metrics=lambda: (b"text/plain; version=0.0.4", b"metrics"),
             names=Names(allowed_names("box", hosts, None), public_origin),
             prefix=prefix,
+            max_file=max_file,
         )
         exports = Exports(self._jail, tuple(map(RelPath.parse, dirs)))
         worker = worker or Immediate()
         bodies = Bodies(self.clock, worker, makers or worker)
         self.rooms = Rooms(self.clock, self._jail, job_worker or worker, prefix)
         http = HttpRooms(self.clock, exports, keeper, worker, bodies, self.rooms, around, mounts or {})
-        self.jobs_door, self.door = http.jobs, http.door
+        self.jobs_door, self.door, self.resumable = http.jobs, http.door, http.resumable
         self.site = Site(
             self.clock, self.door.serve, record=self._record, now=self._now, reads=self.door.reads
         )
@@ -355,6 +360,7 @@ class HttpHarness:
         """Break all connections and close the root. No timer may be left then."""
         self.jobs_door.stop()
         self.site.break_all()
+        Deferred.fromCoroutine(self.resumable.stop())
         # The answer to a wrong token may still be due.
         self.clock.advance(WRONG_TOKEN_DELAY)
         self.rooms.close()

@@ -14,9 +14,12 @@ from fileexport.callbacks import Outbox
 from fileexport.compression import Compression
 from fileexport.disk.jail import Jail
 from fileexport.disk.state import State
+from fileexport.disk.uploads_store import UploadsStore
 from fileexport.job_views import shown
 from fileexport.jobs import Jobs
 from fileexport.pools import Worker
+from fileexport.sessions import Sessions
+from fileexport.shares import Shares
 from tests.helpers import Immediate
 from tests.outbox_case import Receivers, Steady
 
@@ -69,6 +72,21 @@ class Rooms:
         )
         jobs.start()
         return jobs
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Who is signed in."""
+        return Sessions(self._state.access, Immediate())
+
+    @cached_property
+    def shares(self) -> Shares:
+        """What is shared."""
+        return Shares(self._state.access, Immediate())
+
+    @property
+    def uploads(self) -> UploadsStore:
+        """Uploads that can be resumed."""
+        return self._state.uploads
 
     def close(self) -> None:
         """Stop what was started, and throw the state away."""

@@ -81,9 +81,9 @@ class ErrorTests(HttpCase):
     def test_methods(self) -> None:
         """A method that a path does not have is 405 with those that it has, in the path's own language."""
         for target, allow, kind in (
-            ("/", "GET, HEAD", "text/html"),
-            ("/any/path", "GET, HEAD", "text/html"),
-            ("/-/files/x", "GET, HEAD", "text/html"),
+            ("/", "GET, HEAD, PUT, POST, DELETE", "text/plain"),
+            ("/any/path", "GET, HEAD, PUT, POST, DELETE", "text/plain"),
+            ("/-/files/x", "GET, HEAD, PUT, POST, DELETE", "text/plain"),
             ("/list", "GET, HEAD", "text/plain"),
             ("/get", "GET, HEAD", "text/plain"),
             ("/-/health", "GET, HEAD", "text/plain"),
@@ -101,7 +101,7 @@ class ErrorTests(HttpCase):
         answer = self.web.request("BREW", "/list")
         self.assertEqual((answer.status, answer.field("Allow")), (501, "GET, HEAD"))
         answer = self.web.request("OPTIONS", "*")
-        self.assertEqual((answer.status, answer.field("Allow")), (405, "GET, HEAD"))
+        self.assertEqual((answer.status, answer.field("Allow")), (405, "GET, HEAD, PUT, POST, DELETE"))
 
     def test_spellings(self) -> None:
         """A path that is percent-encoded without need has the rights and the answer of the plain one."""
@@ -219,12 +219,12 @@ class FixedPathTests(HttpCase):
         self.assertEqual(self.web.get("/-/files/favicon.ico").body, b"theirs")
 
     def test_static(self) -> None:
-        """Our own files have their type, may be kept for a while, and are not sent twice."""
+        """Our own files have their type, and are not sent twice."""
         for name, kind in {"style.css": "text/css", "icon.svg": "image/svg+xml"}.items():
             answer = self.web.get("/-/static/" + name)
             self.assertEqual(answer.status, 200)
             self.assertTrue(answer.field("Content-Type").startswith(kind))
-            self.assertIn("max-age", answer.field("Cache-Control"))
+            self.assertEqual(answer.field("Cache-Control"), "no-cache")
             again = self.web.get("/-/static/" + name, {"If-None-Match": answer.field("ETag")})
             self.assertEqual((again.status, again.body), (304, b""))
 
@@ -269,10 +269,10 @@ class EveryAnswerTests(HttpCase):
         answers += [web.get("/a.html", {"If-None-Match": "*"}), web.get("/a.html", {"If-Match": '"x"'})]
         answers += [web.get("/-/static/style.css"), web.get("/", {"Host": "evil.example"})]
         answers += [web.get("/delete?dir=d&name=b.txt", token), web.get("/delete?dir=d&name=b.txt")]
-        answers += [web.request(method, "/") for method in ("HEAD", "PUT", "OPTIONS")]
+        answers += [web.request(method, "/") for method in ("HEAD", "PUT", "DELETE", "OPTIONS")]
         answers += [web.get("/", JSON), web.get("/nope", JSON), web.get("/stop")]
         statuses = {answer.status for answer in answers}
-        self.assertEqual(statuses, {200, 206, 301, 304, 400, 403, 404, 405, 412, 416})
+        self.assertEqual(statuses, {200, 206, 301, 304, 400, 403, 404, 405, 409, 412, 416})
         for answer in answers:
             self.assertEqual(answer.field("X-Content-Type-Options"), "nosniff")
             self.assertEqual(answer.field("Cross-Origin-Resource-Policy"), "same-origin")
@@ -294,7 +294,7 @@ class EveryAnswerTests(HttpCase):
             ("GET", "/a.txt?x=1", 200),
             ("GET", "/nope", 404),
             ("HEAD", "/", 200),
-            ("PUT", "/a.txt", 405),
+            ("PUT", "/a.txt", 204),
         ]
         self.assertEqual(web.recorded, expected)
 

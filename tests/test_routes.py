@@ -18,6 +18,11 @@ ACTING = {
     "/-/jobs/{id}/redeliver": Right.WRITE,
     "/delete": Right.DELETE,
     "/stop": Right.ADMIN,
+    "/-/new/*": Right.WRITE,
+    "/-/move/*": Right.WRITE,
+    "/-/remove/*": Right.DELETE,
+    "/-/shares/{id}": Right.WRITE,
+    "/-/shares/{id}/revoke": Right.WRITE,
 }
 PRIVATE = ACTING | {
     "/-/jobs": Right.WRITE,
@@ -25,8 +30,22 @@ PRIVATE = ACTING | {
     "/-/jobs/{id}/events": Right.WRITE,
     "/-/events": Right.WRITE,
     "/-/metrics": Right.ADMIN,
+    "/-/shares": Right.WRITE,
 }
-OPEN_TO_ALL = {"/favicon.ico", "/-/static/*", "/-/health", "/-/openapi.json", "/-/*"}
+#: These have no HEAD either: a POST that only reads, and one that anybody may send.
+WITHOUT_HEAD = {*ACTING, "/-/pack/*", "/-/sign-out"}
+#: Open by every method, and open only for the question what there is.
+OPEN_TO_ALL = {
+    *("/favicon.ico", "/-/static/*", "/-/health", "/-/openapi.json", "/-/*"),
+    *("/-/sign-in", "/-/sign-out", "/-/share/*"),
+}
+OPEN_TO_OPTIONS = {"/-/uploads", "/-/uploads/{id}"}
+#: The exported tree: what each method does to it needs a right of its own.
+TREE = {
+    **dict.fromkeys((b"GET", b"HEAD"), Right.READ),
+    **dict.fromkeys((b"PUT", b"POST"), Right.WRITE),
+    b"DELETE": Right.DELETE,
+}
 
 
 class DoorTableTests(HttpCase):
@@ -46,9 +65,20 @@ class DoorTableTests(HttpCase):
                 self.assertNotEqual(right, Right(0), route.path)
 
     def test_open_routes_are_only_these(self) -> None:
-        """Nothing that is exported is behind a route that is open to all."""
+        """Nothing that is exported is behind a route that is open to all, but what a share link shows."""
         found = {route.path for route in self.routes.all if Open.TO_ALL in route.rights.values()}
-        self.assertEqual(found, OPEN_TO_ALL)
+        self.assertEqual(found, OPEN_TO_ALL | OPEN_TO_OPTIONS)
+        for route in self.routes.all:
+            if route.path in OPEN_TO_OPTIONS:
+                needed = {method: right for method, right in route.rights.items() if method != b"OPTIONS"}
+                self.assertEqual(set(needed.values()), {Right.WRITE}, route.path)
+            elif route.path in OPEN_TO_ALL:
+                self.assertEqual(set(route.rights.values()), {Open.TO_ALL}, route.path)
+
+    def test_tree(self) -> None:
+        """Reading, writing and deleting at the tree's own paths need their own rights."""
+        found = {route.path: route.rights for route in self.routes.all if b"PUT" in route.rights}
+        self.assertEqual(found, dict.fromkeys(("/-/files", "/-/files/*", "/*"), TREE))
 
     def test_private_routes_need_their_own_right_by_every_method(self) -> None:
         """No method of such a route is cheaper than another."""
@@ -62,7 +92,7 @@ class DoorTableTests(HttpCase):
     def test_head_never_acts(self) -> None:
         """HEAD is among the methods of reading routes and of no other."""
         for route in self.routes.all:
-            self.assertEqual(b"HEAD" in route.rights, route.path not in ACTING, route.path)
+            self.assertEqual(b"HEAD" in route.rights, route.path not in WITHOUT_HEAD, route.path)
 
     def test_own_names_are_the_first_segments_of_our_paths(self) -> None:
         """The names that pages link around are exactly those that our routes take in the root."""
@@ -78,7 +108,11 @@ class DoorTableTests(HttpCase):
         plain = {route.path for route in self.routes.all if route.plain}
         export = {"/list", "/get", "/tar", "/delete", "/stop", "/-/health"}
         jobs = {"/-/jobs", "/-/jobs/{id}", "/-/jobs/{id}/events", "/-/jobs/{id}/redeliver", "/-/events"}
-        self.assertEqual(plain, export | jobs | {"/-/openapi.json", "/-/metrics"})
+        uploads = {"/-/uploads", "/-/uploads/{id}"}
+        entries = {"/-/new/*", "/-/move/*", "/-/remove/*", "/-/pack/*"}
+        shares = {"/-/shares", "/-/shares/{id}", "/-/shares/{id}/revoke"}
+        others = {"/-/openapi.json", "/-/metrics"}
+        self.assertEqual(plain, export | jobs | uploads | entries | shares | others)
 
     def test_no_path_stands_twice(self) -> None:
         """A route cannot hide another one."""

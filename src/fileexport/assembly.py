@@ -244,11 +244,17 @@ class ExportService(Service):
             wanted.append(interface_listener(reactor, port, self._interface, private_key_context=tls))
         return wanted
 
-    def _recover(self) -> Deferred[None]:
+    def _recover(self) -> Deferred[list[None]]:
         """Remove what killed writers left, and what broken uploads left too long ago; again and again."""
         self._recovery = self._reactor.callLater(RECOVERY_TIME, self._recover)
-        recovering = self._doors.disk.run(self._jail.recover, self._settings.dirs or (RelPath(),))
-        return recovering.addCallbacks(self._recovered, lambda f: self._log.failure("recovery failed", f))
+        removing = self._doors.disk.run(self._jail.recover, self._settings.dirs or (RelPath(),))
+        recovering = [removing.addCallback(self._recovered), self._doors.recover()]
+        return gatherResults([one.addErrback(self._recovery_failed) for one in recovering])
+
+    def _recovery_failed(self, failure: Failure) -> None:
+        # At a stop nothing more is begun; the next start does it.
+        if self.running:
+            self._log.failure("recovery failed", failure)
 
     def _recovered(self, removed: int) -> None:
         if removed:

@@ -51,6 +51,8 @@ MAKERS_WAITING = 64
 #: of ours.
 HANDLERS = 64
 HANDLERS_WAITING = 1024
+#: Seconds that open uploads have at a stop to be flushed.
+PUT_AWAY_TIME = 5.0
 
 
 class Doors:
@@ -80,7 +82,7 @@ class Doors:
         self.pools = (self.disk, cpu, makers, lanes, reads)
         #: The application's own threads, which know nothing of the root.
         self.handlers = handling = Pool(reactor, "handlers", HANDLERS, HANDLERS_WAITING)
-        self._keeper = keeper = Doorkeeper(tokens, _policy(settings, jail))
+        self._keeper = keeper = Doorkeeper(tokens, _policy(settings, jail), lambda: rooms.sessions)
         #: What is known of files; its cache is set when there is one.
         self.contents = Contents()
         exports, bodies = Exports(jail, settings.dirs, self.contents), Bodies(reactor, cpu, makers)
@@ -130,10 +132,20 @@ class Doors:
         self._http.jobs.renew()
         self.transfers.renew()
 
-    def drain(self) -> Deferred[list[None]]:
-        """Begin nothing more; fires when what was in flight has left."""
+    def recover(self) -> Deferred[None]:
+        """Look what became of uploads when the daemon ended, and forget those that nobody goes on with."""
+        return self._http.resumable.recover()
+
+    def drain(self) -> Deferred[None]:
+        """Begin nothing more; fires when what was in flight has left, and uploads can be resumed later."""
         self._http.jobs.stop()
-        return gatherResults([door.drain() for door in self._all])
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
+        await gatherResults([door.drain() for door in self._all])
+        # A disk that hangs holds up no stop.
+        putting_away = Deferred.fromCoroutine(self._http.resumable.stop())
+        await putting_away.addTimeout(PUT_AWAY_TIME, self._reactor, lambda outcome, seconds: None)
 
     def break_all(self) -> None:
         """Break what is in flight; `drain` fires then."""
@@ -187,4 +199,5 @@ def _surroundings(
             public.origin if public else None,
         ),
         prefix=public.prefix if public else "",
+        max_file=settings.file_size_limit,
     )

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
 
@@ -15,11 +18,12 @@ from fileexport.disk.jail import Opened
 from fileexport.disk.trees import TreeForm
 from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
-from fileexport.http_listings import directory_json, directory_page
-from fileexport.http_queries import TREE_FORMATS, one_of
+from fileexport.http_listings import directory_json, full_page, page_json, plain_page
+from fileexport.http_queries import TREE_FORMATS, one_of, view_of
 from fileexport.paths import RelPath
 from fileexport.tokens import Principal, Right
-from fileexport.web import pages
+from fileexport.web.directory import Visitor, directory_page
+from fileexport.web.pages import FILES_ROUTE, PAGE_POLICY, Addresses, scripted_policy
 from fileexport.web.request import Request
 from fileexport.web.routes import Answer, Open, Route, reading
 
@@ -28,11 +32,18 @@ _TEXT = b"text/plain; charset=utf-8"
 _HTML = b"text/html; charset=utf-8"
 #: What is exported changes; a client asks again whether its copy still holds.
 _FRESH = ((b"Cache-Control", b"no-cache"),)
+#: A page is another one for other eyes.
+_PAGE = (*_FRESH, (b"Vary", b"Accept, Authorization, Cookie"))
 
 #: What each method needs that changes something.
 CHANGES: Mapping[bytes, Right] = MappingProxyType(
     {b"PUT": Right.WRITE, b"POST": Right.WRITE, b"DELETE": Right.DELETE}
 )
+
+
+def as_asked(request: Request, who: Principal) -> Visitor:
+    """A visitor who may do what the request itself was granted."""
+    return Visitor(who.rights, "" if who.is_anonymous else who.name)
 
 
 class BrowseDoor:
@@ -45,16 +56,18 @@ class BrowseDoor:
         prefix: str,
         names: frozenset[str],
         changes: Mapping[bytes, Answer] = MappingProxyType({}),
+        visitor: Callable[[Request, Principal], Visitor] = as_asked,
     ) -> None:
         """`changes` answers methods of `CHANGES`; those that are missing are not allowed.
 
-        `prefix` and `names` are those of `pages.url_of`.
+        `prefix` and `names` are those of `Addresses`. `visitor` says the most that the one who asks for a
+        page may do there.
         """
         self._exports = exports
         self._bodies = bodies
-        self._prefix = prefix
-        self._names = names
+        self._addresses = Addresses(prefix, names)
         self._changes = changes
+        self._visitor = visitor
 
     def routes(self) -> tuple[Route[Answer], ...]:
         """The routes of the exported tree, with their rights."""
@@ -69,39 +82,62 @@ class BrowseDoor:
         await self._changes.get(request.method, self._browse)(request, who, below)
 
     async def _browse(self, request: Request, who: Principal, below: bytes) -> None:
-        path = RelPath.from_url(below)
+        await self.show(request, who, RelPath.from_url(below), self._addresses, self._visitor(request, who))
+
+    async def show(
+        self,
+        request: Request,
+        who: Principal,
+        path: RelPath,
+        addresses: Addresses,
+        visitor: Visitor | None = None,
+    ) -> None:
+        """Answer with a file, or with a directory in the form that is asked for.
+
+        Links are those of `addresses`. Without a `visitor`, as for a share, a directory has no forms.
+        """
         query = request.parameters()
         opened = self._exports.open(who, path)
-        if opened is not None:
-            with opened:
-                if not opened.is_directory:
-                    return await self._file(request, opened, path, below)
-        if not below.endswith(b"/") and path:
-            return self._redirect(request, path)
+        with opened or nullcontext():
+            if opened is not None and not opened.is_directory:
+                return await self._file(request, opened, path)
+        if path and not request.path.endswith(b"/"):
+            return self._redirect(request, path, addresses)
         if "archive" in query:
             return await self._archive(request, who, path, query["archive"])
-        make, kind = (directory_json, _JSON) if "json" in query else (directory_page, _HTML)
-        headers = _FRESH if "json" in query else (*_FRESH, *pages.PAGE_POLICY)
-        await self._bodies.made(
-            request, kind, headers, make, self._exports, who, path, self._prefix, self._names
-        )
+        made, all_of_it = self._bodies.made, (self._exports, who, path)
+        if query.get("json") == "page":
+            await made(request, _JSON, _FRESH, page_json, *all_of_it, addresses)
+        elif "json" in query:
+            await made(request, _JSON, _FRESH, directory_json, *all_of_it)
+        elif request.accepts(b"text/html"):
+            nonce = secrets.token_urlsafe(16)
+            look = partial(
+                directory_page,
+                view=view_of(query),
+                visitor=visitor,
+                nonce=nonce,
+                changeable=opened is not None,
+            )
+            headers = (*_PAGE, *scripted_policy(nonce))
+            await made(request, _HTML, headers, full_page, *all_of_it, addresses, look)
+        else:
+            await made(request, _HTML, (*_PAGE, *PAGE_POLICY), plain_page, *all_of_it, addresses)
 
     async def _archive(self, request: Request, who: Principal, path: RelPath, form: str) -> None:
         kind = TreeForm(one_of("archive", form, TREE_FORMATS))
         await self._bodies.archive(request, kind.content_type, self._exports.archive, who, path, kind)
 
-    async def _file(self, request: Request, opened: Opened, path: RelPath, below: bytes) -> None:
-        if below.endswith(b"/"):
+    async def _file(self, request: Request, opened: Opened, path: RelPath) -> None:
+        if request.path.endswith(b"/"):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         await self._bodies.inline(request, opened, path.name)
 
-    def _redirect(self, request: Request, path: RelPath) -> None:
-        # From the parsed path: a request for `//host/x` must not become a link to another host.
-        prefix = self._prefix
+    def _redirect(self, request: Request, path: RelPath, addresses: Addresses) -> None:
         if request.path.startswith(b"/-/files/"):
-            url = prefix + pages.FILES_ROUTE + path.url()
-        else:
-            url = pages.url_of(path, prefix, self._names)
+            addresses = Addresses(addresses.prefix, base=FILES_ROUTE)
+        # From the parsed path: a request for `//host/x` must not become a link to another host.
+        url = addresses.directory(path)
         query = request.head.target.partition(b"?")[1:]
-        location = f"{url}/".encode("ascii") + b"".join(query)
+        location = url.encode("ascii") + b"".join(query)
         request.answer(HTTPStatus.MOVED_PERMANENTLY, b"", _TEXT, ((b"Location", location), *_FRESH))

@@ -1,4 +1,4 @@
-"""Listings as HTTP bodies: the export API's JSON, a directory's JSON, a directory's page.
+"""Listings as HTTP bodies: the export API's JSON, a directory's JSON, a directory's pages.
 
 Plain functions for a pool: each reads a directory and encodes it in one go.
 """
@@ -16,7 +16,10 @@ from fileexport.errors import BadRequestError, FileNameError
 from fileexport.exports import Exports, Pattern
 from fileexport.paths import RelPath, printable
 from fileexport.tokens import Principal
-from fileexport.web import pages
+from fileexport.web import directory, pages
+from fileexport.web.directory import Row
+from fileexport.web.names import visible
+from fileexport.web.pages import Addresses
 
 _TRUE, _FALSE = ("1", "true", "yes", ""), ("0", "false", "no")
 _SORTS = {
@@ -30,26 +33,26 @@ _SORTS = {
 def files_json(
     exports: Exports,
     who: Principal,
-    directory: RelPath,
+    where: RelPath,
     query: dict[str, str],
     prefix: str,
     names: frozenset[str],
 ) -> bytes:
     """The regular files of a directory as `/list` answers them. Raises `BadRequestError`, `OSError`.
 
-    `prefix` and `names` are those of `pages.url_of`, as for all of these.
+    `prefix` and `names` are those of `pages.url_of`.
     """
     recursive, details = _flag(query, "recursive"), _flag(query, "details")
     key, descending = _order(query)
     pattern = Pattern(query.get("prefix", ""), query.get("suffix", ""))
-    chosen = exports.files(who, directory, pattern, recursive=recursive)
+    chosen = exports.files(who, where, pattern, recursive=recursive)
     if key is not None:
         chosen.sort(key=key)
     if descending:
         chosen.reverse()
 
     def url(name: str) -> str:
-        return pages.url_of(directory + RelPath.parse(name), prefix, names)
+        return pages.url_of(where + RelPath.parse(name), prefix, names)
 
     return msgspec.json.encode([_listed(entry, url, details=details) for entry in chosen])
 
@@ -64,22 +67,50 @@ def _listed(entry: Entry, url: Callable[[str], str], *, details: bool) -> dict[s
     return found
 
 
-def directory_json(
-    exports: Exports, who: Principal, path: RelPath, prefix: str, names: frozenset[str]
-) -> bytes:
+def directory_json(exports: Exports, who: Principal, path: RelPath) -> bytes:
     """All entries of a directory as `?json` answers them."""
     return msgspec.json.encode([_described(entry) for entry in exports.browse(who, path)])
 
 
-def directory_page(
-    exports: Exports, who: Principal, path: RelPath, prefix: str, names: frozenset[str]
+def page_json(exports: Exports, who: Principal, path: RelPath, addresses: Addresses) -> bytes:
+    """All entries of a directory as `?json=page` answers them: what its page shows, in the page's order."""
+    links = directory.Links(path, addresses)
+    return msgspec.json.encode(
+        [
+            {
+                "name": directory.quoted(row.name),
+                "label": visible(row.name),
+                "href": links.row(row),
+                "type": row.kind,
+                "kind": directory.kind_of(row),
+                "size": row.size,
+                "mtime": row.mtime,
+            }
+            for row in directory.ordered(_rows(exports, who, path))
+        ]
+    )
+
+
+def plain_page(exports: Exports, who: Principal, path: RelPath, addresses: Addresses) -> bytes:
+    """A directory as an HTML page for programs."""
+    return directory.listing_page(path, _rows(exports, who, path), addresses)
+
+
+def full_page(
+    exports: Exports,
+    who: Principal,
+    path: RelPath,
+    addresses: Addresses,
+    look: Callable[[RelPath, list[Row], Addresses], bytes],
 ) -> bytes:
-    """A directory as an HTML page."""
-    rows = [
-        pages.Row(entry.name, entry.kind, entry.size, entry.mtime_ns / 1e9)
-        for entry in exports.browse(who, path)
+    """A directory as an HTML page for people; `look` writes it."""
+    return look(path, _rows(exports, who, path), addresses)
+
+
+def _rows(exports: Exports, who: Principal, path: RelPath) -> list[Row]:
+    return [
+        Row(entry.name, entry.kind, entry.size, entry.mtime_ns / 1e9) for entry in exports.browse(who, path)
     ]
-    return pages.directory_page(path, rows, prefix=prefix, own_names=names)
 
 
 def _described(entry: Entry) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from fileexport.disk.trees import TreeForm
 from fileexport.errors import BadRequestError
 from fileexport.exports import ANY, Pattern
 from fileexport.paths import RelPath, printable
+from fileexport.web.directory import View
 
 #: What can be made, by the words for it: by a job, by `/tar`, and on the way of a file and of a tree.
 JOB_FORMATS = tuple(form.value for form in ArchiveForm)
@@ -51,6 +52,13 @@ def form_of(query: dict[str, str]) -> Form | None:
     if "compress" not in query:
         return None
     return Form(one_of("compress", query["compress"], FILE_FORMATS))
+
+
+def view_of(query: dict[str, str]) -> View:
+    """What of a directory's page is asked for. Raises `BadRequestError`."""
+    sort = one_of("sort", query.get("sort", "name"), ("name", "size", "mtime"))
+    order = one_of("order", query.get("order", "asc"), ("asc", "desc"))
+    return View(sort, order, query.get("filter", "").strip(), number(query, "page", 1, 999_999, 1))
 
 
 def selection_of(query: dict[str, str]) -> Pattern | str:

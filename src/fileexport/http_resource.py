@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from fileexport import __version__
@@ -43,21 +42,19 @@ from fileexport.http_queries import (
     required,
     selection_of,
 )
+from fileexport.http_sessions import wrong_token
 from fileexport.paths import RelPath
 from fileexport.pools import Worker
 from fileexport.tokens import Principal, Right
 from fileexport.web import pages
-from fileexport.web.access import FORWARDING, Caller, Doorkeeper, parse_credentials
+from fileexport.web.access import FORWARDING, Act, Caller, Doorkeeper
 from fileexport.web.failures import HttpError, fail
 from fileexport.web.forwarded import client_of
 from fileexport.web.head import Head, MalformedRequest
-from fileexport.web.origin import Names, cross_site, host_is_allowed, host_name
+from fileexport.web.origin import FROM_PAGE, Names, cross_site, host_is_allowed, host_name
 from fileexport.web.request import METHODS, Header, Request
 from fileexport.web.routes import Answer, Open, Route, Routes, acting, own_names, reading
-
-#: Seconds before a wrong token is answered, and wrong tokens before the connection is closed.
-WRONG_TOKEN_DELAY = 1.0
-WRONG_TOKENS = 3
+from fileexport.web.share_links import without_key
 
 _JSON = b"application/json"
 _TEXT = b"text/plain; charset=utf-8"
@@ -80,7 +77,8 @@ class Surroundings:
     `owner` tells the uid behind a connection, `is_proxy` whether an address is a trusted proxy's. `enter`
     lets one request of an address behind it in (what it returns lets it out again) or says None. `stop`
     begins the daemon's graceful stop. `metrics` makes their page in a thread: its content type, its text.
-    `prefix` stands before our paths where a reverse proxy puts one.
+    `prefix` stands before our paths where a reverse proxy puts one. `max_file`: bytes of a file that comes
+    in.
     """
 
     owner: Callable[[object], int | None]
@@ -90,6 +88,7 @@ class Surroundings:
     metrics: Callable[[], tuple[bytes, bytes]]
     names: Names
     prefix: str = ""
+    max_file: int = 1 << 40
 
 
 class Room(Protocol):
@@ -153,7 +152,8 @@ class HttpDoor:
         plain, always = False, tuple[Header, ...]()
         try:
             route, below = self._route(request)
-            plain, always = route.plain, route.headers
+            # Who changes something is a program, unless it asks for a page.
+            plain, always = route.plain or not request.is_safe, route.headers
             self._let_in(request)
             request.who = await self._admit(request, route)
             await route.answer(request, request.who, below)
@@ -164,7 +164,8 @@ class HttpDoor:
                 raise
             expected = isinstance(error, HttpError | MalformedRequest)
             if not expected and row_for(error).kind is UnexpectedError:
-                self._log.failure("{method} {path} failed", method=request.method, path=request.path)
+                path = without_key(request.path)
+                self._log.failure("{method} {path} failed", method=request.method, path=path)
             fail(request, error, plain=plain, prefix=self._around.prefix, always=always)
 
     def reads(self, head: Head) -> bool:
@@ -189,26 +190,37 @@ class HttpDoor:
         right = route.rights.get(request.method)
         if right is None:
             raise _no_method(request.method, route.allow)
-        if isinstance(right, Open):
-            return Principal.anonymous(Right(0))
         request.caller = caller = self._caller(request)
         if route.local_only and not caller.is_local:
             raise HttpError(HTTPStatus.FORBIDDEN, "only a process of this machine may ask for this")
-        acting_get = request.is_safe and route.acts
-        if acting_get or not request.is_safe:
-            self._check_origin(request)
-        try:
-            credentials = parse_credentials(request.fields(b"authorization"))
-            who = self._keeper.identify(
-                credentials, caller, right=right, acting_get=acting_get, now=request.now
-            )
-        except AuthenticationError as error:
-            raise await self._wrong_token(request, error) from None
-        if not who.may(right):
-            raise self._refusal(who)
+        act = self._check_act(request, route)
+        if isinstance(right, Open):
+            who = Principal.anonymous(Right(0))
+        else:
+            who = await self._identify(request, caller, right, act)
+            if not who.may(right):
+                raise self._refusal(who)
         if request.oversized:
             raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "this path takes no body of that size")
         return who
+
+    def _check_act(self, request: Request, route: Route[Answer]) -> Act:
+        """What the request does, and who says so. Raises where a page of another site may have sent it."""
+        if request.is_safe and not route.acts:
+            return Act.READ
+        self._check_origin(request)
+        if request.is_safe:
+            return Act.GET
+        return Act.OWN_PAGE if request.has_any(FROM_PAGE) else Act.CHANGE
+
+    async def _identify(self, request: Request, caller: Caller, right: Right, act: Act) -> Principal:
+        """The principal behind a request. Raises `HttpError` for a wrong token, and takes its time."""
+        try:
+            credentials = self._keeper.credentials(request.fields)
+            return self._keeper.identify(credentials, caller, right=right, act=act, now=request.now)
+        except AuthenticationError as error:
+            await wrong_token(self._reactor, request)
+            raise _unauthorized(str(error)) from None
 
     def _let_in(self, request: Request) -> None:
         """Behind a trusted proxy the client's own address decides, as at the gate."""
@@ -248,15 +260,6 @@ class HttpDoor:
             forwarded=forwarded or (peer is not None and self._around.is_proxy(peer)),
             owner=partial(self._around.owner, transport),
         )
-
-    async def _wrong_token(self, request: Request, error: AuthenticationError) -> HttpError:
-        await deferLater(self._reactor, WRONG_TOKEN_DELAY)
-        if request.gone:
-            raise PeerGone
-        request.wire.failures += 1
-        if request.wire.failures >= WRONG_TOKENS:
-            request.last()
-        return _unauthorized(str(error))
 
     @staticmethod
     def _refusal(who: Principal) -> HttpError:
@@ -329,11 +332,10 @@ class HttpDoor:
         await self._static(request, who, b"/favicon.ico")
 
     async def _static(self, request: Request, who: Principal, below: bytes) -> None:
-        file = pages.STATIC.get(below[1:].decode("latin-1"))
-        if file is None:
+        found = pages.static_file(below[1:].decode("latin-1"))
+        if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        headers = ((b"Cache-Control", b"public, max-age=3600"), *pages.PAGE_POLICY)
-        self._bodies.static(request, file, headers)
+        self._bodies.static(request, *found)
 
 
 def _mounted(mounts: Mapping[str, Mounted]) -> Iterator[Route[Answer]]:

@@ -7,17 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
+from fileexport.disk.uploads_store import UploadsStore
 from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
 from fileexport.http_browse import BrowseDoor
-from fileexport.http_jobs import JobsDoor, Rooms
+from fileexport.http_entries import EntriesDoor
+from fileexport.http_forms import FormsDoor
+from fileexport.http_jobs import JobsDoor
+from fileexport.http_jobs import Rooms as JobRooms
+from fileexport.http_outcomes import Outcomes
+from fileexport.http_receiving import Receiver
 from fileexport.http_resource import HttpDoor, Mounted, Surroundings
+from fileexport.http_resumable import ResumableDoor
+from fileexport.http_sessions import SessionRooms, SessionsDoor
+from fileexport.http_shares import ShareRooms, SharesDoor
+from fileexport.http_uploads import UploadsDoor
 from fileexport.pools import Worker
+from fileexport.resumable import Resumable
 from fileexport.web.access import Doorkeeper
 from fileexport.web.routes import own_names
+
+
+class Rooms(JobRooms, SessionRooms, ShareRooms, Protocol):
+    """The rooms behind the door that have a state; they are there before the first request."""
+
+    @property
+    def uploads(self) -> UploadsStore: ...
 
 
 class HttpRooms:
@@ -30,12 +49,24 @@ class HttpRooms:
         keeper: Doorkeeper,
         disk: Worker,
         bodies: Bodies,
-        jobs: Rooms,
+        rooms: Rooms,
         around: Surroundings,
         mounts: Mapping[str, Mounted] = MappingProxyType({}),
     ) -> None:
         """`mounts` as for `HttpDoor`."""
         names, prefix = own_names(mounts), around.prefix
-        self.jobs = JobsDoor(reactor, exports, jobs, keeper, disk, bodies, prefix, names)
-        browse = BrowseDoor(exports, bodies, prefix, names)
-        self.door = HttpDoor(reactor, exports, keeper, disk, bodies, (self.jobs, browse), around, mounts)
+        self.jobs = JobsDoor(reactor, exports, rooms, keeper, disk, bodies, prefix, names)
+        receiver = Receiver(disk)
+        uploads = UploadsDoor(exports, disk, receiver, limit=around.max_file, prefix=prefix, names=names)
+        outcomes = Outcomes(bodies, prefix, names)
+        forms = FormsDoor(exports, disk, receiver, outcomes, limit=around.max_file)
+        entries = EntriesDoor(exports, disk, bodies, outcomes)
+        changes = {b"PUT": uploads.put, b"POST": forms.post, b"DELETE": uploads.delete}
+        self.resumable = Resumable(reactor, exports, lambda: rooms.uploads, disk)
+        resumable = ResumableDoor(self.resumable, receiver, limit=around.max_file, prefix=prefix)
+        secure = (around.names.public_origin or "").startswith("https:")
+        sessions = SessionsDoor(reactor, keeper, rooms, prefix, secure=secure)
+        browse = BrowseDoor(exports, bodies, prefix, names, changes, sessions.visitor)
+        shares = SharesDoor(exports, keeper, rooms, bodies, browse, prefix)
+        doors = (self.jobs, resumable, sessions, shares, entries, browse)
+        self.door = HttpDoor(reactor, exports, keeper, disk, bodies, doors, around, mounts)

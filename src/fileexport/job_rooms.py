@@ -22,10 +22,13 @@ from fileexport.compression import Compression
 from fileexport.disk.contents_cache import ContentsCache
 from fileexport.disk.jail import Jail
 from fileexport.disk.state import State
+from fileexport.disk.uploads_store import UploadsStore
 from fileexport.job_views import shown
 from fileexport.jobs import Jobs
 from fileexport.metrics import CountedCalls, Metrics
 from fileexport.pools import Pool
+from fileexport.sessions import Sessions
+from fileexport.shares import Shares
 
 #: Calls of the database that may wait for its thread.
 STATE_WAITING = 1024
@@ -35,10 +38,12 @@ LOOKUPS_WAITING = 64
 
 
 class JobRooms:
-    """The queue and the outbox of one daemon, which are there from `open` on."""
+    """The queue, the outbox, the sessions and the shares of one daemon, which are there from `open` on."""
 
     jobs: Jobs
     outbox: Outbox
+    sessions: Sessions
+    shares: Shares
 
     def __init__(
         self,
@@ -78,6 +83,11 @@ class JobRooms:
         """What the state remembers of files' contents."""
         return self._state.contents
 
+    @property
+    def uploads(self) -> UploadsStore:
+        """The uploads that can be resumed."""
+        return self._state.uploads
+
     def open(self) -> None:
         """Open the state, when the process has detached. Raises `StateError`; nothing is open then."""
         self._state = self._open_state()
@@ -102,6 +112,8 @@ class JobRooms:
             ended=self.outbox.wake,
         )
         self.jobs.subscribe(self._metrics.job_news)
+        self.sessions = Sessions(self._state.access, self._ledger)
+        self.shares = Shares(self._state.access, self._ledger)
 
     def start(self) -> Deferred[None]:
         """Go on with what was left; fires when it is in the queue again, or at a stop."""

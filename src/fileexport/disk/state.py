@@ -16,6 +16,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+from fileexport.disk.access_store import AccessStore
 from fileexport.disk.contents_cache import ContentsCache
 from fileexport.disk.database import Database
 from fileexport.disk.schema import (
@@ -31,6 +32,7 @@ from fileexport.disk.schema import (
     MessageState,
     new_message_id,
 )
+from fileexport.disk.uploads_store import UploadsStore
 from fileexport.errors import BusyError, ConflictError, QueueFull
 
 #: Seconds that an ended job is kept, and how many of them at most.
@@ -77,6 +79,10 @@ class State:
         self._database = Database(directory, MIGRATIONS)
         #: What is known of files' contents.
         self.contents = ContentsCache(self._database, now)
+        #: Who is signed in, and what is shared.
+        self.access = AccessStore(self._database)
+        #: Uploads that can be resumed.
+        self.uploads = UploadsStore(self._database, now)
 
     def close(self) -> None:
         """Close the database and let others have it. A second time does nothing."""
