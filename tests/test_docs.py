@@ -24,10 +24,10 @@ from fileexport.http_bodies import Bodies
 from fileexport.http_resource import Surroundings
 from fileexport.http_rooms import HttpRooms
 from fileexport.tokens import Right, TokenTable
-from fileexport.web import connection, head, ranges, request
+from fileexport.web import connection, head, intake, ranges, request
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names
-from fileexport.web.routes import Answer, Open, Routes
+from fileexport.web.routes import Answer, Open, Route, Routes
 from tests.helpers import Immediate
 from tests.rooms import Rooms
 
@@ -105,6 +105,17 @@ def routes(root: str) -> Routes[Answer]:
         jail.close()
 
 
+def rights_of(route: Route[Answer]) -> list[str]:
+    """The rights of a route as the manual names them; where there are several, each with its methods."""
+    needed: dict[str, list[str]] = {}
+    for method, right in route.rights.items():
+        name = "none" if isinstance(right, Open) else str(right.name).lower()
+        needed.setdefault(name, []).append(method.decode("ascii"))
+    if len(needed) == 1:
+        return list(needed)
+    return [f"{name} ({', '.join(methods)})" for name, methods in needed.items()]
+
+
 class RouteTests(SynchronousTestCase):
     """The table of routes in docs/http.md."""
 
@@ -112,8 +123,7 @@ class RouteTests(SynchronousTestCase):
         """The manual's routes are the door's: path, methods, right, who may ask, form of errors, in order."""
         found = []
         for route in routes(str(CHECKOUT)).all:
-            [right] = set(route.rights.values())
-            names = "none" if isinstance(right, Open) else str(right.name).lower()
+            names = ", ".join(rights_of(route))
             found.append(
                 [
                     f"`{route.path}`",
@@ -151,7 +161,7 @@ class LimitTests(SynchronousTestCase):
                 ["request line", f"{head.MAX_LINE >> 10} KiB"],
                 ["header fields, all together", f"{head.MAX_FIELDS_SIZE >> 10} KiB"],
                 ["header fields", f"{head.MAX_FIELDS}"],
-                ["body that is read and ignored", f"{connection.MAX_IGNORED_BODY >> 10} KiB"],
+                ["body that is read and ignored", f"{intake.MAX_IGNORED_BODY >> 10} KiB"],
                 ["time for a whole header, from its first byte", f"{connection.HEAD_TIME:.0f} s"],
                 ["time for a body", f"{connection.BODY_TIME:.0f} s"],
                 ["parameters of a query", f"{request.MAX_PARAMETERS}"],
