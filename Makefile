@@ -1,5 +1,5 @@
 # Everything starts from Python, make and git: the environment in .venv is made when first needed, and
-# installed again when pyproject.toml changes.
+# installed again when pyproject.toml changes. What the proofs take from npm is installed in .venv/node.
 
 PYTHON = python3
 VENV = .venv
@@ -13,7 +13,9 @@ TRIAL = $(BIN)/python -m twisted.trial
 UNIT_TESTS = $(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
 CHECKS = check-lint check-format check-types check-imports check-banned
 
-.PHONY: run test proof soak check $(CHECKS) bench docs clean
+PROOFS = _trial_temp_proofs
+
+.PHONY: run test proof soak screenshots check $(CHECKS) bench docs clean
 
 run: $(VENV)/.run
 	@echo '$(BIN)/twistd -n --pidfile= fileexport --root "$(ROOT)"$(if $(ARGS), $(ARGS))'
@@ -23,11 +25,17 @@ test: $(VENV)/.dev
 	$(TRIAL) -j2 $(UNIT_TESTS)
 
 # The long proofs, with small counts; soak runs the same with the full counts.
-proof: $(VENV)/.dev
-	$(TRIAL) tests.proof
+# Two run at once; each leaves the figures that it prints in a file of its own.
+proof: $(VENV)/.dev $(VENV)/.node
+	$(TRIAL) -j2 --temp-directory=$(PROOFS) tests.proof; status=$$?; cat $(PROOFS)/*/out.log; exit $$status
 
-soak: $(VENV)/.dev
+soak: $(VENV)/.dev $(VENV)/.node
 	FILEEXPORT_SOAK=1 $(TRIAL) tests.proof
+
+# The images of the manual, taken again.
+screenshots: $(VENV)/.dev $(VENV)/.node
+	FILEEXPORT_SCREENSHOTS=1 $(TRIAL) tests.proof.test_page_images
+	$(BIN)/python -m tests.screenshots
 
 check: $(CHECKS)
 
@@ -74,3 +82,10 @@ $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -e '.[test,dev,docs]'
 	@touch $(VENV)/.run $@
+
+# Without npm, or without its registry, the tests that need it say so and are skipped.
+$(VENV)/.node: tests/proof/package.json | $(VENV)/.dev
+	mkdir -p $(VENV)/node
+	cp tests/proof/package.json $(VENV)/node/
+	cd $(VENV)/node && npm install --silent --no-audit --no-fund --ignore-scripts --no-package-lock \
+		--no-update-notifier --fetch-retries=1 && touch $(abspath $@) || echo "npm has not installed the packages of $<"

@@ -31,6 +31,8 @@ COVERING = {
     "/*": ("/", "/{path}"),
     "/-/files/*": ("/-/files/{path}",),
     "/-/static/*": ("/-/static/{name}",),
+    "/-/share/*": ("/-/share/{key}",),
+    **{f"/-/{verb}/*": (f"/-/{verb}/", f"/-/{verb}/{{path}}") for verb in ("new", "move", "remove", "pack")},
     "/-/*": (),
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from playwright.sync_api import BrowserContext, sync_playwright
@@ -29,14 +29,17 @@ _ARGUMENTS = (
 
 
 @contextmanager
-def chromium() -> Iterator[BrowserContext]:
-    """Start Chromium; yield a context as a new user has it: no cookies, no storage, no cache."""
+def chromium(**options: Any) -> Iterator[BrowserContext]:
+    """Start Chromium; yield a context as a new user has it: no cookies, no storage, no cache.
+
+    `options` are those of Playwright's `new_context`.
+    """
     rules = ",".join(f"MAP {name} 127.0.0.1" for name in (SHOP, STRANGER, REBOUND))
     arguments = [*_ARGUMENTS, f"--host-resolver-rules={rules}"]
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser,
-        browser.new_context() as context,
+        browser.new_context(**options) as context,
     ):
         context.set_default_timeout(PATIENCE * 1000)
         yield context

@@ -43,7 +43,8 @@ http {
 class Nginx:
     """An nginx in front of the daemon at `daemon` (host:port), for the time of a `with` block.
 
-    `servers` are the contents of its server blocks, without their listen; `ports` are where they listen then.
+    `servers` are the contents of its server blocks, without their listen; `ports` are where they will listen,
+    by TLS where there is a certificate. `daemon` may be set later than these, before the block.
     Upstreams are `daemon`, and `kept`, whose connections are used again. `settings` stands in the http block.
     It runs as this process's user, or as `user`. Its files lie in `base`, a directory.
 
@@ -55,28 +56,27 @@ class Nginx:
     ) -> None:
         self._program = program()
         self._base = base
-        self._daemon = daemon
+        self.daemon = daemon
         self._servers = servers
         self._settings = settings
         self._user = user
-        self.ports: Sequence[int] = ()
+        self._sockets = [socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) for _ in servers]
+        self.ports: Sequence[int] = [made.getsockname()[1] for made in self._sockets]
 
     def __enter__(self) -> Nginx:
-        sockets = [socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) for _ in self._servers]
-        self.ports = [made.getsockname()[1] for made in sockets]
         config = self._base / "nginx.conf"
         config.write_text(self._config())
         if self._user is not None:
             os.chown(self._base, self._user, self._user)
         before = as_user(self._user) if self._user is not None else ()
-        numbers = [made.fileno() for made in sockets]
+        numbers = [made.fileno() for made in self._sockets]
         self._process = subprocess.Popen(
             (*before, self._program, "-p", str(self._base), "-e", "error.log", "-c", str(config)),
             env={**os.environ, "NGINX": "".join(f"{number};" for number in numbers)},
             pass_fds=numbers,
             stdin=subprocess.DEVNULL,
         )
-        for made in sockets:
+        for made in self._sockets:
             made.close()
         return self
 
@@ -92,14 +92,19 @@ class Nginx:
 
     def _config(self) -> str:
         servers = "".join(
-            f"server {{ listen 127.0.0.1:{port}; {content} }}\n"
+            f"server {{ listen 127.0.0.1:{port}{_tls(content)}; {content} }}\n"
             for port, content in zip(self.ports, self._servers, strict=True)
         )
         # Only root's nginx changes its user; another one would warn of the line.
         root = self._user is None and os.geteuid() == 0
         user = f"user {pwd.getpwuid(0).pw_name};" if root else ""
-        places = dict(base=self._base, user=user, daemon=self._daemon)
+        places = dict(base=self._base, user=user, daemon=self.daemon)
         return _CONFIG % (places | dict(settings=self._settings, servers=servers))
+
+
+def _tls(server: str) -> str:
+    """What the listen of a server has behind its address."""
+    return " ssl" if "ssl_certificate" in server else ""
 
 
 def program() -> str:

@@ -11,6 +11,9 @@ import schemathesis
 HOST = re.compile(r"https?://[A-Z0-9._:\[\]-]+(?=[/?]|$)", re.IGNORECASE)
 NOWHERE = "http://127.0.0.1:9"
 
+# A part of an upload is bytes.
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
+
 
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:

@@ -287,7 +287,8 @@ class TutorialTests(Case):
             none = (404, b"there is no such word")
             self.assertEqual(found, [(200, b"world"), (200, b"pong"), none, none] * (AT_ONCE // 4))
         for label, data, status, then in TABLE:
-            if status == 400 and then is Then.CLOSED:
+            # A part of a file is what the exported tree refuses, not the protocol.
+            if status == 400 and then is Then.CLOSED and b"Content-Range" not in data:
                 self.assertEqual(exchanged(program.port, data).status, 400, label)
                 TALLY.add(1, "bad")
         self.assertEqual(ask(program.port, "/hello").body, b"world")

@@ -16,6 +16,8 @@ from tests.watched import open_descriptors
 #: Injections of each scenario, in as many settings as that takes.
 INJECTIONS = 12_000 // len((*SCENARIOS, *TRANSFER_SCENARIOS)) + 1 if SOAK else 0
 
+#: Each call gets one in so many of the faults, the next call others.
+STEP = 1 if SOAK else 2
 FAULTS = tuple(Fault(error, lasting) for lasting in (False, True) for error in (*ERRNOS, None))
 
 #: Where one of these fails, what it should have removed is left to a recovery.
@@ -32,14 +34,14 @@ class InjectionTests(scenario_case.ScenarioCase):
         done = 0
         for setting in settings(seed=len(kind.__name__)):
             scenario = kind(self.root, setting)
-            done += sum(self.check_fault(scenario, fault) for fault in FAULTS)
+            done += sum(self.check_fault(scenario, fault, place) for place, fault in enumerate(FAULTS))
             if done >= INJECTIONS:
                 return
 
-    def check_fault(self, scenario: Scenario, fault: Fault) -> int:
-        """One fault, at every call in turn; how many calls it reached."""
+    def check_fault(self, scenario: Scenario, fault: Fault, place: int) -> int:
+        """One fault, at every call in turn that it is for; how many calls it reached."""
         reached = 0
-        for number in count(1):
+        for number in count(1 + place % STEP, STEP):
             failing = Failing(number, fault)
             self.check_injection(scenario, failing, f"{type(scenario).__name__}, call {number}, {fault}")
             reached += bool(failing.reached)

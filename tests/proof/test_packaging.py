@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import threading
 import urllib.request
 import venv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -55,23 +56,46 @@ def scratch() -> Path:
     return Path(mkdtemp(prefix="packaging-", dir=".")).resolve()
 
 
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
+    """What `make` makes of the path that it is given: once in this run, in whichever process comes first."""
+    here = Path.cwd()
+    # Where trial runs several processes, each of them has a directory of its own in one of trial's.
+    shared = here.parent if (here.parent / "_trial_marker").exists() else here
+    target = (shared / f"packaging-{name}").resolve()
+    with open(f"{target}.lock", "a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if lock.tell() == 0:
+            make(target)
+            lock.write("made\n")
+    return target
+
+
 @cache
 def wheel() -> Path:
     """The wheel, built once."""
-    target = scratch() / "wheel"
-    must(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, CHECKOUT)
-    (built,) = target.glob("fileexport-*.whl")
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
+    (built,) = made_once("wheel", lambda to: must(*pip, "-w", to, CHECKOUT)).glob("fileexport-*.whl")
     return built
 
 
 @cache
 def installed(editable: bool = False) -> Path:
     """The `bin` of a new environment that holds the wheel, or the checkout as an editable install."""
-    home = scratch() / ("editable" if editable else "plain")
-    venv.create(home, with_pip=True)
     what = ("-e", CHECKOUT) if editable else (wheel(),)
-    must(home / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *what, cwd=scratch())
-    return home / "bin"
+
+    def make(home: Path) -> None:
+        venv.create(home)
+        pip = (
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "--python",
+            home / "bin" / "python",
+        )
+        must(*pip, "install", "--quiet", "--no-compile", *what, cwd=scratch())
+
+    return made_once("editable" if editable else "plain", make) / "bin"
 
 
 def a_root() -> Path:

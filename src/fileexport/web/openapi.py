@@ -5,31 +5,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
 from fileexport.paths import MAX_NAME, MAX_PATH
+from fileexport.web import openapi_changes as changes
 from fileexport.web import openapi_parts as parts
+from fileexport.web import openapi_people as people
 from fileexport.web.openapi_parts import (
+    BEARER,
     EVENTS,
     HTML,
     JSON,
     NAME,
     ONE_NAME,
+    OPEN,
     PATH,
     STRING,
     SWITCH,
     TEXT,
+    Answers,
     Json,
+    acting,
     answer,
     choice,
+    errors,
     field,
     header,
     listed,
+    operation,
     query,
+    reading,
     ref,
     segment,
 )
@@ -46,8 +55,6 @@ request that changes something is refused when another site's page makes it.
 
 `dir` and names are counted in bytes of UTF-8: a name has 255 at most, a path 4096 and 64 names."""
 
-Answers = dict[int, Json]
-
 
 class Formats(NamedTuple):
     """What can be made: by a job, by `/tar`, and on the way of a file and of a tree."""
@@ -57,11 +64,6 @@ class Formats(NamedTuple):
     file: tuple[str, ...]
     tree: tuple[str, ...]
 
-
-#: Who may ask: by any token, by one that is not sent by a browser on its own, or anybody at all.
-_TOKEN: list[Json] = [{"bearer": []}, {"basic": []}, {}]
-_BEARER: list[Json] = [{"bearer": []}, {}]
-_OPEN: list[Json] = []
 
 _ABOUT_DIR = "A directory below the root; `/`, `.` or nothing is the root."
 #: With a name behind it, it is a path still.
@@ -101,69 +103,7 @@ def _file_answers(kind: str = "*/*") -> Answers:
             "The ranges.", {"*/*": {}}, {"Content-Range": header("Of a single one.", required=False)}
         ),
         304: answer("The copy that the client has is still good."),
-        **_errors(404, 412, 416),
-    }
-
-
-def _errors(*statuses: int) -> Answers:
-    return {status: ref("responses", str(status)) for status in statuses}
-
-
-def _operation(
-    name: str,
-    tag: str,
-    summary: str,
-    answers: Answers,
-    parameters: Iterable[Json] = (),
-    *,
-    security: list[Json] = _TOKEN,
-    **more: object,
-) -> Json:
-    """One method of a path; `answers` are those that it has beside those of all requests."""
-    common = _errors(*parts.ALWAYS, *(parts.WITH_RIGHT if security else ()))
-    responses = {str(status): found for status, found in sorted((common | answers).items())}
-    return {
-        "operationId": name,
-        "summary": summary,
-        "tags": [tag],
-        "security": security,
-        "parameters": list(parameters),
-        "responses": responses,
-        **more,
-    }
-
-
-def _read(operation: Json) -> Json:
-    """A path that is only read: GET, and HEAD with the same header and no body."""
-    name: str = operation["operationId"]
-    responses = {
-        status: {key: value for key, value in _resolved(response).items() if key != "content"}
-        for status, response in operation["responses"].items()
-    }
-    head = {
-        **operation,
-        "operationId": f"head{name[0].upper()}{name[1:]}",
-        "summary": f"{operation['summary']} The header only.",
-        "responses": responses,
-    }
-    return {"get": operation, "head": head}
-
-
-def _resolved(response: Json) -> Json:
-    found: Json = parts.RESPONSES[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
-    return found
-
-
-def _acting(methods: Iterable[str], operation: Json) -> Json:
-    """A path that changes something by each of these methods. Basic proves no intention in a GET."""
-    name: str = operation["operationId"]
-    return {
-        method: {
-            **operation,
-            "operationId": name if method == "get" else f"{name}By{method.capitalize()}",
-            "security": _BEARER if method == "get" else _TOKEN,
-        }
-        for method in methods
+        **errors(404, 412, 416),
     }
 
 
@@ -171,18 +111,18 @@ def _acting(methods: Iterable[str], operation: Json) -> Json:
 
 
 def _export_paths(formats: Formats) -> Iterator[tuple[str, Json]]:
-    yield "/list", _read(_list())
+    yield "/list", reading(_list())
 
     compress = query("compress", choice(*formats.file), "Compressed on the way; no ranges then.")
     parameters = (_DIR, _FILE, compress, *_CONDITIONS)
-    yield "/get", _read(_operation("get", "export", "A file for keeping.", _file_answers(), parameters))
+    yield "/get", reading(operation("get", "export", "A file for keeping.", _file_answers(), parameters))
 
     yield "/tar", {"get": _tar(formats)}
-    yield "/delete", _acting(("get", "post", "delete"), _delete())
+    yield "/delete", acting(("get", "post", "delete"), _delete())
 
     stopping = {200: answer("The daemon ends.", {TEXT: {"type": "string", "const": "stopping"}})}
     about = "Ends the daemon; for processes of its own machine only."
-    yield "/stop", _acting(("get", "post"), _operation("stop", "daemon", about, stopping))
+    yield "/stop", acting(("get", "post"), operation("stop", "daemon", about, stopping))
 
 
 def _list() -> Json:
@@ -197,7 +137,7 @@ def _list() -> Json:
     )
     files = answer("The regular files.", {JSON: listed(ref("schemas", "File"))})
     about = "The files of a directory."
-    return _operation("list", "export", about, {200: files, **_errors(404)}, parameters)
+    return operation("list", "export", about, {200: files, **errors(404)}, parameters)
 
 
 def _tar(formats: Formats) -> Json:
@@ -210,9 +150,9 @@ def _tar(formats: Formats) -> Json:
         query("format", choice(*formats.tar, default="tar.gz"), "As what."),
     )
     working = answer("The job is durable.", {TEXT: {"type": "string", "const": "working ..."}}, _LOCATION)
-    answers = {200: working, **_errors(404, 409, 429, 507)}
+    answers = {200: working, **errors(404, 409, 429, 507)}
     about = "Compresses beside the source, then calls back by GET."
-    return _operation("tar", "export", about, answers, parameters, security=_BEARER)
+    return operation("tar", "export", about, answers, parameters, security=BEARER)
 
 
 def _delete() -> Json:
@@ -225,7 +165,7 @@ def _delete() -> Json:
     )
     deleted = answer("How many.", {TEXT: {"type": "string", "pattern": r"^deleted (1 file|\d+ files)$"}})
     about = "Removes files of one directory, never a directory."
-    return _operation("delete", "export", about, {200: deleted, **_errors(404, 409)}, parameters)
+    return operation("delete", "export", about, {200: deleted, **errors(404, 409)}, parameters)
 
 
 def _browsing_paths(formats: Formats) -> Iterator[tuple[str, Json]]:
@@ -235,36 +175,38 @@ def _browsing_paths(formats: Formats) -> Iterator[tuple[str, Json]]:
     for_root = (as_json, query("archive", forms, f"{about}."))
     for_any = (as_json, query("archive", STRING, f"{about}, as at `/`; ignored for a file."))
     page = {HTML: STRING, JSON: listed(ref("schemas", "Entry")), **dict.fromkeys(_ARCHIVES, {})}
-    root = {200: answer("A page, or what was asked for.", page, _ENTITY), **_errors(404)}
+    root = {200: answer("A page, or what was asked for.", page, _ENTITY), **errors(404)}
     moved = answer(
         "A directory's own path ends with a slash.", {TEXT: {}}, {"Location": header("That path.")}
     )
     own = "|".join(sorted(OWN_NAMES)).replace(".", r"\.")
     free = {**NAME, "pattern": rf"^(?!(?:{own})$){ONE_NAME}$"}
     for prefix, name, schema in (("", "browse", free), ("/-/files", "browseFiles", NAME)):
-        yield prefix or "/", _read(_operation(f"{name}Root", "browse", "The root.", root, for_root))
+        look = reading(operation(f"{name}Root", "browse", "The root.", root, for_root))
+        yield prefix or "/", {**look, **changes.put_and_post(f"{name}Root", [])}
         about = "A name in the root; deeper paths have a segment for each name."
         where = segment("path", schema, about, example="notes.txt")
         about = "A file for looking at; a directory as a page, as JSON or as an archive."
         answers = {301: moved, **_file_answers()}
-        below = _operation(name, "browse", about, answers, (where, *for_any, *_CONDITIONS))
-        yield f"{prefix}/{{path}}", _read(below)
+        below = operation(name, "browse", about, answers, (where, *for_any, *_CONDITIONS))
+        where = segment("path", changes.new_name(own if not prefix else "-"), about, example="new.txt")
+        yield f"{prefix}/{{path}}", {**reading(below), **changes.put_and_post(name, [where])}
 
 
 def _own_paths() -> Iterator[tuple[str, Json]]:
     kind = "image/vnd.microsoft.icon"
-    icon = _operation("favicon", "daemon", "An icon.", _file_answers(kind), _CONDITIONS, security=_OPEN)
-    yield "/favicon.ico", _read(icon)
+    icon = operation("favicon", "daemon", "An icon.", _file_answers(kind), _CONDITIONS, security=OPEN)
+    yield "/favicon.ico", reading(icon)
     parameters = (segment("name", NAME, "The file's name.", example="style.css"), *_CONDITIONS)
     about = "What our pages load."
-    static = _operation("static", "daemon", about, _file_answers(), parameters, security=_OPEN)
-    yield "/-/static/{name}", _read(static)
+    static = operation("static", "daemon", about, _file_answers(), parameters, security=OPEN)
+    yield "/-/static/{name}", reading(static)
     well = {200: answer("It serves.", {TEXT: {"type": "string", "const": "ok"}})}
-    yield "/-/health", _read(_operation("health", "daemon", "Says `ok`.", well, security=_OPEN))
+    yield "/-/health", reading(operation("health", "daemon", "Says `ok`.", well, security=OPEN))
     numbers = {200: answer("Prometheus' text format.", {TEXT: STRING})}
-    yield "/-/metrics", _read(_operation("metrics", "daemon", "Numbers about the daemon.", numbers))
+    yield "/-/metrics", reading(operation("metrics", "daemon", "Numbers about the daemon.", numbers))
     this = {200: answer("OpenAPI 3.1.", {JSON: {"type": "object", "required": ["openapi", "paths"]}})}
-    yield "/-/openapi.json", _read(_operation("openapi", "daemon", "This document.", this, security=_OPEN))
+    yield "/-/openapi.json", reading(operation("openapi", "daemon", "This document.", this, security=OPEN))
 
 
 def _job_paths() -> Iterator[tuple[str, Json]]:
@@ -273,24 +215,24 @@ def _job_paths() -> Iterator[tuple[str, Json]]:
     limit = query("limit", bounds, "At most so many.")
     wait = query("wait", {"type": "integer", "minimum": 0, "maximum": 60}, "Seconds to wait for its end.")
     many = {200: answer("Newest first.", {JSON: listed(ref("schemas", "Job"))})}
-    job = {200: answer("The job.", _JOB), **_errors(404)}
-    again = {202: answer("It is sent again.", _JOB), **_errors(404, 409)}
+    job = {200: answer("The job.", _JOB), **errors(404)}
+    again = {202: answer("It is sent again.", _JOB), **errors(404, 409)}
     told = {200: answer("Server-Sent Events (WHATWG HTML, section 9.2).", {EVENTS: {}})}
 
     about = "The caller's jobs; an admin's are all."
-    listing = _operation("listJobs", "jobs", about, many, (limit,))
-    yield "/-/jobs", {**_read(listing), "post": _new_job()}
+    listing = operation("listJobs", "jobs", about, many, (limit,))
+    yield "/-/jobs", {**reading(listing), "post": _new_job()}
     cancelled = job | {202: answer("The job, which ends when its work next looks.", _JOB)}
-    cancel = _operation("cancelJob", "jobs", "Cancels a job that has not ended.", cancelled, one)
-    get = _operation("getJob", "jobs", "One job.", job, (*one, wait))
-    yield "/-/jobs/{id}", {**_read(get), "delete": cancel}
+    cancel = operation("cancelJob", "jobs", "Cancels a job that has not ended.", cancelled, one)
+    get = operation("getJob", "jobs", "One job.", job, (*one, wait))
+    yield "/-/jobs/{id}", {**reading(get), "delete": cancel}
     about = "What happens to a job, until it has ended."
-    watched = {204: answer("It has ended, and nothing will happen."), **told, **_errors(404)}
-    yield "/-/jobs/{id}/events", _read(_operation("watchJob", "jobs", about, watched, one))
+    watched = {204: answer("It has ended, and nothing will happen."), **told, **errors(404)}
+    yield "/-/jobs/{id}/events", reading(operation("watchJob", "jobs", about, watched, one))
     about = "Sends the callback of an ended job again."
-    yield "/-/jobs/{id}/redeliver", {"post": _operation("redeliver", "jobs", about, again, one)}
+    yield "/-/jobs/{id}/redeliver", {"post": operation("redeliver", "jobs", about, again, one)}
     about = "What happens to the caller's jobs."
-    yield "/-/events", _read(_operation("watchJobs", "jobs", about, told))
+    yield "/-/events", reading(operation("watchJobs", "jobs", about, told))
 
 
 def _new_job() -> Json:
@@ -299,9 +241,9 @@ def _new_job() -> Json:
     example = {"path": "/dumps/notes.txt", "format": "zip"}
     body = {"required": True, "content": {JSON: {"schema": ref("schemas", "NewJob"), "example": example}}}
     made = answer("The job, which is durable.", _JOB, _LOCATION) | {"links": _LINKS}
-    answers = {202: made, **_errors(404, 409, 415, 429, 507)}
+    answers = {202: made, **errors(404, 409, 415, 429, 507)}
     about = "Compresses a file or a directory beside itself."
-    return _operation("createJob", "jobs", about, answers, (key,), requestBody=body)
+    return operation("createJob", "jobs", about, answers, (key,), requestBody=body)
 
 
 # -- the whole
@@ -322,11 +264,30 @@ def document(version: str, server_prefix: str, formats: Formats) -> Json:
             {"name": "export", "description": "For scripts."},
             {"name": "jobs", "description": "What takes longer than a request."},
             {"name": "browse", "description": "The exported tree by its own paths."},
+            {"name": "change", "description": "The exported tree changed: files, forms, entries."},
+            {"name": "uploads", "description": "Resumable uploads: tus 1.0."},
+            {"name": "people", "description": "Signing in, and links for others."},
             {"name": "daemon", "description": "About the daemon itself."},
         ],
-        "paths": dict((*_export_paths(formats), *_job_paths(), *_own_paths(), *_browsing_paths(formats))),
+        "paths": dict(
+            (
+                *_export_paths(formats),
+                *_job_paths(),
+                *changes.upload_paths(),
+                *changes.entry_paths(),
+                *people.session_paths(),
+                *people.share_paths(),
+                *_own_paths(),
+                *_browsing_paths(formats),
+            )
+        ),
         "components": {
-            "schemas": {**parts.SCHEMAS, "Format": choice(*formats.job)},
+            "schemas": {
+                **parts.SCHEMAS,
+                **changes.SCHEMAS,
+                **people.SCHEMAS,
+                "Format": choice(*formats.job),
+            },
             "responses": parts.RESPONSES,
             "securitySchemes": parts.SECURITY_SCHEMES,
         },

@@ -21,6 +21,7 @@ _REST = r"(?:[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
 _WEBHOOK = rf"^[Hh][Tt][Tt][Pp][Ss]?://{_HOST}(?:[/?]{_REST})?$"
 
 TEXT, HTML, JSON, EVENTS = "text/plain", "text/html", "application/json", "text/event-stream"
+FORM = "application/x-www-form-urlencoded"
 
 
 def ref(kind: str, name: str) -> Json:
@@ -74,6 +75,17 @@ def field(name: str, about: str, schema: Json | None = None) -> Json:
 def segment(name: str, schema: Json, about: str, **more: Any) -> Json:
     """A parameter in the path."""
     return {"name": name, "in": "path", "required": True, "description": about, "schema": schema, **more}
+
+
+def body(kind: str, schema: Json, *, required: bool = True) -> Json:
+    """What a request brings along, of one media type."""
+    return {"required": required, "content": {kind: {"schema": schema} if schema else {}}}
+
+
+def form_of(properties: Json, *required: str) -> Json:
+    """The schema of a form with these fields; others are passed over."""
+    found = {"type": "object", "properties": properties}
+    return {**found, "required": list(required)} if required else found
 
 
 def answer(about: str, content: Json | None = None, headers: Json | None = None) -> Json:
@@ -200,12 +212,15 @@ _ERRORS: dict[HTTPStatus, str] = {
     HTTPStatus.NOT_FOUND: "There is no such thing, or the caller may not see it.",
     HTTPStatus.REQUEST_TIMEOUT: "The request did not come in time.",
     HTTPStatus.CONFLICT: "The state of a file or job does not allow it.",
+    HTTPStatus.GONE: "It was there, and has expired.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "The path has no such method.",
     HTTPStatus.PRECONDITION_FAILED: "The file is not in the state that was asked for.",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body is too long.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The body, or the file, is too long.",
     HTTPStatus.REQUEST_URI_TOO_LONG: "The request line is too long.",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is not JSON.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "The body is of a type that is not read here.",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "The file has no such range.",
     HTTPStatus.EXPECTATION_FAILED: "Something other than 100-continue was expected.",
+    HTTPStatus.LOCKED: "Somebody else writes there now.",
     HTTPStatus.MISDIRECTED_REQUEST: "https was asked for where there is no TLS.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many jobs are queued.",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The header is too long.",
@@ -219,6 +234,7 @@ _ERROR_HEADERS: dict[HTTPStatus, Json] = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": header("Bearer, and Basic.")},
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: {"Content-Range": header("The size: `bytes */SIZE`.")},
     HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": header("Seconds.")},
+    HTTPStatus.LOCKED: {"Retry-After": header("Seconds.", required=False)},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": header("Seconds.", required=False)},
 }
 #: What any request can be answered, and what one that needs a right can be answered beside.
@@ -231,9 +247,85 @@ def _error(status: HTTPStatus) -> Json:
     return answer(_ERRORS[status], content, _ERROR_HEADERS.get(status))
 
 
-RESPONSES: Json = {f"{status:d}": _error(status) for status in _ERRORS}
+#: The last is a status of tus alone.
+RESPONSES: Json = {
+    **{f"{status:d}": _error(status) for status in _ERRORS},
+    "460": answer("The content is not what its checksum says: it is to be sent again.", {TEXT: STRING}),
+}
 
 SECURITY_SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the daemon's token file."},
     "basic": {"type": "http", "scheme": "basic", "description": "The token is the password; any user name."},
 }
+
+
+# -- operations
+
+Answers = dict[int, Json]
+
+#: Who may ask: by any token, by one that is not sent by a browser on its own, or anybody at all.
+TOKEN: list[Json] = [{"bearer": []}, {"basic": []}, {}]
+BEARER: list[Json] = [{"bearer": []}, {}]
+OPEN: list[Json] = []
+
+
+def errors(*statuses: int) -> Answers:
+    return {status: ref("responses", str(status)) for status in statuses}
+
+
+def operation(
+    name: str,
+    tag: str,
+    summary: str,
+    answers: Answers,
+    parameters: Iterable[Json] = (),
+    *,
+    security: list[Json] = TOKEN,
+    **more: object,
+) -> Json:
+    """One method of a path; `answers` are those that it has beside those of all requests."""
+    common = errors(*ALWAYS, *(WITH_RIGHT if security else ()))
+    responses = {str(status): found for status, found in sorted((common | answers).items())}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "tags": [tag],
+        "security": security,
+        "parameters": list(parameters),
+        "responses": responses,
+        **more,
+    }
+
+
+def reading(operation: Json) -> Json:
+    """A path that is only read: GET, and HEAD with the same header and no body."""
+    name: str = operation["operationId"]
+    responses = {
+        status: {key: value for key, value in _resolved(response).items() if key != "content"}
+        for status, response in operation["responses"].items()
+    }
+    head = {
+        **operation,
+        "operationId": f"head{name[0].upper()}{name[1:]}",
+        "summary": f"{operation['summary']} The header only.",
+        "responses": responses,
+    }
+    return {"get": operation, "head": head}
+
+
+def _resolved(response: Json) -> Json:
+    found: Json = RESPONSES[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+    return found
+
+
+def acting(methods: Iterable[str], operation: Json) -> Json:
+    """A path that changes something by each of these methods. Basic proves no intention in a GET."""
+    name: str = operation["operationId"]
+    return {
+        method: {
+            **operation,
+            "operationId": name if method == "get" else f"{name}By{method.capitalize()}",
+            "security": BEARER if method == "get" else TOKEN,
+        }
+        for method in methods
+    }
