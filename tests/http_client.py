@@ -321,6 +321,7 @@ class HttpHarness:
         self.rooms = Rooms(self.clock, self._jail, job_worker or worker, prefix)
         http = HttpRooms(self.clock, exports, keeper, worker, bodies, self.rooms, around, mounts or {})
         self.jobs_door, self.door, self.resumable = http.jobs, http.door, http.resumable
+        self.forget = http.forget
         self.site = Site(
             self.clock, self.door.serve, record=self._record, now=self._now, reads=self.door.reads
         )

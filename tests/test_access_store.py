@@ -60,8 +60,7 @@ class AccessStoreTests(SynchronousTestCase):
         store = self.state.access
         for number, created in ((1, 1002.0), (2, 1001.0), (3, 1003.0)):
             store.add_session(session(number, created))
-        store.remove_session(b"digest-3")
-        store.remove_session(b"nobody's")
+        store.remove_sessions([b"digest-3", b"nobody's"])
         self.assertEqual(self.reopened().sessions(), [session(2, 1001.0), session(1, 1002.0)])
 
     def test_sessions_that_make_room(self) -> None:
@@ -83,8 +82,7 @@ class AccessStoreTests(SynchronousTestCase):
         for row in rows:
             self.add(row)
         self.assertEqual(self.reopened().shares(), rows)
-        self.state.access.remove_share("id-2")
-        self.state.access.remove_share("nobody's")
+        self.state.access.remove_shares(["id-2", "nobody's"])
         self.assertEqual(self.reopened().shares(), [rows[0], *rows[2:]])
 
     def test_limits(self) -> None:

@@ -292,6 +292,19 @@ class SessionTests(SessionsCase):
         keeper.tokens = parse_token_file("token-of-eve-1 name=eve", "tokens")
         self.assertEqual(self.web.get("/d/f.txt", cookie).status, 401)
 
+    def test_token_comes_back(self) -> None:
+        """Neither a session nor a link comes back with a token that was taken away."""
+        cookie = self.session()
+        form = {**FORM, "Authorization": "Bearer token-of-ann-1"}
+        link = self.web.request("POST", "/-/shares", form, b"path=%2Fd").text
+        self.assertEqual(self.web.get(link).status, 200)
+        keeper = self.web.door._keeper
+        before = keeper.tokens
+        for tokens in (parse_token_file("token-of-eve-1 name=eve", "tokens"), before):
+            keeper.tokens = tokens
+            self.successResultOf(self.web.forget())
+        self.assertEqual((self.web.get("/d/f.txt", cookie).status, self.web.get(link).status), (401, 404))
+
     def test_not_remembered_with_the_head(self) -> None:
         """Two heads that differ in the cookie's value alone are two askers."""
         cookie = self.session()

@@ -20,6 +20,7 @@ token-of-ann-1 name=ann may=read,write
 token-of-bob-1 name=bob may=read,write under=/d
 token-of-eve-1 name=eve may=read
 token-of-drop-1 name=drop may=write
+token-of-ann-2 name=ann may=write
 """
 ROOT, ANN, BOB, EVE, DROP = (
     {"Authorization": f"Bearer token-of-{name}-1"} for name in ("root", "ann", "bob", "eve", "drop")
@@ -176,6 +177,18 @@ class ListTests(SharesCase):
             self.assertEqual(self.web.get("/-/shares", who).json(), links)
         self.assertEqual(self.web.get("/-/shares", ANN).field("Cache-Control"), "no-store")
 
+    def test_who_may_not_read(self) -> None:
+        """A link reads: it is shown to nobody who may not, though they have its owner's name."""
+        link = self.share("/d")
+        namesake = {"Authorization": "Bearer token-of-ann-2"}
+        for more in ({}, HTML):
+            answer = self.web.get("/-/shares", {**namesake, **more})
+            self.assertEqual(answer.status, 403)
+            self.assertNotIn(link["url"], answer.text)
+        self.assertEqual(self.ask({"path": "/d"}, namesake).status, 403)
+        # What it began it may end.
+        self.assertEqual(self.web.request("DELETE", f"/-/shares/{link['id']}", namesake).status, 204)
+
     def test_page(self) -> None:
         """A browser gets a page with the links and a button for each."""
         link = self.share("/d/a%20b.txt")
@@ -285,6 +298,32 @@ class FollowingTests(SharesCase):
         (self.root / "d/sub/in").symlink_to("x.txt")
         url = self.url("/d/sub")
         self.assertEqual((self.status(url + "out"), self.status(url + "in")), (404, 200))
+
+    def test_a_link_in_its_place(self) -> None:
+        """A link that took the place of what is shared, or of a directory above, shows nothing."""
+        self.write("d/deep/sub/x.txt", b"other")
+        links = [self.url(path) for path in ("/d/sub", "/d/sub/x.txt", "/d/a%20b.txt", "/d/deep/sub")]
+        (self.root / "d/sub").rename(self.root / "d/gone")
+        (self.root / "d/a b.txt").unlink()
+        (self.root / "d/a b.txt").symlink_to("page.html")
+        (self.root / "d/deep").rename(self.root / "other")
+        (self.root / "d/deep").symlink_to("../other")
+        for target in ("gone", "../d/gone", ".hidden", "deep/sub", "..", "."):
+            (self.root / "d/sub").symlink_to(target)
+            for link in links:
+                for below in ("", "x.txt", "?json", "?archive=tar", "?download", "top.txt"):
+                    self.assertEqual(self.status(link + below), 404, (target, link, below))
+            (self.root / "d/sub").unlink()
+        (self.root / "d/gone").rename(self.root / "d/sub")
+        self.assertEqual([self.status(link) for link in links], [200, 200, 404, 404])
+
+    def test_no_link_to_what_a_link_leads_to(self) -> None:
+        """What is reached by a symbolic link only is not shared."""
+        (self.root / "d/file").symlink_to("a b.txt")
+        (self.root / "d/way").symlink_to("sub")
+        for path in ("/d/file", "/d/way", "/d/way/x.txt"):
+            self.assertEqual(self.ask({"path": path}).status, 404, path)
+            self.assertEqual(self.status(path, ANN), 301 if path == "/d/way" else 200)
 
     def test_hidden(self) -> None:
         """Whoever shares a hidden file means it; in a directory what is hidden stays so."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,29 @@ class OpenTests(JailCase):
         (self.root / "away").symlink_to("../outside")
         self.jail.open(View(P("part")), P("a")).close()
         self.refuses(errno.ENOENT, self.jail.open, View(P("away")), P("a"))
+
+    def test_bound_base(self) -> None:
+        """Where the base is bound no link leads to it, and only where it is a file it may be one."""
+        self.write("real/a")
+        self.write("real/deep/b")
+        (self.root / "real/in").symlink_to("a")
+        (self.root / "real/up").symlink_to("../real/a")
+        (self.root / "part").symlink_to("real")
+        (self.root / "file").symlink_to("real/a")
+        directory, file = partial(View, bound="directory"), partial(View, bound="file")
+        for path in ("", "a", "deep/b", "in"):
+            self.jail.open(directory(P("real")), P(path)).close()
+        with self.jail.open(file(P("real/a")), P("")) as opened:
+            self.assertFalse(opened.is_directory)
+        self.refuses(errno.ENOENT, self.jail.open, directory(P("real")), P("up"))
+        for base in ("part", "part/deep", "file", "real/in"):
+            for view in (directory(P(base)), file(P(base))):
+                for path in ("", "b"):
+                    self.refuses(errno.ENOENT, self.jail.open, view, P(path))
+                    self.refuses(errno.ENOENT, self.jail.stat, view, P(path))
+                self.refuses(errno.ENOENT, list, self.jail.entries(view, P("")))
+        self.refuses(errno.ENOTDIR, self.jail.open, directory(P("real/a")), P(""))
+        self.refuses(errno.ENOTDIR, self.jail.open, file(P("real/a")), P("x"))
 
     def test_closed(self) -> None:
         """After the jail was closed every verb fails; closing again does nothing."""

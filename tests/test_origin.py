@@ -153,6 +153,18 @@ class CrossSiteTests(SynchronousTestCase):
         self.assertTrue(self.refused(origin=b"https://pub.example.org", names=alone))
         self.assertFalse(self.refused(host=b"box", origin=b"http://box", names=alone))
 
+    def test_under_the_public_name_only_the_public_origin_counts(self) -> None:
+        """A page that came in clear from the host that the world reaches by TLS changes nothing."""
+        for host in (b"pub.example.org", b"PUB.example.org", b"pub.example.org:443"):
+            for origin in (
+                b"http://pub.example.org",
+                b"http://pub.example.org:80",
+                b"https://pub.example.org:8443",
+            ):
+                self.assertTrue(self.refused(host=host, origin=origin), (host, origin))
+            self.assertFalse(self.refused(host=host, origin=b"https://pub.example.org"), host)
+        self.assertFalse(self.refused(host=b"pub.example.org:9006", origin=b"http://pub.example.org:9006"))
+
     def test_sec_fetch_site(self) -> None:
         """Only `same-origin` passes; a link typed or opened from elsewhere does not, nor a second value."""
         for value in b"""

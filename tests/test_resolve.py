@@ -200,6 +200,29 @@ class Contract(Case):
         """Every path of the table leads where it says, opened for reading."""
         self.check(CASES, READ, admits_all)
 
+    def test_plain(self) -> None:
+        """Where links lead nowhere, all that is reached without one leads where it did."""
+        resolver = type(self).resolver(Calls())
+        for flags in (READ, os.O_PATH, os.O_PATH | os.O_DIRECTORY):
+            for path, leads in (
+                *(("dir", "dir"), ("dir/sub", "dir/sub"), ("", "."), (".hidden", ".hidden")),
+                *(("to-dir", None), ("to-dir/sub", None), ("slash", None), ("dir/to-base/dir", None)),
+                *(("to-file", None), ("loop", None), ("out", None), ("absolute", None), ("dangling", None)),
+            ):
+                parts = RelPath.parse(path).parts
+                if leads is None:
+                    self.assertRaises(
+                        FileNotFoundError,
+                        *(resolver.open, self.base.descriptor, parts, flags, admits_all),
+                        plain=True,
+                    )
+                    continue
+                descriptor = resolver.open(self.base.descriptor, parts, flags, admits_all, plain=True)
+                try:
+                    self.assertEqual(identity(descriptor), self.base.truth(leads), path)
+                finally:
+                    os.close(descriptor)
+
     def test_table_of_paths(self) -> None:
         """The same where only the place is asked for, without the right to read."""
         self.check(CASES, os.O_PATH, admits_all)

@@ -30,7 +30,8 @@ PRIVATE = ACTING | {
     "/-/jobs/{id}/events": Right.WRITE,
     "/-/events": Right.WRITE,
     "/-/metrics": Right.ADMIN,
-    "/-/shares": Right.WRITE,
+    # It shows links, and a link reads.
+    "/-/shares": Right.READ | Right.WRITE,
 }
 #: These have no HEAD either: a POST that only reads, and one that anybody may send.
 WITHOUT_HEAD = {*ACTING, "/-/pack/*", "/-/sign-out"}

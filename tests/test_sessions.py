@@ -117,7 +117,9 @@ class SessionsTests(SynchronousTestCase):
         """When a session begins, those that are over leave memory and database."""
         self.begin()
         self.begin(now=NOW + SESSION_TIME)
-        self.assertEqual((len(self.sessions), len(self.state.access.sessions())), (1, 1))
+        self.assertEqual(len(self.state.access.sessions()), 1)
+        self.restart()
+        self.assertEqual(len(self.state.access.sessions()), 1)
 
     def test_token_is_gone(self) -> None:
         """A session is over with its token: removed, expired, or another one under its name."""
@@ -129,6 +131,29 @@ class SessionsTests(SynchronousTestCase):
         # 31 January 2027 is the last day of Bob's token.
         self.assertEqual(self.name(bob, now=1_801_439_999.0), "bob")
         self.assertIsNone(self.name(bob, now=1_801_440_000.0))
+
+    def test_renewed(self) -> None:
+        """Sessions of tokens that are gone, or others, do not come back with them; the rest go on."""
+        ann, bob = self.begin(), self.begin(BOB)
+        for without in (f"{BOB} name=bob", f"another-of-ann name=ann may=read under=/d\n{BOB} name=bob"):
+            self.successResultOf(Deferred.fromCoroutine(self.sessions.renew(table(without))))
+            for _ in range(2):
+                self.assertEqual((self.name(ann), self.name(bob)), (None, "bob"))
+                self.restart()
+            ann = self.begin()
+        self.successResultOf(Deferred.fromCoroutine(self.sessions.renew(table())))
+        self.assertEqual((self.name(ann), self.name(bob)), ("ann", "bob"))
+
+    def test_renewed_though_the_disk_refuses(self) -> None:
+        """What the disk does not forget counts for as little, and is forgotten by the next renewal."""
+        value = self.begin()
+        without = table(f"{BOB} name=bob")
+        self.disk.error = OSError(errno.ENOSPC, "full")
+        self.failureResultOf(Deferred.fromCoroutine(self.sessions.renew(without)), OSError)
+        self.assertIsNone(self.name(value, without))
+        self.disk.error = None
+        self.successResultOf(Deferred.fromCoroutine(self.sessions.renew(without)))
+        self.assertEqual((self.name(value), self.state.access.sessions()), (None, []))
 
     def test_another_token_under_the_same_id(self) -> None:
         """An id is short: a session does not pass to another token that happens to have it."""
@@ -144,13 +169,28 @@ class SessionsTests(SynchronousTestCase):
         self.assertEqual(who, entry(ANN, wider).principal)
 
     def test_limit(self) -> None:
-        """At one more than may be, the session that began first ends."""
-        self.patch(limits, "MAX_SESSIONS", 3)
+        """At one more than may be, the session of the same token that began first ends, and nobody else's."""
+        self.patch(limits, "MAX_OWN_SESSIONS", 3)
+        bob = self.begin(BOB)
         values = [self.begin(now=NOW + number) for number in range(5)]
         found = [self.name(value) for value in values]
         self.assertEqual(found, [None, None, "ann", "ann", "ann"])
+        self.assertEqual(self.name(bob), "bob")
         self.restart()
         self.assertEqual([self.name(value) for value in values], found)
+
+    def test_limit_of_all(self) -> None:
+        """Where all together have as many as may be, a session of the token that has most ends."""
+        self.patch(limits, "MAX_SESSIONS", 4)
+        bob = self.begin(BOB)
+        ann = [self.begin(now=NOW + number) for number in range(1, 4)]
+        late = self.begin(BOB, now=NOW + 4)
+        others = (bob, late, *ann)
+        self.assertEqual([self.name(value) for value in others], ["bob", "bob", None, "ann", "ann"])
+        # Both have two: whoever begins a third pays for it, though the other's are older.
+        self.assertIsNotNone(self.begin(now=NOW + 5))
+        self.assertEqual([self.name(value) for value in others], ["bob", "bob", None, None, "ann"])
+        self.assertEqual(len(self.state.access.sessions()), 4)
 
     def test_disk_refuses(self) -> None:
         """Where the disk refuses, nobody is signed in who was not, and nobody is out who thought so."""
@@ -158,4 +198,4 @@ class SessionsTests(SynchronousTestCase):
         self.disk.error = OSError(errno.ENOSPC, "full")
         for change in (self.sessions.begin(entry(), NOW), self.sessions.end(value)):
             self.failureResultOf(Deferred.fromCoroutine(change), OSError)
-            self.assertEqual((len(self.sessions), self.name(value)), (1, "ann"))
+            self.assertEqual((len(self.state.access.sessions()), self.name(value)), (1, "ann"))

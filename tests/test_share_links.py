@@ -25,6 +25,9 @@ class MaskTests(SynchronousTestCase):
             (b"http://box/-/share/", b"/"),
             (b"/-/sign-in?next=%2F-%2Fshare%2f", b"%2Fx"),
             (b"/-/share/" + KEY + b"/-/share/", b""),
+            (b"/-/./share/", b"/"),
+            (b"/-/%2e%2E/share/", b"/"),
+            (b"/-/sign-in?next=%252F-%252Fshare%252f", b"%252Fx"),
         ):
             masked = without_key(before + KEY + after)
             self.assertNotIn(MAC, masked)
@@ -32,6 +35,15 @@ class MaskTests(SynchronousTestCase):
         self.assertEqual(
             without_key(b"/-/share/" + KEY + b"/a%20b?x=1"), b"/-/share/" + ID + b".../a%20b?x=1"
         )
+
+    def test_strange(self) -> None:
+        """What is no link though it looks like one shows nothing of what stands there."""
+        for behind in (
+            *(b"%2e/" + KEY, b"./" + KEY, b"%2e%2e/" + KEY + b"/x", b"x/" + KEY, b"%25" + KEY),
+            *(ID + b"." + MAC, ID + b"%00" + MAC, KEY[:10] + b"/" + KEY[10:], b"?" + KEY, b"\xff" + KEY),
+        ):
+            masked = without_key(b"/-/share/" + behind)
+            self.assertEqual(masked, b"/-/share/...", behind)
 
     def test_encoded_key(self) -> None:
         """Encoding the key's own characters hides nothing from us."""

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.web.head import parse_head
 from fileexport.web.request import Request
-from fileexport.web.sign_in import from_elsewhere, own_path, sign_in_page, way_back
+from fileexport.web.sign_in import MAX_GOAL, from_elsewhere, own_path, sign_in_page, way_back
 
 
 class _NoWire:
@@ -33,7 +33,21 @@ class OwnPathTests(SynchronousTestCase):
 
     def test_own(self) -> None:
         """A path of ours stays as it is, with its query."""
-        for path in ("/", "/a/b/", "/a%20b?sort=size&page=2", "/-/shares", "/%5C%5Cx", "/a//b", "/-/share/K"):
+        for path in (
+            "/",
+            "/a/b/",
+            "/a%20b?sort=size&page=2",
+            "/-/shares",
+            "/%5C%5Cx",
+            "/a//b",
+            "/-/share/K",
+            "/.hidden",
+            "/a/.hidden/x",
+            "/a/%2ehidden/..x/x../...",
+            "/a?back=/../b",
+            "/-/sign-in-and-out.txt",
+            "/" + (MAX_GOAL - 1) * "a",
+        ):
             self.assertEqual(own_path(path, ""), path)
 
     def test_not_own(self) -> None:
@@ -59,6 +73,19 @@ class OwnPathTests(SynchronousTestCase):
             "/a\t",
             "/-/sign-in",
             "/-/sign-in?next=/a",
+            "/-/sign-in#token",
+            "/-/sign-out",
+            "/-/sign%2dout",
+            "/" + MAX_GOAL * "a",
+            "/%2d/sign-in",
+            "/-/sign%2Din?next=/a",
+            "/%2e%2e/a",
+            "/a/.%2E/b",
+            "/a/%2e",
+            "/..?a",
+            "/..#a",
+            "/a/..%2fb",
+            "/a%2F%2e%2e",
         ):
             self.assertEqual(own_path(path, ""), "/", path)
 
@@ -68,6 +95,9 @@ class OwnPathTests(SynchronousTestCase):
         for path in ("/a", "/", "/filesystem/", "//files/", "/files//evil.example", "/files/-/sign-in", None):
             expected = path if path == "/files//evil.example" else "/files/"
             self.assertEqual(own_path(path, "/files"), expected)
+        for path in ("/files/%2e%2e/other", "/files/..", "/files/%2E./x", "/files/%2d/sign-in?next=/files/a"):
+            self.assertEqual(own_path(path, "/files"), "/files/", path)
+        self.assertEqual(own_path("/files/a/.hidden/x", "/files"), "/files/a/.hidden/x")
 
 
 class WayBackTests(SynchronousTestCase):

@@ -278,7 +278,7 @@ class ExportService(Service):
     def _reload_tokens(self) -> None:
         tokens = self._prepared.read_tokens()
         check_tokens([*self._listeners, *self._transfer_listeners], tokens.warnings)
-        self._doors.renew(tokens)
+        self._doors.renew(tokens).addErrback(self._recovery_failed)
         self._log.info("the tokens were read again")
 
     def _reload_key(self) -> None:

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -126,15 +127,19 @@ class Doors:
         """How many there are now, on all listeners together."""
         return sum(door.open for door in self._all)
 
-    def renew(self, tokens: TokenTable) -> None:
-        """These tokens count from now on."""
+    def renew(self, tokens: TokenTable) -> Deferred[Any]:
+        """These tokens count from now on; fires when what hangs on others is forgotten, or could not be."""
         self._keeper.tokens = tokens
         self._http.jobs.renew()
         self.transfers.renew()
+        return self._http.forget()
 
-    def recover(self) -> Deferred[None]:
-        """Look what became of uploads when the daemon ended, and forget those that nobody goes on with."""
-        return self._http.resumable.recover()
+    def recover(self) -> Deferred[Any]:
+        """Look what became of uploads when the daemon ended, and forget those that nobody goes on with.
+
+        So, too, with sessions and share links of tokens that are gone.
+        """
+        return gatherResults([self._http.resumable.recover(), self._http.forget()], consumeErrors=True)
 
     def drain(self) -> Deferred[None]:
         """Begin nothing more; fires when what was in flight has left, and uploads can be resumed later."""

@@ -19,6 +19,11 @@ from fileexport.tokens import Principal, Right
 from fileexport.uploads import Files, Target
 
 
+def view_of(who: Principal, base: RelPath) -> View:
+    """What `who` sees of one of their `bases`, or of a directory in it."""
+    return View(base, hidden=who.sees_hidden, bound=who.bound)
+
+
 class Places:
     """The exported directories of one tree, all of it or just `directories`, and who writes into them now."""
 
@@ -53,7 +58,7 @@ class Places:
     def _targets(self, who: Principal) -> Callable[[RelPath], Target]:
         """What says of each path where it goes, as `_target` does: for who asks of many."""
         grounds = [
-            (View(base, hidden=who.sees_hidden), next(one for one in self._directories if one.holds(base)))
+            (view_of(who, base), next(one for one in self._directories if one.holds(base)))
             for base in self.bases(who)
         ]
 
@@ -136,13 +141,13 @@ class Places:
     def _find(self, who: Principal, path: RelPath) -> tuple[View, RelPath] | None:
         for base in self.bases(who):
             if (rest := path.beneath(base)) is not None:
-                return View(base, hidden=who.sees_hidden), rest
+                return view_of(who, base), rest
         return None
 
     def _base_entry(self, who: Principal, base: RelPath, rest: RelPath) -> Entry:
         name = "/".join(rest)
         try:
-            status = self._tree.stat(View(base, hidden=who.sees_hidden), RelPath())
+            status = self._tree.stat(view_of(who, base), RelPath())
         except OSError:
             return Entry(name, "other", 0, 0, 0)
         return Entry.of(name, status)

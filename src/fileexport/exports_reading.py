@@ -18,7 +18,7 @@ from fileexport.disk.scan import Part, entry_of, scan
 from fileexport.disk.trees import Tree, TreeForm, archived
 from fileexport.disk.walks import Names, hashes, walk
 from fileexport.errors import BadRequestError, FileNameError, OutOfRange
-from fileexport.exports_places import Places
+from fileexport.exports_places import Places, view_of
 from fileexport.paths import RelPath
 from fileexport.sync.chunks import AVERAGES, FINE, Chunk
 from fileexport.sync.gaps import MAX_RANGED, Range
@@ -121,7 +121,7 @@ class Reading(Places):
         for base, rest in self._bases_below(who, path):
             yield rest, self._base_entry(who, base, rest)
             if recursive:
-                view = View(base, hidden=who.sees_hidden)
+                view = view_of(who, base)
                 for below, entry in walk(self._tree, view, RelPath(), recursive=True, names=self._names):
                     with suppress(FileNameError):
                         yield rest + below, entry
@@ -157,7 +157,7 @@ class Reading(Places):
     def _scan_base(
         self, who: Principal, base: RelPath, below: RelPath, check: Callable[[], object]
     ) -> Generator[Part, None, None]:
-        view = View(base, hidden=who.sees_hidden)
+        view = view_of(who, base)
         is_first = True
         try:
             for part in scan(self._tree, view, RelPath(), check, self._names):
@@ -174,7 +174,7 @@ class Reading(Places):
         if self._is_virtual(who, path):
             return _ABOVE
         try:
-            return entry_of(self._tree.stat(View(path, hidden=who.sees_hidden), RelPath()))
+            return entry_of(self._tree.stat(view_of(who, path), RelPath()))
         except OSError:
             return OwnEntry("other", 0, 0, 0)
 
@@ -196,7 +196,7 @@ class Reading(Places):
         self, who: Principal, path: RelPath, check: Callable[[], object]
     ) -> Iterator[tuple[RelPath, int, bytes] | None]:
         for base, rest in self._bases_below(who, path):
-            view = View(base, hidden=who.sees_hidden)
+            view = view_of(who, base)
             for row in hashes(self._tree, view, RelPath(), check, self._names):
                 with suppress(FileNameError):
                     yield row and (rest + row[0], row[1], row[2])

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from fileexport.disk.uploads_store import UploadsStore
@@ -64,9 +65,18 @@ class HttpRooms:
         changes = {b"PUT": uploads.put, b"POST": forms.post, b"DELETE": uploads.delete}
         self.resumable = Resumable(reactor, exports, lambda: rooms.uploads, disk)
         resumable = ResumableDoor(self.resumable, receiver, limit=around.max_file, prefix=prefix)
+        self._keeper, self._rooms = keeper, rooms
         secure = (around.names.public_origin or "").startswith("https:")
         sessions = SessionsDoor(reactor, keeper, rooms, prefix, secure=secure)
         browse = BrowseDoor(exports, bodies, prefix, names, changes, sessions.visitor)
         shares = SharesDoor(exports, keeper, rooms, bodies, browse, prefix)
         doors = (self.jobs, resumable, sessions, shares, entries, browse)
         self.door = HttpDoor(reactor, exports, keeper, disk, bodies, doors, around, mounts)
+
+    def forget(self) -> Deferred[list[None]]:
+        """End the sessions and the share links of tokens that are gone. Fails as the store of either."""
+        ending = (
+            self._rooms.sessions.renew(self._keeper.tokens),
+            self._rooms.shares.renew(self._keeper.holders),
+        )
+        return gatherResults(map(Deferred.fromCoroutine, ending), consumeErrors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
 from fileexport.http_browse import BrowseDoor
 from fileexport.paths import RelPath
-from fileexport.shares import DEFAULT_TIME, Shares
+from fileexport.shares import DEFAULT_TIME, LENDING, Shares
 from fileexport.tokens import Principal, Right
 from fileexport.web.access import Doorkeeper
 from fileexport.web.forms import form_of
@@ -74,7 +75,8 @@ class SharesDoor:
     def routes(self) -> tuple[Route[Answer], ...]:
         """The routes of this room, with their rights. To follow a link its key is all that is needed."""
         write = Right.WRITE
-        many = {**reading(write), b"POST": write}
+        # Both show links.
+        many = {**reading(LENDING), b"POST": LENDING}
         return (
             Route(SHARES_ROUTE, self._many, many, plain=True, body=(b"POST",)),
             Route(f"{SHARES_ROUTE}/{{id}}", self._revoke, {b"DELETE": write}, plain=True),
@@ -104,12 +106,7 @@ class SharesDoor:
     async def _make(self, request: Request, who: Principal) -> None:
         wish = await _read_wish(request)
         path = RelPath.from_url(wish.path.encode("utf-8", "surrogateescape"))
-        opened = self._exports.open(who, path)
-        # There is no file above the exported directories.
-        is_directory = True
-        if opened is not None:
-            is_directory = opened.is_directory
-            opened.close()
+        is_directory = self._is_directory(who, path)
         row = await self._rooms.shares.add(
             who, path, is_directory=is_directory, seconds=wish.seconds, now=request.now
         )
@@ -120,6 +117,19 @@ class SharesDoor:
             self._back(request, f"#share-{row.id}")
         else:
             request.answer(HTTPStatus.CREATED, link.url.encode("ascii"), _TEXT, _SECRET)
+
+    def _is_directory(self, who: Principal, path: RelPath) -> bool:
+        """Whether what is to be shared is a directory. Raises `OSError` where `who` does not see it.
+
+        Also where a link stands on the way: what it leads to tomorrow nobody has shared.
+        """
+        # There is no file above the exported directories.
+        is_directory = True
+        for one in (who, replace(who, under=path, bound="file")):
+            if (opened := self._exports.open(one, path)) is not None:
+                is_directory = opened.is_directory
+                opened.close()
+        return is_directory
 
     async def _revoke(self, request: Request, who: Principal, below: bytes) -> None:
         row = self._rooms.shares.get(below.decode("latin-1"), who, request.now)

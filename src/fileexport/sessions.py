@@ -16,8 +16,8 @@ from fileexport.tokens import Entry, Principal, TokenTable
 
 #: Seconds that a session lasts.
 SESSION_TIME = 30 * 86_400
-#: Sessions of all tokens together: at one more the oldest ends.
-MAX_SESSIONS = 1_000
+#: Sessions of one token: at one more its oldest ends. And of all: then the oldest of the token that has most.
+MAX_OWN_SESSIONS, MAX_SESSIONS = 50, 1_000
 
 
 class Sessions:
@@ -34,9 +34,6 @@ class Sessions:
         self._rows = {row.digest: row for row in store.sessions()}
         self.cookie = f"fileexport-{store.secret('cookie')[:4].hex()}"
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def find(self, value: str, tokens: TokenTable, now: float) -> Principal | None:
         """Whose session this value is; None where it is none, or is over, or its token does not count now.
 
@@ -46,16 +43,13 @@ class Sessions:
         if row is None or now >= row.expires:
             return None
         entry = tokens.entry(row.token)
-        # Another token may have come under the same id, though hardly by chance.
-        if entry is None or now >= entry.expires or not compare_digest(row.proof, _proof(entry)):
-            return None
-        return entry.principal
+        return entry.principal if entry and _is_of(row, entry) and now < entry.expires else None
 
     async def begin(self, entry: Entry, now: float) -> str:
         """Begin a session of a token, and return its value. Raises as the store; there is none then."""
         value = secrets.token_urlsafe(32)
         row = SessionRow(_digest(value), entry.verifier.id, _proof(entry), now, now + SESSION_TIME)
-        gone = self._gone(now)
+        gone = self._gone(row)
         await self._disk.run(self._store.add_session, row, gone)
         for digest in gone:
             self._rows.pop(digest, None)
@@ -66,19 +60,48 @@ class Sessions:
         """End the session of this value, if it is one. Raises as the store; it goes on then."""
         digest = _digest(value)
         if digest in self._rows:
-            await self._disk.run(self._store.remove_session, digest)
+            await self._disk.run(self._store.remove_sessions, [digest])
             self._rows.pop(digest, None)
 
-    def _gone(self, now: float) -> list[bytes]:
-        """The sessions that make room for another: those that are over, else the oldest."""
-        gone = [digest for digest, row in self._rows.items() if now >= row.expires]
-        # In the order in which they began.
-        left = [digest for digest, row in self._rows.items() if now < row.expires]
-        return gone + left[: max(0, len(left) + 1 - MAX_SESSIONS)]
+    async def renew(self, tokens: TokenTable) -> None:
+        """These tokens count now: sessions of others are over, and do not come back with their token.
+
+        Raises as the store; they stay until the next time then, though they do not count.
+        """
+        gone = [digest for digest, row in self._rows.items() if not _is_of(row, tokens.entry(row.token))]
+        if gone:
+            await self._disk.run(self._store.remove_sessions, gone)
+        for digest in gone:
+            self._rows.pop(digest, None)
+
+    def _gone(self, new: SessionRow) -> list[bytes]:
+        """The sessions that make room for a new one: those that are over, else of its own token.
+
+        Nobody signs others out by signing in: another token's end only where it has more of them.
+        """
+        gone: list[bytes] = []
+        # By token, in the order in which they began.
+        left: dict[bytes, list[bytes]] = {}
+        for row in (*self._rows.values(), new):
+            if new.created < row.expires:
+                left.setdefault(row.token, []).append(row.digest)
+            else:
+                gone.append(row.digest)
+        own = left[new.token]
+        while len(own) > MAX_OWN_SESSIONS:
+            gone.append(own.pop(0))
+        while sum(map(len, left.values())) > MAX_SESSIONS:
+            gone.append(max(left.values(), key=len).pop(0))
+        return gone
 
 
 def _digest(value: str) -> bytes:
     return hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
+
+
+def _is_of(row: SessionRow, entry: Entry | None) -> bool:
+    """Whether a session is of this token: another may have come under its id, though hardly by chance."""
+    return entry is not None and compare_digest(row.proof, _proof(entry))
 
 
 def _proof(entry: Entry) -> bytes:

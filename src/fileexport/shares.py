@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import base64
 import hmac
+import math
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from fileexport.disk.access_store import AccessStore, ShareRow
 from fileexport.errors import BadRequestError
@@ -25,12 +27,12 @@ from fileexport.tokens import Principal, Right
 MIN_TIME, MAX_TIME, DEFAULT_TIME = 60, 365 * 86_400, 7 * 86_400
 #: Shares of one owner, and of all.
 MAX_OWN_SHARES, MAX_SHARES = 1_000, 10_000
-#: Characters of a key, and those of them that are the id.
-KEY_LENGTH, ID_LENGTH = 38, 16
+#: Characters of a key that are the id.
+ID_LENGTH = 16
+#: What an owner must hold for a share of theirs to count, and whoever is shown a link: it reads.
+LENDING = Right.READ | Right.WRITE
 
 _ID_BYTES, _MAC_BYTES = 12, 16
-#: What an owner must hold for a share of theirs to count.
-_LENDING = Right.READ | Right.WRITE
 
 #: Whoever may act under this name (`Principal.owner`) now, in seconds since 1970.
 Holders = Callable[[str, float], Iterable[Principal]]
@@ -106,20 +108,32 @@ class Shares:
 
     async def revoke(self, share: ShareRow) -> None:
         """Take a share back. Raises as the store; it stays then."""
-        await self._disk.run(self._store.remove_share, share.id)
+        await self._disk.run(self._store.remove_shares, [share.id])
         self._rows.pop(share.id, None)
+
+    async def renew(self, holders: Holders) -> None:
+        """The tokens are others now: shares whose owner no token is, expired or not, are gone for good.
+
+        Raises as the store; they stay until the next time then, though they do not count.
+        """
+        gone = [row.id for row in self._rows.values() if not any(True for _ in holders(row.owner, -math.inf))]
+        if gone:
+            await self._disk.run(self._store.remove_shares, gone)
+        for share in gone:
+            self._rows.pop(share, None)
 
 
 def visitor_of(share: ShareRow) -> Principal:
-    """As whom somebody comes who follows a link: a reader of the directory, or of that of the file."""
-    under = share.path if share.is_directory else share.path.parent
-    # Whoever shares a hidden file has named it; what is hidden in a directory they have not.
-    sees_hidden = not share.is_directory and share.path.name.startswith(".")
-    return Principal(f"share:{share.id}", Right.READ, under, sees_hidden)
+    """As whom somebody comes who follows a link: a reader of what lies at the path itself, and below it.
+
+    Whoever shared it named what is hidden on the way to it, and not what is hidden in it.
+    """
+    kind: Literal["file", "directory"] = "directory" if share.is_directory else "file"
+    return Principal(f"share:{share.id}", Right.READ, share.path, sees_hidden=False, bound=kind)
 
 
 def _may_lend(owner: Principal, path: RelPath) -> bool:
-    return owner.may(_LENDING) and _may_see(owner, path)
+    return owner.may(LENDING) and _may_see(owner, path)
 
 
 def _is_seen(share: ShareRow, who: Principal) -> bool:

@@ -25,7 +25,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fileexport.paths import RelPath
 
@@ -72,7 +72,8 @@ class Principal:
     """Somebody who asks for something: what they are called in the log, and what they may do.
 
     `under` is the part of the root that they see, `sees_hidden` whether names that begin with a dot belong
-    to it. `secret` (``whsec_…``) signs their webhooks; it is never part of the repr.
+    to it. `secret` (``whsec_…``) signs their webhooks; it is never part of the repr. With
+    `bound`, `under` is such a thing itself: no link leads there.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Principal:
     under: RelPath
     sees_hidden: bool = True
     secret: str | None = field(default=None, repr=False)
+    bound: Literal["file", "directory"] | None = None
 
     @classmethod
     def anonymous(cls, rights: Right, under: RelPath = _ROOT, sees_hidden: bool = False) -> Principal:

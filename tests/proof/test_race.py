@@ -215,6 +215,46 @@ class RaceTests(SynchronousTestCase):
         """With the walk on descriptors nothing outside is ever read, measured, listed, removed or written."""
         self.check(Walk)
 
+    def test_bound(self) -> None:
+        """What is shared is what lies there: a link in its place that stays in the root is not followed."""
+        shown = self.root / "shown"
+        shown.mkdir()
+        for name in ("file", "deep/file"):
+            (shown / name).parent.mkdir(exist_ok=True)
+            (shown / name).write_text(SECRET)
+        (shown / SECRET).touch()
+        (self.root / "other-swap").unlink()
+        (self.root / "other-swap").symlink_to("shown")
+        self.secrets = {(path.stat().st_dev, path.stat().st_ino) for path in (shown, *shown.rglob("*"))}
+        places: tuple[Place, ...] = (
+            (View(P("swap"), bound="directory"), ""),
+            (View(P("swap/deep"), bound="directory"), ""),
+            (View(P("swap/file"), bound="file"), ""),
+        )
+        for resolver in (Openat2, Walk):
+            jail = Jail(str(self.root), resolver=resolver)
+            self.addCleanup(jail.close)
+            with self.swapping():
+                for number in range(TRIES // 4):
+                    self.look(jail, places[number % 3], number)
+        log.msg(f"bound: {TRIES // 2} tries, {dict(self.found)}")
+        self.assertEqual(self.found["escapes"], 0)
+        self.assertGreater(self.found["found"], 0)
+        self.assertGreater(self.found["refused"], 0)
+
+    def look(self, jail: Jail, place: Place, number: int) -> None:
+        """One of the verbs that show what is shared."""
+        view, _ = place
+        try:
+            if view.bound == "file":
+                with jail.open(view, P("")) as opened:
+                    self.found["escapes"] += SECRET.encode() in os.read(opened.descriptor, 99)
+            else:
+                (self.open, self.stat, self.entries)[number // 3 % 3](jail, place, number)
+            self.found["found"] += 1
+        except OSError:
+            self.found["refused"] += 1
+
     def test_control(self) -> None:
         """A check of names before opening by name is beaten: without that the proof would be void."""
         with self.swapping():

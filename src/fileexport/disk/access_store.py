@@ -18,6 +18,8 @@ from fileexport.paths import RelPath
 #: Bytes of a secret of our own.
 _SECRET = 32
 
+_FORGET_SESSION = "DELETE FROM sessions WHERE digest = ?"
+
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
@@ -84,16 +86,16 @@ class AccessStore:
     def add_session(self, row: SessionRow, gone: Iterable[bytes] = ()) -> None:
         """Add a session, and forget those of the digests `gone`."""
         with self._database.transaction() as t:
-            t.executemany("DELETE FROM sessions WHERE digest = ?", ((digest,) for digest in gone))
+            t.executemany(_FORGET_SESSION, ((digest,) for digest in gone))
             t.execute(
                 "INSERT INTO sessions (digest, token, proof, created, expires) VALUES (?, ?, ?, ?, ?)",
                 (row.digest, row.token, row.proof, row.created, row.expires),
             )
 
-    def remove_session(self, digest: bytes) -> None:
-        """Forget a session, if it is there."""
+    def remove_sessions(self, gone: Iterable[bytes]) -> None:
+        """Forget the sessions of these digests that are there."""
         with self._database.transaction() as t:
-            t.execute("DELETE FROM sessions WHERE digest = ?", (digest,))
+            t.executemany(_FORGET_SESSION, ((digest,) for digest in gone))
 
     # -- shares
 
@@ -119,10 +121,10 @@ class AccessStore:
                 (row.id, row.owner, row.place, row.created, row.expires),
             )
 
-    def remove_share(self, share: str) -> None:
-        """Forget a share, if it is there."""
+    def remove_shares(self, gone: Iterable[str]) -> None:
+        """Forget the shares with these ids that are there."""
         with self._database.transaction() as t:
-            t.execute("DELETE FROM shares WHERE id = ?", (share,))
+            t.executemany("DELETE FROM shares WHERE id = ?", ((share,) for share in gone))
 
 
 def _share(share: str, owner: str, place: bytes, created: float, expires: float) -> ShareRow:

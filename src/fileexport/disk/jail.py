@@ -17,10 +17,9 @@ from fileexport.disk import keeping
 from fileexport.disk.batches import Batch
 from fileexport.disk.changes import Removal, make_directory, rename
 from fileexport.disk.jail_reading import DIRECTORY, Reading
-from fileexport.disk.keeping import Place
 from fileexport.disk.partials import Partial
 from fileexport.disk.recovery import recover
-from fileexport.disk.staging import Staged, room, stage
+from fileexport.disk.staging import Identity, Place, Staged, identity, room, stage
 from fileexport.disk.steps import Ground, Hold, Steps, unheld
 from fileexport.disk.views import Entry, Kind, Opened, View, kind_of
 from fileexport.errors import FileNameError
@@ -188,7 +187,7 @@ class Jail(Reading):
         target = self._open(view, path.parent, DIRECTORY)
         try:
             with self._base(View(exported)) as base:
-                return stage(self._calls, base, target, path.name, durable=self._durable)
+                return stage(self._calls, self._goal(view, path, base, target), durable=self._durable)
         except BaseException:
             self._calls.close(target)
             raise
@@ -219,7 +218,7 @@ class Jail(Reading):
 
         self.check_new(view, path)
         with self._base(View(exported)) as base:
-            place = Place(base, self._open(view, path.parent, DIRECTORY), path.name)
+            place = self._goal(view, path, base, self._open(view, path.parent, DIRECTORY))
             return keeping.begin(
                 self._calls, place, size, key=key, owner=owner, durable=self._durable, check=check_both
             )
@@ -241,7 +240,23 @@ class Jail(Reading):
     @contextmanager
     def _place(self, view: View, path: RelPath, exported: RelPath) -> Iterator[Place]:
         with self._base(View(exported)) as base, self._directory(view, path.parent, DIRECTORY) as target:
-            yield Place(base, target, path.name)
+            yield self._goal(view, path, base, target)
+
+    def _goal(self, view: View, path: RelPath, base: int, target: int) -> Place:
+        return Place(base, target, path.name, lambda: identity(self.stat(view, path.parent)))
+
+    def is_committed(self, view: View, path: RelPath, committed: Identity) -> bool:
+        """Whether a path leads to this very file; then it stays so whatever happens to the power.
+
+        For who looks after a kill: the file was flushed before it got its name, its directory may not be.
+        Raises `OSError`.
+        """
+        with self._entry(view, path) as (parent, name):
+            status = self._calls.lstat(name, dir_fd=parent)
+            if not stat.S_ISREG(status.st_mode) or identity(status) != committed:
+                return False
+            self._flush(parent)
+            return True
 
     def batch(self, view: View, *, replace: bool = False, exported: RelPath = _ROOT) -> Batch:
         """Begin many small files beneath a view; see `Batch`. Nothing is made before the first is added."""

@@ -177,16 +177,21 @@ class Reading:
         if not view.base:
             yield self._root
             return
-        # The base was named by whoever runs the daemon: only our own directory is refused in it.
-        descriptor = self._resolver.open(self._root, view.base.parts, _PASS, View().admits)
+        descriptor = self._open_base(view, _PASS)
         try:
             yield descriptor
         finally:
             self._calls.close(descriptor)
 
+    def _open_base(self, view: View, flags: int) -> int:
+        # Whoever named it saw what is hidden in it: only our own directory is refused.
+        return self._resolver.open(self._root, view.base.parts, flags, View().admits, plain=bool(view.bound))
+
     def _open(self, view: View, path: RelPath, flags: int) -> int:
         if not view.base:
             return self._resolver.open(self._root, path.parts, flags, view.admits)
+        if view.bound == "file" and not path:
+            return self._open_base(view, flags)
         with self._base(view) as base:
             return self._resolver.open(base, path.parts, flags, view.admits)
 

@@ -38,10 +38,13 @@ Admits = Callable[[str], bool]
 class Resolver(Protocol):
     """One way to turn names beneath an open directory into a descriptor."""
 
-    def open(self, base: int, parts: tuple[str, ...], flags: int, admits: Admits) -> int:
+    def open(
+        self, base: int, parts: tuple[str, ...], flags: int, admits: Admits, *, plain: bool = False
+    ) -> int:
         """Open what `parts` lead to beneath the directory `base`, which stays open.
 
-        `admits` says of each name on the way, those inside links too, whether the caller may see it.
+        `admits` says of each name on the way, those inside links too, whether the caller may see it. With
+        `plain` every link leads nowhere.
         Raises `OSError`; nothing stays open then.
         """
 
@@ -67,7 +70,9 @@ class Openat2:
             raise
         return True
 
-    def open(self, base: int, parts: tuple[str, ...], flags: int, admits: Admits) -> int:
+    def open(
+        self, base: int, parts: tuple[str, ...], flags: int, admits: Admits, *, plain: bool = False
+    ) -> int:
         _admit(parts, admits)
         path = "/".join(parts) or "."
         resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
@@ -77,7 +82,7 @@ class Openat2:
             except OSError as error:
                 # A link; or all of MAX_PATH, of which the kernel takes a byte less at once.
                 if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
-                    return self._walk.open(base, parts, flags, admits)
+                    return self._walk.open(base, parts, flags, admits, plain=plain)
                 if error.errno not in (errno.EAGAIN, errno.EINTR):
                     raise
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -89,8 +94,10 @@ class Walk:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    def open(self, base: int, parts: tuple[str, ...], flags: int, admits: Admits) -> int:
-        steps = _Steps(self._calls, base, admits)
+    def open(
+        self, base: int, parts: tuple[str, ...], flags: int, admits: Admits, *, plain: bool = False
+    ) -> int:
+        steps = _Steps(self._calls, base, admits, plain)
         try:
             return steps.run(parts, flags)
         finally:
@@ -100,9 +107,10 @@ class Walk:
 class _Steps:
     """One walk: the directories held from the base down, and the names still to go."""
 
-    def __init__(self, calls: Calls, base: int, admits: Admits) -> None:
+    def __init__(self, calls: Calls, base: int, admits: Admits, plain: bool) -> None:
         self._calls = calls
         self._admits = admits
+        self._plain = plain
         self._held = [base]
         self._links = 0
         self._todo: list[str] = []
@@ -155,6 +163,8 @@ class _Steps:
             if error.errno == errno.EINVAL:
                 raise refusal from None
             raise
+        if self._plain:
+            raise FileNotFoundError(errno.ENOENT, "no link is followed here", name)
         self._links += 1
         if self._links > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)

@@ -17,10 +17,14 @@ Kind = Literal["file", "directory", "link", "other"]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a caller may see: everything beneath `base`; names with a leading dot only when `hidden`."""
+    """What a caller may see: everything beneath `base`; names with a leading dot only when `hidden`.
+
+    With `bound` the base is such a thing itself: no link leads there.
+    """
 
     base: RelPath = RelPath()
     hidden: bool = True
+    bound: Literal["file", "directory"] | None = None
 
     def admits(self, name: str) -> bool:
         """Whether a name may be seen at all."""

@@ -22,6 +22,10 @@ _HOST = re.compile(
 )
 
 
+#: Ports that an origin does not name.
+_PORTS = {"http": ":80", "https": ":443"}
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """The Host names that requests may carry, and the origin that a reverse proxy shows to the world."""
@@ -94,10 +98,18 @@ def cross_site(method: bytes, fields: Fields, *, secure: bool, names: Names) -> 
 
 def _is_own(origin: bytes, hosts: Sequence[bytes], secure: bool, names: Names) -> bool:
     text = origin.decode("latin-1").lower()
-    if names.public_origin is not None and text == names.public_origin:
+    public = names.public_origin
+    if text == public:
         return True
     if len(hosts) != 1:
         return False
-    scheme, port = ("https", ":443") if secure else ("http", ":80")
     host = hosts[0].decode("latin-1").lower()
-    return text.removesuffix(port) == f"{scheme}://{host.removesuffix(port)}"
+    # Whoever names the public host came through the reverse proxy: what our own connection is says nothing.
+    if public is not None and public in (_origin("http", host), _origin("https", host)):
+        return False
+    scheme = "https" if secure else "http"
+    return text.removesuffix(_PORTS[scheme]) == _origin(scheme, host)
+
+
+def _origin(scheme: str, host: str) -> str:
+    return f"{scheme}://{host.removesuffix(_PORTS[scheme])}"

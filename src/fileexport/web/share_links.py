@@ -14,11 +14,13 @@ from fileexport.web.routes import one_spelling
 SHARE_ROUTE = "/-/share"
 SHARES_ROUTE = "/-/shares"
 
-_SLASH = rb"(?:/|%2f)+"
-#: A key in an address, or in a parameter of one: 16 characters that name the share, 22 that open it.
+#: However often a parameter of an address was encoded.
+_SLASH = rb"(?:/|%(?:25)*2f)"
+#: The way to a share in an address, or in a parameter of one; then 16 characters that name the share and
+#: those that open it, or what is no such thing: all of that.
 _KEY = re.compile(
-    b"(-%s%s%s[A-Za-z0-9_-]{16})[A-Za-z0-9_-]+" % (_SLASH, b"share", _SLASH),
-    re.IGNORECASE,
+    rb"(-S+(?:\.\.?S+)*shareS+)(?:([\w-]{16})([\w-]*)(?=S|[?#&]|\Z)|.+)".replace(b"S", _SLASH),
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -26,8 +28,14 @@ def without_key(address: bytes) -> bytes:
     """An address for a log: of a share's link there is what names the share, and not what opens it."""
     if b"%" not in address and b"share" not in address.lower():
         return address
-    masked, count = _KEY.subn(rb"\1...", one_spelling(address))
-    return masked if count else address
+    spelled = one_spelling(address)
+    masked = _KEY.sub(_mask, spelled)
+    return address if masked == spelled else masked
+
+
+def _mask(match: re.Match[bytes]) -> bytes:
+    way, name, opening = match.groups()
+    return way + (name or b"") + (b"..." if opening or name is None else b"")
 
 
 @dataclass(frozen=True, slots=True)

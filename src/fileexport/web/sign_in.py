@@ -12,12 +12,17 @@ from urllib.parse import quote, urlsplit
 from fileexport.web import pages
 from fileexport.web.names import visible
 from fileexport.web.request import Request
+from fileexport.web.routes import one_spelling
 
 SIGN_IN_ROUTE = "/-/sign-in"
 SIGN_OUT_ROUTE = "/-/sign-out"
+#: Characters of a path that is gone back to.
+MAX_GOAL = 2048
 
 #: A path of this server, and no other server's: browsers take `//` and `/\` for the beginning of a host.
 _OWN = re.compile(r"/(?![/\\])[!-\[\]-~]*")
+#: Between the segments of a path; a reverse proxy may decode one before it resolves dots.
+_SLASH = re.compile(rb"/|%2f", re.IGNORECASE)
 
 
 def own_path(text: str | None, prefix: str) -> str:
@@ -26,11 +31,14 @@ def own_path(text: str | None, prefix: str) -> str:
     Both are as a browser sees them, with the prefix of a reverse proxy.
     """
     root = f"{prefix}/"
-    if text is None or not text.startswith(root) or not _OWN.fullmatch(text):
+    if text is None or len(text) > MAX_GOAL or not text.startswith(root) or not _OWN.fullmatch(text):
         return root
-    # What leads back to the sign-in leads nowhere; a browser resolves dots before it asks.
-    path = text.partition("?")[0]
-    return root if path.startswith(prefix + SIGN_IN_ROUTE) or "/." in path else text
+    path = one_spelling(re.split("[?#]", text[len(prefix) :])[0].encode("ascii"))
+    # Browsers resolve dots before they ask, encoded ones as well: out of the prefix, or to the sign-in.
+    if {b".", b".."} & set(_SLASH.split(path)):
+        return root
+    # The sign-in leads nowhere, and the sign-out is no page.
+    return root if path.decode("ascii") in (SIGN_IN_ROUTE, SIGN_OUT_ROUTE) else text
 
 
 def way_back(request: Request, prefix: str) -> str:
