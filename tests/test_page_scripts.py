@@ -13,6 +13,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from fileexport.web.names import visible
 from tests.test_vectors_node import node
 
 TESTS = Path(__file__).with_name("page_scripts")
@@ -72,6 +73,17 @@ class ScriptTests(SynchronousTestCase):
             "  await import(`./static/${name}`).catch((error) => console.log(name, error.name));",
         )
         self.assertEqual(said, "page.js ReferenceError\n")
+
+    def test_visible(self) -> None:
+        """Every character is shown by the page as by the server, alone and among others."""
+        codes = [*range(0x3000), *range(0xD800, 0xE000), *range(0xF000, 0x10400), 0x1F98A, 0x10FFFF]
+        said = self.run_lines(
+            'import { visible } from "./static/names.js";',
+            f"const codes = {json.dumps(codes)};",
+            "const shown = codes.map((code) => visible(`a${String.fromCodePoint(code)}b`));",
+            "console.log(JSON.stringify(shown));",
+        )
+        self.assertEqual(json.loads(said), [visible(f"a{chr(code)}b") for code in codes])
 
 
 class SourceTests(SynchronousTestCase):

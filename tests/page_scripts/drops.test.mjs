@@ -11,6 +11,8 @@ const fileEntry = (name) => ({ name, isFile: true, file: (resolve) => resolve({ 
 const directoryEntry = (name, content) => ({ name, isFile: false, createReader: () => reader([...content]) });
 const reader = (rest) => ({ readEntries: (resolve) => setImmediate(resolve, rest.splice(0, 100)) });
 
+const all = (entry, parts = [Array(300000).fill(entry), []]) => ({ readEntries: (resolve) => resolve(parts.shift()) });
+
 test("a directory of more entries than a reader gives at once is found whole, in its order", async () => {
   const names = Array.from({ length: 250 }, (_, index) => `f${index}`);
   const found = await walk([directoryEntry("d", names.map(fileEntry))]);
@@ -29,6 +31,12 @@ test("directories are gone through, and one that is empty is told of", async () 
       ["a/c/x", "x"],
     ],
   );
+});
+
+test("a tree holds more files than a call has arguments", async () => {
+  const file = fileEntry("f");
+  const found = await walk([directoryEntry("d", [{ ...directoryEntry("e", []), createReader: () => all(file) }])]);
+  assert.equal(found.length, 300000);
 });
 
 test("an entry that cannot be read is an error, not a gap", async () => {

@@ -30,8 +30,25 @@ test("bytes that are not UTF-8 have no text", () => {
 
 test("a path keeps its slashes", () => {
   assert.equal(names.encodePath("a b/c%/"), "a%20b/c%25/");
+  assert.equal(names.encodePath("../x y/./.."), "../x%20y/./..");
   assert.equal(names.nameOf("a/b/c.txt"), "c.txt");
   assert.equal(names.nameOf("c.txt"), "c.txt");
+});
+
+test("a name beside another differs from it by a number alone", () => {
+  for (const [path, wanted, is] of [
+    ["a.txt", "a.txt", true],
+    ["a (1).txt", "a.txt", true],
+    ["a (12).tar.gz", "a.tar.gz", true],
+    ["d/a (1)", "d/a", true],
+    ["a (1) (2).txt", "a (1).txt", true],
+    ["d (1)/a", "d/a", false],
+    ["a (0).txt", "a.txt", false],
+    ["a (1).txt", "b.txt", false],
+    ["a(1).txt", "a.txt", false],
+  ]) {
+    assert.equal(names.isBeside(path, wanted), is, path);
+  }
 });
 
 test("a rename selects what stands before the suffix", () => {
@@ -53,23 +70,4 @@ test("a name that cannot be is refused with a sentence, and a good one is not", 
   for (const name of ["a", "...", ".a", "a b", "é".repeat(127), "x".repeat(255), "<b>"]) {
     assert.equal(names.problemOf(name), "");
   }
-});
-
-test("a typed directory is found from the root or from here, and never above the root", () => {
-  for (const [typed, path] of [
-    ["sub", "/a%20b/c/sub/"],
-    ["..", "/a%20b/"],
-    ["../x y/", "/a%20b/x%20y/"],
-    ["/", "/"],
-    ["/x//y", "/x/y/"],
-    ["../../../..", "/"],
-    [".", "/a%20b/c/"],
-    ["100%", "/a%20b/c/100%25/"],
-  ]) {
-    assert.equal(names.resolveDirectory(typed, "/a%20b/c/"), path, typed);
-  }
-});
-
-test("a directory whose name is no text stays what it is", () => {
-  assert.equal(names.resolveDirectory("x", "/%FF/"), "/%FF/x/");
 });

@@ -116,17 +116,47 @@ test("an action that a state does not allow does nothing", () => {
   assert.equal(run.told.length, before);
 });
 
+test("what only the server knows of is not among all that are cancelled, but can be erased", () => {
+  const run = runner();
+  const queue = new Queue(run);
+  const [left] = queue.add([{ path: "left", size: 10, state: "unfinished", url: "/u/1" }, { path: "a", size: 1 }]);
+  assert.equal(queue.all("cancel"), 1);
+  assert.equal(queue.able("cancel"), false);
+  assert.equal(left.state, "unfinished");
+  queue.act("erase", left);
+  assert.deepEqual(run.told, ["begin a", "discard a", "discard left"]);
+  assert.deepEqual(queue.items, []);
+});
+
+test("while a question is open the queue is busy: the page is not to be left", () => {
+  const { queue, items } = queueOf("a");
+  queue.act("conflict", items[0]);
+  assert.equal(queue.busy, true);
+  queue.act("skip", items[0]);
+  assert.equal(queue.busy, false);
+});
+
+test("more files come at once than a call has arguments", () => {
+  const queue = new Queue(runner(), () => {}, 0);
+  queue.add(Array.from({ length: 300000 }, (_, number) => ({ path: `${number}`, size: 1 })));
+  assert.equal(queue.items.length, 300000);
+});
+
 test("an upload goes on with what the server keeps of this very file, and with nobody else's", () => {
   const kept = [
     { url: "/u/1", path: "/d/a", size: 10, mtime: 5 },
     { url: "/u/2", path: "/d/a", size: 10, mtime: 6 },
     { url: "/u/3", path: "/d/a", size: 10, mtime: 6 },
   ];
-  const file = { path: "/d/a", size: 10, mtime: 6 };
-  assert.equal(matching(kept, file, new Set())?.url, "/u/2");
-  assert.equal(matching(kept, file, new Set(["/u/2"]))?.url, "/u/3");
-  assert.equal(matching(kept, file, new Set(["/u/2", "/u/3"])), null);
-  for (const other of [{ path: "/d/b" }, { size: 11 }, { mtime: 7 }]) {
-    assert.equal(matching(kept, { ...file, ...other }, new Set()), null);
+  const free =
+    (...taken) =>
+    (url) =>
+      !taken.includes(url);
+  const file = { isTarget: (path) => path === "/d/a", size: 10, mtime: 6 };
+  assert.equal(matching(kept, file, free())?.url, "/u/2");
+  assert.equal(matching(kept, file, free("/u/2"))?.url, "/u/3");
+  assert.equal(matching(kept, file, free("/u/2", "/u/3")), null);
+  for (const other of [{ isTarget: (path) => path === "/d/b" }, { size: 11 }, { mtime: 7 }]) {
+    assert.equal(matching(kept, { ...file, ...other }, free()), null);
   }
 });

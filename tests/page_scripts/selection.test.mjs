@@ -60,3 +60,18 @@ test("what has gone is no longer selected, and all else still is", () => {
   selection.clear();
   assert.equal(selection.size, 0);
 });
+
+test("all that is seen, or none of it, leaves what is not seen as it is; a range goes on from there", () => {
+  const selection = new Selection();
+  selection.only("e");
+  selection.toggle("b");
+  selection.all(["a", "b"], true);
+  assert.equal(names(selection), "abe");
+  selection.extend("a", ["a", "b"]);
+  assert.equal(names(selection), "abe");
+  selection.all(["a", "b"], false);
+  assert.equal(names(selection), "e");
+  selection.toggle("c");
+  selection.all([], false);
+  assert.equal(names(selection), "ce");
+});

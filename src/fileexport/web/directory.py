@@ -183,7 +183,6 @@ def _around(
         "actions": actions,
         "who": visible(visitor.name) if visitor else "",
         "has_session": visitor is not None and visitor.has_session,
-        "is_share": visitor is None,
         "sign_in": f"{prefix}/-/sign-in?{urlencode({'next': address})}" if invited else "",
     }
 

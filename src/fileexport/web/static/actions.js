@@ -3,8 +3,11 @@
 import { question, show } from "./asking.js";
 import { byId, make, named, say } from "./dom.js";
 import { count } from "./formats.js";
-import { decodeName, encodeName, problemOf, resolveDirectory, stemLength } from "./names.js";
+import { decodeName, encodeName, encodePath, problemOf, stemLength } from "./names.js";
 import { send } from "./talking.js";
+
+/** @typedef {import("./ordering.js").Entry} Entry */
+/** @typedef {{label: string, error: string}} Failure */
 
 /** Names that a question lists; the others are counted. */
 const LISTED = 8;
@@ -45,6 +48,8 @@ export function actOn(listing) {
  */
 export function tell(act) {
   act.catch((error) => {
+    // Nothing is under way any more.
+    say();
     if (error.status !== 401) show("That did not work", make("p", {}, error.message));
   });
 }
@@ -66,12 +71,12 @@ function instead(id, act) {
  * @param {string} format
  */
 function download(listing, url, format) {
-  if (listing.selection.size === listing.entries.length) return whole(format);
+  if (listing.complete && listing.selection.size === listing.entries.length) return whole(format);
   if (listing.selection.size > PACKED) {
     const most = `An archive holds ${count(PACKED, "entry", "entries")} at most, or the whole directory`;
     return tell(show("Too many", make("p", {}, `${most}: select fewer, or all.`)));
   }
-  const fields = [["format", format], ...entriesOf(listing)];
+  const fields = [["format", format], ...fieldsOf(listing.chosen)];
   const hidden = fields.map(([name, value]) => make("input", { type: "hidden", name, value }));
   return leave(make("form", { method: "post", action: url, hidden: true }, ...hidden));
 }
@@ -91,81 +96,103 @@ function leave(form) {
 }
 
 /**
- * Send the selected entries, some at a time, and sum up what became of them. The listing shows it also
- * where that ends early.
+ * Send entries, some at a time, and tell what became of them; the listing shows it.
  * @param {import("./listing.js").Listing} listing
  * @param {string} url
+ * @param {Entry[]} entries
  * @param {[string, string][]} fields what goes with all of them
- * @param {string} verb what is being done, for people
- * @param {"removed" | "moved"} counted
+ * @param {[string, string]} words what is being done, and what was, for people
+ * @returns {Promise<boolean>} whether all was done
  */
-async function sendChosen(listing, url, fields, verb, counted) {
-  const entries = entriesOf(listing);
-  const sum = { count: 0, failed: /** @type {{name: string, error: string}[]} */ ([]) };
+async function carryOut(listing, url, entries, fields, [doing, done]) {
+  const sum = { count: 0, failed: /** @type {Failure[]} */ ([]) };
+  let begin = 0;
   try {
-    for (let begin = 0; begin < entries.length; begin += AT_ONCE) {
-      say(`${verb} ${count(entries.length - begin, "entry", "entries")} …`);
-      const result = await send(url, [...entries.slice(begin, begin + AT_ONCE), ...fields]);
-      sum.count += result[counted];
-      sum.failed.push(...result.failed);
+    for (; begin < entries.length; begin += AT_ONCE) {
+      say(`${doing} ${count(entries.length - begin, "entry", "entries")} …`);
+      const part = entries.slice(begin, begin + AT_ONCE);
+      const labels = new Map(part.map((entry) => [valueOf(entry), entry.label]));
+      const result = await outcome(send(url, [...fieldsOf(part), ...fields]));
+      sum.count += result.moved ?? result.removed;
+      for (const { entry, name, error } of result.failed) sum.failed.push({ label: labels.get(entry) ?? name, error });
     }
+  } catch (error) {
+    if (begin === 0) throw error;
+    // What came before is told, too; what could not be tried any more has this one's reason.
+    for (const { label } of entries.slice(begin)) sum.failed.push({ label, error: error.message });
   } finally {
-    await listing.refresh();
+    await listing.refresh().catch(() => {});
   }
-  return sum;
+  report(sum, `${done} ${count(sum.count, "entry", "entries")}.`);
+  return sum.failed.length === 0;
 }
 
-/** @param {import("./listing.js").Listing} listing @returns {[string, string][]} */
-function entriesOf(listing) {
-  return listing.chosen.map((entry) => ["entry", entry.name]);
+/** What became of each entry, also where that is an error. @param {Promise<any>} answer */
+function outcome(answer) {
+  return answer.catch((error) => {
+    if (!error.outcome) throw error;
+    return error.outcome;
+  });
 }
 
-/** @param {import("./listing.js").Listing} listing */
-function some(listing) {
-  const chosen = listing.chosen;
-  if (chosen.length === 1) return ["“", named(chosen[0].label), "”"];
-  return [count(chosen.length, "entry", "entries")];
+/** @param {Entry[]} entries @returns {[string, string][]} */
+function fieldsOf(entries) {
+  return entries.map((entry) => ["entry", valueOf(entry)]);
 }
 
-/** @param {import("./listing.js").Listing} listing */
-function names(listing) {
-  const chosen = listing.chosen;
-  if (chosen.length < 2) return [];
-  const listed = chosen.slice(0, LISTED).map((entry) => make("li", {}, named(entry.label)));
-  if (chosen.length > LISTED) listed.push(make("li", {}, `and ${count(chosen.length - LISTED, "other")}`));
+/**
+ * A directory is named as one: what has become one since the question is not removed with its content.
+ * @param {Entry} entry
+ */
+function valueOf({ name, type }) {
+  return type === "directory" ? `${name}/` : name;
+}
+
+/** What a question calls these. @param {Entry[]} entries */
+function some(entries) {
+  if (entries.length === 1) return ["“", named(entries[0].label), "”"];
+  return [count(entries.length, "entry", "entries")];
+}
+
+/** @param {Entry[]} entries */
+function names(entries) {
+  if (entries.length < 2) return [];
+  const listed = entries.slice(0, LISTED).map((entry) => make("li", {}, named(entry.label)));
+  if (entries.length > LISTED) listed.push(make("li", {}, `and ${count(entries.length - LISTED, "other")}`));
   return [make("ul", { class: "names", tabindex: "0", "aria-label": "Names" }, ...listed)];
 }
 
 /** @param {import("./listing.js").Listing} listing */
 async function remove(listing) {
-  if (listing.selection.size === 0) return;
-  const folders = listing.chosen.filter((entry) => entry.type === "directory").length;
-  const it = listing.selection.size === 1 ? "it" : "them";
-  const inside = folders === 0 ? "" : ` with all that is in ${it}`;
+  const chosen = listing.chosen;
+  if (chosen.length === 0) return;
+  const folders = chosen.some((entry) => entry.type === "directory");
+  const it = chosen.length === 1 ? "it" : "them";
+  const inside = folders ? ` with all that is in ${it}` : "";
   const answer = await question({
     title: "Delete?",
     body: [
-      make("p", {}, "This deletes ", ...some(listing), inside, " for good."),
-      ...names(listing),
+      make("p", {}, "This deletes ", ...some(chosen), inside, " for good."),
+      ...names(chosen),
     ],
     choices: [{ value: "delete", label: "Delete", style: "danger" }],
   });
   if (answer === null) return;
-  const result = await sendChosen(listing, byId("delete").formAction, [["confirm", "1"]], "Deleting", "removed");
-  report(result, `Deleted ${count(result.count, "entry", "entries")}.`);
+  await carryOut(listing, byId("delete").formAction, chosen, [["confirm", "1"]], ["Deleting", "Deleted"]);
 }
 
 /** @param {import("./listing.js").Listing} listing */
 async function move(listing) {
-  if (listing.selection.size === 0) return;
+  const chosen = listing.chosen;
+  if (chosen.length === 0) return;
   const folders = listing.entries.filter((entry) => entry.type === "directory").slice(0, 500);
   const replace = make("input", { type: "checkbox", name: "replace", value: "1" });
   const options = ["..", ...folders.map((entry) => decodeName(entry.name) ?? "")].filter(Boolean);
   const answer = await question({
     title: "Move",
     body: [
-      make("p", {}, "Where shall ", ...some(listing), " go?"),
-      ...names(listing),
+      make("p", {}, "Where shall ", ...some(chosen), " go?"),
+      ...names(chosen),
       label("To the directory", { name: "to", list: "folders", required: true, placeholder: "../archive" }),
       make("datalist", { id: "folders" }, ...options.map((value) => make("option", { value }))),
       make("label", { class: "check" }, replace, " Replace files of the same name"),
@@ -173,12 +200,10 @@ async function move(listing) {
     choices: [{ value: "move", label: "Move", style: "main" }],
   });
   if (answer === null) return;
-  const to = resolveDirectory(String(answer.data.get("to")), byId("page").dataset.directory);
   /** @type {[string, string][]} */
-  const fields = [["to", to]];
+  const fields = [["to", encodePath(String(answer.data.get("to")))]];
   if (answer.data.has("replace")) fields.push(["replace", "1"]);
-  const result = await sendChosen(listing, byId("move").formAction, fields, "Moving", "moved");
-  report(result, `Moved ${count(result.count, "entry", "entries")}.`);
+  await carryOut(listing, byId("move").formAction, chosen, fields, ["Moving", "Moved"]);
 }
 
 /** @param {import("./listing.js").Listing} listing */
@@ -196,9 +221,9 @@ async function rename(listing) {
   });
   const name = String(answer?.data.get("name") ?? before);
   if (name === before) return undefined;
-  const result = await sendChosen(listing, byId("rename").formAction, [["name", name]], "Renaming", "moved");
-  report(result, "Renamed.");
-  if (result.failed.length === 0) listing.selection.only(encodeName(name));
+  const words = /** @type {[string, string]} */ (["Renaming", "Renamed"]);
+  const done = await carryOut(listing, byId("rename").formAction, [entry], [["name", name]], words);
+  if (done) listing.selection.only(encodeName(name));
   return undefined;
 }
 
@@ -217,13 +242,13 @@ async function newDirectory(listing, form) {
 
 /**
  * Say what was done, and list what was not.
- * @param {{count: number, failed: {name: string, error: string}[]}} result
+ * @param {{count: number, failed: Failure[]}} result
  * @param {string} done
  */
 function report({ count: some, failed }, done) {
   say(some > 0 ? done : "");
   if (failed.length === 0) return;
-  const lines = failed.slice(0, 100).map(({ name, error }) => make("li", {}, named(name), `: ${error}`));
+  const lines = failed.slice(0, 100).map(({ label, error }) => make("li", {}, named(label), `: ${error}`));
   const list = make("ul", { class: "names", tabindex: "0", "aria-label": "Names" }, ...lines);
   const title = `${count(failed.length, "entry is", "entries are")} as before`;
   tell(show(title, list));

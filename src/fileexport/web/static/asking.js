@@ -45,7 +45,7 @@ export async function question({ title, body, choices, refuse = "Cancel", proble
     make("h2", { id: "dialog-title" }, title),
     ...body,
     alarm,
-    make("div", { class: "choices" }, ...no, ...choices.map(submit)),
+    make("div", { class: "buttons choices" }, ...no, ...choices.map(submit)),
   );
   await open(form);
   return answer;

@@ -19,8 +19,7 @@ export function chooseIn(listing, acts) {
     if (event.shiftKey && table.placeOf(event.target) >= 0) event.preventDefault();
   });
   byId("select-all")?.addEventListener("change", (event) => {
-    if (event.target.checked) selection.replace([...selection.names, ...listing.names]);
-    else selection.clear();
+    selection.all(listing.names, event.target.checked);
   });
   document.addEventListener("keydown", (event) => pressed(listing, acts, event));
 }
@@ -110,7 +109,7 @@ function commands(listing, acts, target, event) {
     Home: () => go(0),
     End: () => go(view.length - 1),
     " ": () => (here < 0 || !byId("select-all") || onButton ? false : selection.toggle(view[here].name)),
-    "ctrl a": () => (inRows && byId("select-all") ? selection.replace(listing.names) : false),
+    "ctrl a": () => (inRows && byId("select-all") ? selection.all(listing.names, true) : false),
     "/": () => byId("filter").elements.filter.focus(),
     Delete: () => (selection.size > 0 && acts.remove ? acts.remove() : false),
     F2: () => (selection.size === 1 && acts.rename ? acts.rename() : false),

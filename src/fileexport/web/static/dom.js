@@ -1,5 +1,7 @@
 /** Elements, and nothing that reads text as HTML. */
 
+import { visible } from "./names.js";
+
 /**
  * Make an element. Attributes that are true stand without a value, those that are false or null do not stand
  * at all; `on…` is a listener.
@@ -53,11 +55,11 @@ export function tool(kind, label, click, id) {
 }
 
 /**
- * A name, kept apart from the direction of the text around it.
- * @param {string} label
+ * A name for a reader, kept apart from the direction of the text around it.
+ * @param {string} name
  */
-export function named(label) {
-  return make("bdi", {}, label);
+export function named(name) {
+  return make("bdi", {}, visible(name));
 }
 
 /**

@@ -31,17 +31,16 @@ export function chosen(files) {
  * Everything in these entries and below them, in the order of the directories.
  * @param {Iterable<any>} entries FileSystemEntry objects
  * @param {string} [above] the path they are in, with a slash at its end
- * @returns {Promise<Found[]>}
+ * @param {Found[]} [found] where they are added
  */
-export async function walk(entries, above = "") {
-  const found = [];
+export async function walk(entries, above = "", found = []) {
   for (const entry of entries) {
     const path = above + entry.name;
     if (entry.isFile) found.push({ path, file: await fileOf(entry) });
     else {
       const inside = await contentOf(entry);
       if (inside.length === 0) found.push({ path: `${path}/`, file: null });
-      else found.push(...(await walk(inside, `${path}/`)));
+      else await walk(inside, `${path}/`, found);
     }
   }
   return found;
@@ -59,6 +58,6 @@ async function contentOf(entry) {
   for (;;) {
     const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (part.length === 0) return content;
-    content.push(...part);
+    for (const entry of part) content.push(entry);
   }
 }

@@ -4,6 +4,7 @@ import { tell } from "./actions.js";
 import { question, show } from "./asking.js";
 import { button, byId, make, named, say, tool, write } from "./dom.js";
 import { duration, rate, size } from "./formats.js";
+import { JobNews } from "./job_news.js";
 import { decodeName, nameOf } from "./names.js";
 import { ask } from "./talking.js";
 
@@ -16,21 +17,26 @@ const ENDED = ["done", "failed", "cancelled"];
  */
 export function compressFrom(listing) {
   if (!byId("page").dataset.may.split(" ").includes("write") || !byId("download-tar")) return;
-  byId("download-tar").after(tool("archive", "Compress", () => tell(compress(listing)), "compress"));
-  showRunning(listing).catch(() => {});
+  const news = new JobNews();
+  byId("download-tar").after(tool("archive", "Compress", () => tell(compress(listing, news)), "compress"));
+  showRunning(listing, news).catch(() => {});
 }
 
-/** Those that were asked for before the page was loaded. @param {import("./listing.js").Listing} listing */
-async function showRunning(listing) {
+/**
+ * Those that were asked for before the page was loaded.
+ * @param {import("./listing.js").Listing} listing
+ * @param {JobNews} news
+ */
+async function showRunning(listing, news) {
   const here = decodeName(byId("page").dataset.directory);
   for (const job of await ask(`${byId("page").dataset.jobs}?limit=20`)) {
     const name = nameOf(job.path);
-    if (!ENDED.includes(job.state) && job.path === here + name) new Job(listing, name, job);
+    if (!ENDED.includes(job.state) && job.path === here + name) new Job(listing, news, name, job);
   }
 }
 
-/** @param {import("./listing.js").Listing} listing */
-async function compress(listing) {
+/** @param {import("./listing.js").Listing} listing @param {JobNews} news */
+async function compress(listing, news) {
   const chosen = listing.chosen;
   if (chosen.length === 0) return;
   const here = decodeName(byId("page").dataset.directory);
@@ -52,56 +58,49 @@ async function compress(listing) {
   });
   if (answer === null) return;
   const format = String(answer.data.get("format"));
-  for (const { label, path } of paths) await begin(listing, label, here + path, format);
+  try {
+    for (const { label, path } of paths) new Job(listing, news, label, await begin(here + path, format));
+  } finally {
+    // One that is small may have ended before its id was known here.
+    news.look();
+  }
 }
 
-/**
- * @param {import("./listing.js").Listing} listing
- * @param {string} label
- * @param {string} path
- * @param {string} format
- */
-async function begin(listing, label, path, format) {
+/** @param {string} path @param {string} format @returns {Promise<any>} the job */
+function begin(path, format) {
   const headers = { "Content-Type": "application/json" };
   const body = JSON.stringify({ path, format });
-  const job = await ask(byId("page").dataset.jobs, { method: "POST", headers, body });
-  new Job(listing, label, job);
+  return ask(byId("page").dataset.jobs, { method: "POST", headers, body });
 }
 
 /** One job in the page, from its beginning to its end. */
 class Job {
-  /** @param {import("./listing.js").Listing} listing @param {string} label @param {any} job */
-  constructor(listing, label, job) {
+  /**
+   * @param {import("./listing.js").Listing} listing
+   * @param {JobNews} source
+   * @param {string} label
+   * @param {any} job
+   */
+  constructor(listing, source, label, job) {
     this.listing = listing;
-    this.url = `${byId("page").dataset.jobs}/${job.id}`;
+    this.source = source;
+    this.id = job.id;
     this.bar = make("progress", { "aria-label": `Compressing ${label}` });
     this.text = make("span", { class: "news" });
-    this.cancel = button("Cancel", () => tell(ask(this.url, { method: "DELETE" })), { class: "button cancel" });
+    this.cancel = button("Cancel", () => tell(this.stop()), { class: "button cancel" });
     this.row = make("li", {}, make("span", { class: "name" }, named(label)), this.bar, this.text, this.cancel);
     list().prepend(this.row);
+    source.add(this);
     this.news(job);
-    if (!ENDED.includes(job.state)) this.watch();
   }
 
-  watch() {
-    const events = new EventSource(`${this.url}/events`);
-    this.events = events;
-    const heard = (event) => this.news(JSON.parse(event.data));
-    events.addEventListener("state", heard);
-    events.addEventListener("progress", heard);
-    // It ended before we listened (204), or the session did: the stream is closed for good. Else the
-    // browser connects again by itself.
-    events.addEventListener("error", () => {
-      if (events.readyState !== EventSource.CLOSED) return;
-      ask(this.url).then(
-        (job) => this.news(job),
-        (error) => write(this.text, error.message),
-      );
-    });
+  async stop() {
+    this.news(await ask(`${byId("page").dataset.jobs}/${this.id}`, { method: "DELETE" }));
   }
 
-  /** @param {any} job */
+  /** Take what is known of the job now. What comes after its end is older. @param {any} job */
   news(job) {
+    if (ENDED.includes(this.row.dataset.state)) return undefined;
     this.row.dataset.state = job.state;
     if (job.state === "done") return this.done(job);
     if (ENDED.includes(job.state)) return this.end(job.state === "failed" ? job.error : "Cancelled.");
@@ -111,7 +110,12 @@ class Job {
     const parts = [job.state === "queued" ? "waits for its turn" : amount];
     if (speed > 0) parts.push(rate(speed));
     if (eta !== null) parts.push(`${duration(eta)} left`);
-    return write(this.text, parts.join(", "));
+    return this.say(parts.join(", "));
+  }
+
+  /** @param {string} sentence */
+  say(sentence) {
+    write(this.text, sentence);
   }
 
   /** @param {any} job */
@@ -127,10 +131,10 @@ class Job {
 
   /** @param {string} sentence */
   end(sentence) {
-    this.events?.close();
+    this.source.remove(this);
     this.bar.remove();
     this.cancel.replaceWith(button("Close", () => this.close(), { class: "button close" }));
-    write(this.text, sentence);
+    this.say(sentence);
   }
 
   close() {

@@ -14,15 +14,16 @@ const OFTEN = 5000;
 
 export class Listing {
   constructor() {
-    const { sort, order, filter, total, shown } = byId("page").dataset;
+    const { sort, order, filter, total } = byId("page").dataset;
     /** @type {import("./ordering.js").Wish} */
     this.wish = { sort, order, filter: byId("filter").elements.filter.value };
     this.selection = new Selection(() => this.selected());
     this.table = new Table(this.selection);
-    /** @type {Entry[]} in natural order */
-    this.entries = [];
+    /** @type {Entry[]} in natural order; until they are `complete` those that the server has written */
+    this.entries = entriesOf(this.table.body);
+    this.complete = sort === "name" && order === "asc" && this.entries.length === Number(total);
     /** @type {readonly Entry[]} what is seen, in its order */
-    this.view = [];
+    this.view = this.entries;
     this.asked = 0;
     /** Where the keyboard is among the rows. */
     this.place = -1;
@@ -30,10 +31,18 @@ export class Listing {
     this.zone();
     this.heads();
     this.filter();
-    const known = sort === "name" && order === "asc" && filter === "" && total === shown;
-    if (known) this.take(entriesOf(this.table.body));
-    else this.refresh().catch((error) => say(error.message));
+    this.begin();
     addEventListener("visibilitychange", () => this.comeBack());
+  }
+
+  /** What was ticked before the script came is selected, and can be acted on while more is asked for. */
+  begin() {
+    // Otherwise a reload would tick rows by their places, whatever stands there then.
+    byId("entries").autocomplete = "off";
+    this.selection.replace(this.table.ticked);
+    if (this.complete) return this.arrange();
+    this.table.show(this.view);
+    return this.refresh().catch((error) => say(error.message));
   }
 
   /** The names that are seen, in their order. */
@@ -59,13 +68,15 @@ export class Listing {
   /** @param {Entry[]} entries */
   take(entries) {
     this.entries = entries;
+    this.complete = true;
     this.selection.keep(new Set(entries.map((entry) => entry.name)));
     byId("pager")?.remove();
     this.arrange();
   }
 
-  /** Show what the filter lets through, in its order. */
+  /** Show what the filter lets through, in its order; as soon as there is all to choose from. */
   arrange() {
+    if (!this.complete) return;
     this.view = arrange(this.entries, this.wish);
     this.table.show(this.view);
     this.summary();
@@ -112,7 +123,9 @@ export class Listing {
   heads() {
     for (const link of document.querySelectorAll("#listing thead a[data-sort]")) {
       link.addEventListener("click", (event) => {
-        if (/** @type {MouseEvent} */ (event).ctrlKey || /** @type {MouseEvent} */ (event).metaKey) return;
+        const { ctrlKey, metaKey } = /** @type {MouseEvent} */ (event);
+        // Some of a directory cannot be sorted here, but where the link leads.
+        if (ctrlKey || metaKey || !this.complete) return;
         event.preventDefault();
         this.sort(/** @type {HTMLElement} */ (link).dataset.sort);
       });
@@ -142,14 +155,15 @@ export class Listing {
     });
     form.addEventListener("input", apply);
     form.addEventListener("submit", (event) => {
+      if (!this.complete) return;
       event.preventDefault();
       apply();
       this.table.focus(0);
     });
     // The filter works at once: its button is for those who have no script.
     form.querySelector("button")?.remove();
-    // Heard once the typing ends.
-    form.addEventListener("change", () => say(byId("summary")?.textContent ?? ""));
+    // Heard once the typing ends, and its last letter is filtered by.
+    form.addEventListener("change", inFrame(() => say(byId("summary")?.textContent ?? "")));
   }
 
   /** A reload, and a bookmark, show the same. Not for each letter: browsers bound how often. */
@@ -174,7 +188,7 @@ export class Listing {
   }
 
   comeBack() {
-    if (document.visibilityState === "visible" && this.entries.length <= OFTEN) {
+    if (document.visibilityState === "visible" && (this.entries.length <= OFTEN || !this.complete)) {
       this.refresh().catch(() => {});
     }
   }

@@ -5,6 +5,11 @@
 
 /** Bytes that a name may have. */
 const LONGEST = 255;
+/** Control characters, which have pictures. */
+const CONTROLS = /[\0-\x1f\x7f]/g;
+/** What is not seen, or reorders the text around it: as the server has it. */
+const UNSEEN =
+  /[\x80-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u{d800}-\u{dfff}\ufeff\ufff9-\ufffb\ufffe\uffff]/gu;
 
 /**
  * Percent-encode a name as the server does: all but letters, digits and `-._~`.
@@ -49,6 +54,27 @@ export function nameOf(path) {
 }
 
 /**
+ * Whether a path is another one, or the one beside it that the server made of it, as `a (1).txt` of `a.txt`.
+ * @param {string} path
+ * @param {string} wanted
+ */
+export function isBeside(path, wanted) {
+  const numbers = path.matchAll(/ \([1-9]\d*\)(?=[^/]*$)/g);
+  const without = ({ 0: text, index }) => path.slice(0, index) + path.slice(index + text.length);
+  return path === wanted || Array.from(numbers, without).includes(wanted);
+}
+
+/**
+ * A name for a reader: control characters as their pictures, what is unseen or reorders text as U+FFFD. What
+ * the server says of names has come through this already, and stays as it is.
+ * @param {string} text
+ */
+export function visible(text) {
+  const picture = (sign) => (sign === "\x7f" ? "\u2421" : String.fromCharCode(0x2400 + sign.charCodeAt(0)));
+  return text.replace(CONTROLS, picture).replace(UNSEEN, "\ufffd");
+}
+
+/**
  * How much of a name stands before its suffix: what a rename selects. `.profile` has no suffix.
  * @param {string} name
  * @returns {number}
@@ -68,23 +94,7 @@ export function problemOf(name) {
   if (name === "") return "Type a name.";
   if (name === "." || name === "..") return `“${name}” stands for a directory: type another name.`;
   if (name.includes("/")) return "A name has no slash.";
-  if (/[\0-\x1f\x7f]/.test(name)) return "A name has no control characters.";
+  if (name.search(CONTROLS) >= 0) return "A name has no control characters.";
   if (new TextEncoder().encode(name).length > LONGEST) return `This name is longer than ${LONGEST} bytes.`;
   return "";
-}
-
-/**
- * Where a typed path leads from `here` (a percent-encoded directory): percent-encoded, with a slash at its
- * end. `..` goes up, and stays at the root.
- * @param {string} typed
- * @param {string} here
- * @returns {string}
- */
-export function resolveDirectory(typed, here) {
-  const names = typed.startsWith("/") ? [] : here.split("/").filter(Boolean);
-  for (const name of typed.split("/")) {
-    if (name === "..") names.pop();
-    else if (name !== "" && name !== ".") names.push(encodeName(name));
-  }
-  return names.length === 0 ? "/" : `/${names.join("/")}/`;
 }

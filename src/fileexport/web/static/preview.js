@@ -51,7 +51,7 @@ class Preview {
     this.previous = button("Previous", () => this.step(-1), { id: "previous" });
     this.next = button("Next", () => this.step(1), { id: "next" });
     const end = button("Close", close, { id: "close-preview", "data-first": true });
-    const choices = make("div", { class: "choices" }, this.previous, this.next, this.save, this.link, end);
+    const choices = make("div", { class: "buttons choices" }, this.previous, this.next, this.save, this.link, end);
     const all = make("div", { class: "preview", onkeydown: (event) => this.pressed(event) });
     all.append(make("header", {}, this.title, this.facts), this.stage, choices);
     this.show();

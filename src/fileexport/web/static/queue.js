@@ -36,14 +36,9 @@ const STEPS = {
   answer: { conflict: "waiting" },
   skip: { conflict: "skipped" },
   choose: { unfinished: "waiting" },
-  cancel: {
-    waiting: "gone",
-    running: "gone",
-    paused: "gone",
-    conflict: "gone",
-    failed: "gone",
-    unfinished: "gone",
-  },
+  cancel: { waiting: "gone", running: "gone", paused: "gone", conflict: "gone", failed: "gone" },
+  // Not among all that are cancelled: another browser may be at it.
+  erase: { unfinished: "gone" },
   clear: { done: "gone", skipped: "gone" },
 };
 
@@ -79,7 +74,7 @@ export class Queue {
       offline: false,
       ...item,
     }));
-    this.items.push(...items);
+    for (const item of items) this.items.push(item);
     this.go();
     return items;
   }
@@ -119,9 +114,9 @@ export class Queue {
     return this.items.filter((item) => item.state === state);
   }
 
-  /** What is on its way or waits for its turn. */
+  /** What is on its way, or waits for its turn or for an answer. */
   get busy() {
-    return this.items.some((item) => item.state === "running" || item.state === "waiting");
+    return this.items.some(({ state }) => state === "running" || state === "waiting" || state === "conflict");
   }
 
   /** All that is to be moved, what of it is, and how many files are done. Skipped ones do not count. */
@@ -147,7 +142,7 @@ export class Queue {
     const to = STEPS[action][from];
     if (to === undefined) return false;
     Object.assign(item, { note: "", offline: false }, news, { state: to });
-    if (action === "cancel") this.runner.discard(item);
+    if (action === "cancel" || action === "erase") this.runner.discard(item);
     else if (from === "running" && to === "paused") this.runner.stop(item);
     return true;
   }
@@ -165,16 +160,15 @@ export class Queue {
 }
 
 /**
- * The upload on the server that a file goes on with: the same target, size and time, and nobody's in
- * `taken`; null where there is none.
+ * The upload on the server that a file goes on with: the same target, size and time, and free; null where
+ * there is none.
  * @template {{path: string, size: number, mtime: number | null, url: string}} Kept
  * @param {readonly Kept[]} kept
- * @param {{path: string, size: number, mtime: number}} file its target from the root, its time in ms
- * @param {ReadonlySet<string>} taken URLs
+ * @param {{isTarget: (path: string) => boolean, size: number, mtime: number}} file its time in ms
+ * @param {(url: string) => boolean} isFree
  * @returns {Kept | null}
  */
-export function matching(kept, file, taken) {
-  const same = (one) =>
-    one.path === file.path && one.size === file.size && one.mtime === file.mtime && !taken.has(one.url);
-  return kept.find(same) ?? null;
+export function matching(kept, { isTarget, size, mtime }, isFree) {
+  const fits = (one) => one.size === size && one.mtime === mtime && isTarget(one.path) && isFree(one.url);
+  return kept.find(fits) ?? null;
 }

@@ -65,6 +65,18 @@ export class Selection {
     this.changed();
   }
 
+  /**
+   * Select all of these, or none of them. Others stay what they are.
+   * @param {Iterable<string>} names
+   * @param {boolean} chosen
+   */
+  all(names, chosen) {
+    const these = new Set(names);
+    this.before = new Set([...this.names].filter((name) => !these.has(name)));
+    this.names = new Set(chosen ? [...this.before, ...these] : this.before);
+    this.changed();
+  }
+
   clear() {
     this.anchor = null;
     this.replace([]);

@@ -1,9 +1,9 @@
 /** Uploads by tus: each goes on where the server says it was, after a pause, a break or a reload. */
 
 import { claim, claimed } from "./claims.js";
-import { nameOf } from "./names.js";
+import { isBeside, nameOf } from "./names.js";
 import { matching } from "./queue.js";
-import { ask, sentenceOf, tellSessionOver } from "./talking.js";
+import { answer, ask, sentenceOf, tellSessionOver } from "./talking.js";
 
 /** @typedef {import("./queue.js").Item} Item */
 
@@ -11,6 +11,8 @@ import { ask, sentenceOf, tellSessionOver } from "./talking.js";
 const DELAYS = [0, 500, 1000, 2000, 3000, ...Array(120).fill(5000)];
 /** Bytes of a file that goes with the request that makes its upload. */
 const SMALL = 1024 * 1024;
+/** What is said of an upload that another tab of this browser sends. */
+const ELSEWHERE = "Another tab is at this upload.";
 /** Statuses that pass by themselves: of a server that is busy, starts, or has what was sent at another offset. */
 const PASSING = [408, 409, 423, 429, 460, 500, 502, 503, 504];
 
@@ -18,13 +20,17 @@ const PASSING = [408, 409, 423, 429, 460, 500, 502, 503, 504];
  * @typedef {object} Place
  * @property {string} uploads the URL where uploads are made and listed
  * @property {string} path where they go, as text, with a slash at its end
- * @property {(path: string) => Promise<boolean>} taken whether there is something of that path below it
+ * @property {(path: string) => Promise<boolean>} taken whether there was something of that path below it when
+ *   the uploads came
+ * @property {(item: Item, isTarget: (path: string) => boolean) => Promise<boolean>} arrived whether a file like
+ *   this has come there since
  *
  * @typedef {object} Run
  * @property {any} upload
  * @property {boolean} ended
  * @property {boolean} resumed whether it went on with what the server had
  * @property {boolean} mayAsk whether something of the name leads to a question rather than to an error
+ * @property {number} unsure how often it was asked to be made without an answer
  */
 
 export class Sender {
@@ -43,15 +49,14 @@ export class Sender {
     this.claims = new Map();
     /** @type {Set<string>} uploads that came to nothing: the name was taken meanwhile */
     this.spent = new Set();
-    /** @type {Promise<any[]>} */
-    this.kept = Promise.resolve([]);
+    /** @type {any[]} */
+    this.kept = [];
   }
 
-  /** The uploads that the server keeps for this directory and no tab is at, as `matching` wants them. */
-  look() {
-    this.kept = ask(this.place.uploads).then((found) =>
-      found.map((one) => ({ ...one, url: new URL(one.url, location.href).href })),
-    );
+  /** The uploads that the server keeps for this directory, as `matching` wants them. */
+  async look() {
+    const found = await ask(this.place.uploads);
+    this.kept = found.map((one) => ({ ...one, url: new URL(one.url, location.href).href }));
     return this.kept;
   }
 
@@ -64,7 +69,7 @@ export class Sender {
 
   /** @param {Item} item */
   begin(item) {
-    const run = { upload: null, ended: false, resumed: false, mayAsk: asks(item) };
+    const run = { upload: null, ended: false, resumed: false, mayAsk: asks(item), unsure: 0 };
     this.runs.set(item, run);
     this.start(item, run).catch((error) => this.fail(item, run, error));
   }
@@ -81,19 +86,20 @@ export class Sender {
   /** @param {Item} item */
   discard(item) {
     this.stop(item);
-    // What cannot be asked to go now goes when it expires.
-    this.forget(item).catch(() => {});
+    const mtime = item.file?.lastModified ?? item.mtime;
+    const left = (error) => this.queue.add([{ ...item, mtime, state: "unfinished", note: error.message }]);
+    this.forget(item).catch(left);
   }
 
   /**
-   * Have the server forget what it has, unless another tab is at it.
+   * Have the server forget what it has. Throws where it does not, or another tab is at it.
    * @param {Item} item
    */
   async forget(item) {
     if (item.url === "") return;
     if (!this.claims.has(item)) {
       const release = await claim(item.url);
-      if (release === null) return;
+      if (release === null) throw new Error(ELSEWHERE);
       this.claims.set(item, release);
     }
     await erase(item.url).finally(() => this.release(item));
@@ -110,12 +116,8 @@ export class Sender {
 
   /** @param {Item} item @param {Run} run */
   async start(item, run) {
-    const [tus] = await Promise.all([library(), this.find(item)]);
-    if (run.ended) return;
-    if (item.url === "" && run.mayAsk && (await this.place.taken(item.path))) {
-      if (!run.ended) this.end(item, run, "conflict");
-      return;
-    }
+    const [tus] = await Promise.all([library(), this.find(item, run)]);
+    if (item.url === "") await this.settle(item, run);
     if (run.ended) return;
     run.resumed = item.url !== "";
     run.upload = new tus.Upload(item.file, this.options(item, run));
@@ -123,15 +125,45 @@ export class Sender {
   }
 
   /**
-   * Find what the server has of an item, and claim it for this tab.
-   * @param {Item} item
+   * End an item of which nothing is to be sent: it has come already, or must be asked about.
+   * @param {Item} item @param {Run} run
    */
-  async find(item) {
+  async settle(item, run) {
+    // That it is replaced twice is no harm.
+    if (run.ended || item.policy === "replace") return;
+    // Known before anything is sent: what comes later is told from it.
+    const taken = await this.place.taken(item.path);
+    if (run.unsure > 0 && (await this.place.arrived(item, targetOf(item.path, run, item.policy)))) {
+      this.end(item, run, "finish", { sent: item.size });
+    } else if (taken && run.mayAsk) this.end(item, run, "conflict");
+  }
+
+  /**
+   * Make an upload once more after its answer was lost: it may have been begun, or be all there.
+   * @param {Item} item @param {Run} run
+   */
+  async remake(item, run) {
+    run.unsure += 1;
+    await new Promise((resolve) => setTimeout(resolve, DELAYS[run.unsure]));
+    if (run.ended) return;
+    this.release(item);
+    item.url = "";
+    await this.look();
+    await this.start(item, run);
+  }
+
+  /**
+   * Find what the server has of an item, and claim it for this tab.
+   * @param {Item} item @param {Run} run
+   */
+  async find(item, run) {
     if (this.claims.has(item)) return;
-    const taken = new Set([...this.spent, ...this.queue.items.map((other) => other.url)]);
+    const isTarget = targetOf(this.place.path + item.path, run, item.policy);
+    const wanted = { isTarget, size: item.size, mtime: item.file?.lastModified ?? 0 };
+    const taken = new Set(this.spent);
+    const isFree = (url) => !taken.has(url) && !this.queue.items.some((other) => other.url === url);
     for (;;) {
-      const wanted = { path: this.place.path + item.path, size: item.size, mtime: item.file?.lastModified ?? 0 };
-      const url = item.url || matching(await this.kept.catch(() => []), wanted, taken)?.url;
+      const url = item.url || matching(this.kept, wanted, isFree)?.url;
       if (url === undefined) return;
       const release = await claim(url);
       if (release !== null) {
@@ -139,7 +171,7 @@ export class Sender {
         this.claims.set(item, release);
         return;
       }
-      if (item.url !== "") throw new Error("Another tab is at this upload.");
+      if (item.url !== "") throw new Error(ELSEWHERE);
       taken.add(url);
     }
   }
@@ -198,11 +230,11 @@ export class Sender {
    * @param {Item} item @param {Run} run @param {any} error
    */
   again(item, run, error) {
-    const status = statusOf(error);
-    if (run.ended || isTaken(error) || !(status === 0 || PASSING.includes(status))) return false;
-    item.note = status === 0 ? "The connection broke, trying again …" : "The server is busy, trying again …";
+    if (run.ended || !passes(error)) return false;
+    item.note = statusOf(error) === 0 ? "The connection broke, trying again …" : "The server is busy, trying again …";
     this.progressed(item);
-    return true;
+    // One that is not made yet is looked for first.
+    return Boolean(run.upload.url);
   }
 
   /** @param {Item} item @param {Run} run @param {any} error */
@@ -215,8 +247,10 @@ export class Sender {
       if (run.mayAsk) this.end(item, run, "conflict");
       // What was resumed had been made with another answer to that question.
       else this.begin(item);
+    } else if (passes(error) && run.upload && !run.upload.url && run.unsure + 1 < DELAYS.length) {
+      this.remake(item, run).catch((again) => this.fail(item, run, again));
     } else {
-      this.end(item, run, "fail", { note: noteOf(error), offline: error.originalRequest != null && status === 0 });
+      this.end(item, run, "fail", { note: noteOf(error), offline: status === 0 });
     }
   }
 
@@ -247,14 +281,37 @@ async function library() {
   return globalThis.tus;
 }
 
-/** Have the server forget an upload. @param {string} url */
-function erase(url) {
-  return fetch(url, { method: "DELETE", headers: { "Tus-Resumable": "1.0.0" } });
+/**
+ * Which paths may be that of an item: also those beside it, where the server may have given it one.
+ * @param {string} path
+ * @param {Run} run
+ * @param {import("./queue.js").Policy} policy
+ * @returns {(path: string) => boolean}
+ */
+function targetOf(path, run, policy) {
+  const isRenamed = run.unsure > 0 && policy === "rename";
+  return (other) => (isRenamed ? isBeside(other, path) : other === path);
 }
 
-/** @param {any} error @returns {number} the status of the answer that failed; 0 where there was none */
+/** Have the server forget an upload; one that it does not know is forgotten. @param {string} url */
+async function erase(url) {
+  try {
+    await answer(url, { method: "DELETE", headers: { Accept: "application/json", "Tus-Resumable": "1.0.0" } });
+  } catch (error) {
+    if (![404, 410].includes(statusOf(error))) throw error;
+  }
+}
+
+/** @param {any} error @returns {number} the status that was answered, 0 for no answer, -1 where nothing was asked */
 function statusOf(error) {
-  return error.originalResponse?.getStatus() ?? error.status ?? 0;
+  if (error.originalRequest) return error.originalResponse?.getStatus() ?? 0;
+  return error.status ?? -1;
+}
+
+/** Whether it may go better in a while. @param {any} error */
+function passes(error) {
+  const status = statusOf(error);
+  return !isTaken(error) && (status === 0 || PASSING.includes(status));
 }
 
 /** Whether a file of the name came meanwhile: not the 409 that says that an offset is another. @param {any} error */

@@ -4,16 +4,7 @@ import { question, show } from "./asking.js";
 import { tell } from "./actions.js";
 import { button, byId, make, named, tool } from "./dom.js";
 import { exactDate } from "./formats.js";
-import { ask } from "./talking.js";
-
-/** How long a link may be good, in seconds; the third is proposed. */
-const SPANS = [
-  ["3600", "an hour"],
-  ["86400", "a day"],
-  ["604800", "a week"],
-  ["2592000", "30 days"],
-  ["31536000", "a year"],
-];
+import { send } from "./talking.js";
 
 /**
  * Let the directory and a selected entry be shared. Nothing where the visitor may not.
@@ -35,12 +26,12 @@ export function shareFrom(listing) {
 async function shareEntry(listing) {
   const [entry] = listing.chosen;
   if (listing.selection.size !== 1) return show("Share", make("p", {}, "Select one entry to share."));
-  const options = SPANS.map(([value, text]) => make("option", { value, selected: value === "604800" }, text));
+  const spans = byId("share-directory").elements.namedItem("seconds").cloneNode(true);
   const answer = await question({
     title: "Share",
     body: [
       make("p", {}, "Whoever has the link can read “", named(entry.label), "”."),
-      make("label", {}, "For ", make("select", { name: "seconds" }, ...options)),
+      make("label", {}, "For ", spans),
     ],
     choices: [{ value: "share", label: "Make a link", style: "main" }],
   });
@@ -55,10 +46,7 @@ async function shareEntry(listing) {
  * @param {string} label
  */
 async function share(path, seconds, label) {
-  const made = await ask(byId("page").dataset.shares, {
-    method: "POST",
-    body: new URLSearchParams({ path, seconds }),
-  });
+  const made = await send(byId("page").dataset.shares, Object.entries({ path, seconds }));
   const url = new URL(made.url, location.href).href;
   const field = make("input", { type: "url", readonly: true, value: url, "aria-label": "Link", id: "share-link" });
   field.addEventListener("focus", () => field.select());

@@ -128,6 +128,11 @@ export class Table {
     return row;
   }
 
+  /** The names whose boxes are ticked. */
+  get ticked() {
+    return Array.from(this.body.querySelectorAll("input:checked"), (box) => box.value);
+  }
+
   /** Show what is selected. */
   markAll() {
     for (const row of this.body.rows) this.mark(row);

@@ -1,16 +1,28 @@
 /** How the page asks its server, and what it makes of the answers. */
 
-import { byId, make } from "./dom.js";
+import { button, byId, make } from "./dom.js";
 
 /** The server's answer was an error; the message is its sentence. */
-export class Refusal extends Error {
+class Refusal extends Error {
   /**
    * @param {string} sentence
    * @param {number} status 0 where there was no answer
+   * @param {string} [body]
    */
-  constructor(sentence, status) {
+  constructor(sentence, status, body = "") {
     super(sentence);
     this.status = status;
+    this.body = body;
+  }
+
+  /** What became of each entry, where only some could be done, or none; else null. @returns {any} */
+  get outcome() {
+    try {
+      const found = JSON.parse(this.body);
+      return Array.isArray(found.failed) ? found : null;
+    } catch {
+      return null;
+    }
   }
 }
 
@@ -39,12 +51,16 @@ export async function answer(url, how = {}) {
     if (how.signal?.aborted) throw error;
     throw new Refusal("The server cannot be reached. Try again.", 0);
   }
+  const looks = (how.method ?? "GET") === "GET";
   if (response.ok) {
-    byId("session-over")?.remove();
+    const note = byId("session-over");
+    // Where anybody may look, an answer to that says nothing of the session.
+    if (!looks || note?.dataset.looks !== undefined) note?.remove();
     return response;
   }
-  if (response.status === 401) tellSessionOver();
-  throw new Refusal(sentenceOf(await response.text(), response.status), response.status);
+  if (response.status === 401) tellSessionOver(looks);
+  const body = await response.text();
+  throw new Refusal(sentenceOf(body, response.status), response.status, body);
 }
 
 /**
@@ -75,17 +91,25 @@ export function sentenceOf(body, status) {
 }
 
 /** Where to sign in, to come back here. */
-export function signInUrl() {
+function signInUrl() {
   const prefix = byId("page").dataset.prefix;
   return `${prefix}/-/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`;
 }
 
-/** Say once, until something is answered well, that the server no longer knows who this is. */
-export function tellSessionOver() {
-  if (byId("session-over")) return;
+/**
+ * Say once that the server no longer knows who this is. It stays until it is closed, or a change is answered
+ * well; or a look, where looks were refused.
+ * @param {boolean} [looks] whether it was a look that was refused
+ */
+export function tellSessionOver(looks = false) {
+  const note = byId("session-over") ?? sessionOver();
+  if (looks) note.dataset.looks = "";
+}
+
+function sessionOver() {
   // In a tab of its own: uploads of this one stay as they are, and go on after it.
   const link = make("a", { href: signInUrl(), target: "_blank", rel: "opener" }, "Sign in again");
-  const close = make("button", { type: "button", class: "button", onclick: () => note.remove() }, "Close");
+  const close = button("Close", () => note.remove());
   const note = make(
     "p",
     { id: "session-over", class: "note", role: "alert" },
@@ -95,4 +119,5 @@ export function tellSessionOver() {
     close,
   );
   byId("page").prepend(note);
+  return note;
 }

@@ -2,6 +2,7 @@
 
 import { button, make, named, write } from "./dom.js";
 import { size } from "./formats.js";
+import { visible } from "./names.js";
 
 /** @typedef {import("./queue.js").Item} Item */
 
@@ -12,13 +13,20 @@ const SHOWN_DONE = 10;
 /** What is said of a state that has nothing else to say. */
 const SAYS = { waiting: "Waits", conflict: "There is one already", done: "Done", paused: "Paused" };
 
+/** What cancels an upload of this page. @type {[string, string, string]} */
+const CANCEL = ["cancel", "Cancel", "cancel"];
+
 /** Which buttons a state has: class, label, action. @type {Record<string, [string, string, string][]>} */
 const BUTTONS = {
-  waiting: [["pause", "Pause", "pause"]],
-  running: [["pause", "Pause", "pause"]],
-  paused: [["resume", "Resume", "resume"]],
-  failed: [["retry", "Try again", "retry"]],
-  unfinished: [["choose", "Choose the file", ""]],
+  waiting: [["pause", "Pause", "pause"], CANCEL],
+  running: [["pause", "Pause", "pause"], CANCEL],
+  paused: [["resume", "Resume", "resume"], CANCEL],
+  conflict: [CANCEL],
+  failed: [["retry", "Try again", "retry"], CANCEL],
+  unfinished: [
+    ["choose", "Choose the file", ""],
+    ["cancel", "Cancel", "erase"],
+  ],
 };
 
 /** The buttons for all, with the action of each. @type {[string, string, any][]} */
@@ -42,7 +50,7 @@ export class TransferList {
     this.list = make("ul", { tabindex: "0", "aria-label": "Uploads" });
     this.more = make("p", { class: "more" });
     this.buttons = FOR_ALL.map(([id, label, action]) => [action, button(label, () => this.queue.all(action), { id })]);
-    const all = make("div", { class: "all" }, ...this.buttons.map(([, press]) => press));
+    const all = make("div", { class: "buttons all" }, ...this.buttons.map(([, press]) => press));
     const header = make("header", {}, make("h2", {}, "Uploads"), this.total, all);
     section.replaceChildren(header, this.bar, this.list, this.more);
   }
@@ -104,7 +112,7 @@ class Row {
   constructor(item, transfers) {
     this.item = item;
     this.transfers = transfers;
-    this.bar = make("progress", { max: String(Math.max(item.size, 1)), "aria-label": item.path });
+    this.bar = make("progress", { max: String(Math.max(item.size, 1)), "aria-label": visible(item.path) });
     this.text = make("span", { class: "news" });
     this.presses = make("span", { class: "presses" });
     this.element = make("li", {}, make("span", { class: "name" }, named(item.path)), this.bar, this.text, this.presses);
@@ -137,10 +145,8 @@ class Row {
     const press = ([name, label, action]) =>
       button(label, () => (action === "" ? transfers.chooseFor(item) : queue.act(action, item)), {
         class: `button ${name}`,
-        "aria-label": `${label}: ${item.path}`,
+        "aria-label": `${label}: ${visible(item.path)}`,
       });
-    const made = (BUTTONS[item.state] ?? []).map(press);
-    if (item.state !== "done" && item.state !== "skipped") made.push(press(["cancel", "Cancel", "cancel"]));
-    return made;
+    return (BUTTONS[item.state] ?? []).map(press);
   }
 }

@@ -5,7 +5,7 @@ import { byId, make, say } from "./dom.js";
 import { Existing } from "./existing.js";
 import { count, duration, number, rate, size } from "./formats.js";
 import { Meter } from "./meter.js";
-import { decodeName, encodePath } from "./names.js";
+import { decodeName, encodePath, nameOf } from "./names.js";
 import { Queue } from "./queue.js";
 import { Sender } from "./sending.js";
 import { ask, send } from "./talking.js";
@@ -29,6 +29,7 @@ export class Transfers {
       uploads: this.page.uploads,
       path: decodeName(this.page.directory) ?? this.page.directory,
       taken: (path) => this.existing.has(path),
+      arrived: (item, isTarget) => this.arrived(item, isTarget),
     };
     const runner = {
       begin: (item) => this.sender.begin(item),
@@ -61,7 +62,7 @@ export class Transfers {
     const wanted = [];
     for (const { path, file } of found) {
       if (file === null) continue;
-      const known = left.find((item) => fits(item, path, file));
+      const known = left.find((item) => item.path === path && difference(item, file) === null);
       if (known) this.queue.act("choose", known, { file });
       else wanted.push({ path, size: file.size, file, policy });
     }
@@ -82,9 +83,29 @@ export class Transfers {
    * @param {string} directory
    */
   async read(directory) {
-    const url = `${this.page.prefix}/-/files${this.page.directory}${encodePath(directory)}?json=page`;
-    const entries = await ask(url);
+    const entries = await this.entriesIn(directory);
     return new Map(entries.map(({ name, type }) => [decodeName(name) ?? name, type]));
+  }
+
+  /** @param {string} directory */
+  entriesIn(directory) {
+    return ask(`${this.page.prefix}/-/files${this.page.directory}${encodePath(directory)}?json=page`);
+  }
+
+  /**
+   * Whether a file of this size and time is there now, at such a path, and was not when the uploads came.
+   * @param {Item} item
+   * @param {(path: string) => boolean} isTarget
+   */
+  async arrived({ path, size, file }, isTarget) {
+    const directory = path.slice(0, path.lastIndexOf("/") + 1);
+    const gone = (error) => (error.status === 404 ? [] : Promise.reject(error));
+    for (const entry of await this.entriesIn(directory).catch(gone)) {
+      const found = directory + (decodeName(entry.name) ?? "");
+      const isLike = entry.size === size && Math.round(entry.mtime * 1000) === file?.lastModified;
+      if (isLike && isTarget(found) && !(await this.existing.has(found))) return true;
+    }
+    return false;
   }
 
   /** Show the uploads that the server keeps and no tab is at. */
@@ -111,9 +132,9 @@ export class Transfers {
     const field = make("input", { type: "file" });
     field.addEventListener("change", () => {
       const [file] = field.files;
-      if (file?.size === item.size) return this.queue.act("choose", item, { file });
-      const sizes = `This one has ${size(file?.size ?? 0)}, not ${size(item.size)}`;
-      if (file) item.note = `${sizes}: choose the file that was being sent.`;
+      const other = difference(item, file);
+      if (other === null) return this.queue.act("choose", item, { file });
+      item.note = `This one has another ${other}: choose the file that was being sent.`;
       return this.look();
     });
     field.click();
@@ -188,7 +209,13 @@ export class Transfers {
   }
 }
 
-/** @param {Item} item @param {string} path @param {File} file */
-function fits(item, path, file) {
-  return item.path === path && item.size === file.size && item.mtime === file.lastModified;
+/**
+ * What tells a file from the one that was being sent, or null: then they are the same.
+ * @param {Item} item
+ * @param {File} file
+ */
+function difference(item, file) {
+  if (nameOf(item.path) !== file.name) return "name";
+  if (item.size !== file.size) return "size";
+  return item.mtime === file.lastModified ? null : "time";
 }
