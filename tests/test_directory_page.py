@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport.paths import RelPath, quote_name
+from fileexport.shares import DEFAULT_TIME, MAX_TIME
 from fileexport.tokens import Right
 from fileexport.web.directory import PAGE_LENGTH, View, Visitor, directory_page
 from fileexport.web.pages import Addresses
@@ -129,6 +130,14 @@ class Rights(SynchronousTestCase):
         deleter = seen(WHERE, ROWS, Visitor(Right.READ | Right.DELETE))
         self.assertEqual(set(CHANGING) & set(deleter.ids()), {"delete"})
         self.assertEqual(deleter.by_id("page")["data-may"], "read delete")
+
+    def test_how_long_a_link_is_good(self) -> None:
+        """A week is proposed for a link; the longest choice is the longest that a link may be good."""
+        text = directory_page(WHERE, ROWS, Addresses(), visitor=ANYBODY, nonce="n").decode()
+        form = Page(text.partition('<form id="share-directory"')[2].partition("</form>")[0].encode())
+        options = {int(a["value"]): "selected" in a for tag, a in form.elements if tag == "option"}
+        self.assertEqual([seconds for seconds, chosen in options.items() if chosen], [DEFAULT_TIME])
+        self.assertEqual(max(options), MAX_TIME)
 
     def test_above_the_exported_directories(self) -> None:
         """Where nothing can be changed, not even those who may are offered it; sharing is another matter."""

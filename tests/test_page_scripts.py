@@ -105,6 +105,22 @@ class SourceTests(SynchronousTestCase):
                 self.assertTrue(name.startswith("./"), f"{script.name}: {name}")
                 self.assertTrue((STATIC / name).is_file(), f"{script.name}: {name}")
 
+    def test_exports(self) -> None:
+        """What a script exports is used by another, or by a test."""
+        scripts = {path: path.read_text("utf-8") for path in (*own_scripts(), *TESTS.glob("*.mjs"))}
+        for script in own_scripts():
+            others = "\n".join(text for path, text in scripts.items() if path != script)
+            for name in re.findall(r"(?m)^export (?:async )?(?:function|class|const) (\w+)", scripts[script]):
+                self.assertRegex(others, rf"\b{name}\b", script.name)
+
+    def test_styles(self) -> None:
+        """No class is styled that neither a template nor a script gives to anything."""
+        texts = [*(STATIC.parent / "templates").glob("*.html"), *own_scripts()]
+        given = " ".join(path.read_text("utf-8") for path in texts)
+        for sheet in sorted(STATIC.glob("*.css")):
+            for name in set(re.findall(r"\.([a-z][a-z-]*)(?=[^{};]*\{)", sheet.read_text("utf-8"))):
+                self.assertRegex(given, rf"(?<![\w-]){name}(?![\w-])", sheet.name)
+
     def test_vendored(self) -> None:
         """tus-js-client is what was published, and its licence is beside it."""
         self.assertEqual(hashlib.sha256((STATIC / VENDORED).read_bytes()).hexdigest(), PUBLISHED)

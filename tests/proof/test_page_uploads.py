@@ -100,7 +100,6 @@ class DropTests(UploadCase):
             directory.answer(answer)
             eventually(f"after {answer}", lambda: tree(place) == after)  # noqa: B023
 
-
     def test_leaving(self) -> None:
         """While the question is open, the page is not left without another."""
         self.start()
@@ -244,7 +243,9 @@ class LeftTests(UploadCase):
             "Tus-Resumable": "1.0.0",
             "Content-Type": "application/offset+octet-stream",
             "Upload-Length": str(len(content)),
-            "Upload-Metadata": ",".join(f"{key} {b64encode(text.encode()).decode()}" for key, text in told.items()),
+            "Upload-Metadata": ",".join(
+                f"{key} {b64encode(text.encode()).decode()}" for key, text in told.items()
+            ),
         }
         with urlopen(Asking(f"{self.url}-/uploads", content[: len(content) // 2], headers)) as answer:
             self.assertEqual(answer.status, 201)
