@@ -14,17 +14,30 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import fileexport
-from fileexport import assembly, callback_calls, callbacks, gate, http_bodies, http_jobs, jobs, paths
+from fileexport import (
+    assembly,
+    callback_calls,
+    callbacks,
+    gate,
+    http_bodies,
+    http_jobs,
+    http_receiving,
+    jobs,
+    paths,
+    resumable_files,
+    sessions,
+    shares,
+)
 from fileexport.cli import COMMANDS, SECTIONS, main
 from fileexport.config import Anonymous, Settings
-from fileexport.disk import resolve, sender, state
+from fileexport.disk import resolve, sender, state, uploads_store
 from fileexport.disk.jail import Jail
 from fileexport.exports import MAX_LISTED, Exports
 from fileexport.http_bodies import Bodies
 from fileexport.http_resource import Surroundings
 from fileexport.http_rooms import HttpRooms
 from fileexport.tokens import Right, TokenTable
-from fileexport.web import connection, head, intake, ranges, request
+from fileexport.web import connection, directory, forms, head, intake, ranges, request
 from fileexport.web.access import Doorkeeper, Policy
 from fileexport.web.origin import Names
 from fileexport.web.routes import Answer, Open, Route, Routes
@@ -109,7 +122,7 @@ def rights_of(route: Route[Answer]) -> list[str]:
     """The rights of a route as the manual names them; where there are several, each with its methods."""
     needed: dict[str, list[str]] = {}
     for method, right in route.rights.items():
-        name = "none" if isinstance(right, Open) else str(right.name).lower()
+        name = "none" if isinstance(right, Open) else str(right.name).lower().replace("|", " and ")
         needed.setdefault(name, []).append(method.decode("ascii"))
     if len(needed) == 1:
         return list(needed)
@@ -194,8 +207,43 @@ class LimitTests(SynchronousTestCase):
                     f"{callback_calls.CALL_TIME:.0f} s, {callback_calls.MAX_BODY >> 10} KiB",
                 ],
                 ["attempts to deliver a callback", f"{len(callbacks.DELAYS)}"],
+                *self.of_uploads(),
+                *self.of_people(),
             ],
         )
+
+    def of_uploads(self) -> list[list[str]]:
+        """What bounds files that come in."""
+        receiving = http_receiving
+        return [
+            [
+                "bodies that are stored at once, and bytes of all of them in memory",
+                f"{receiving.MAX_BODIES} and {receiving.BUDGET >> 20} MiB",
+            ],
+            [
+                f"body that is stored: time for each further {intake.STEP >> 10} KiB",
+                f"{connection.BODY_TIME:.0f} s",
+            ],
+            ["files of a form", f"{forms.MAX_FILES}"],
+            [
+                "entries selected in a form, and its bytes",
+                f"{forms.MAX_SELECTED} and {forms.MAX_BODY >> 20} MiB",
+            ],
+            ["unfinished resumable uploads of one owner", f"{resumable_files.MAX_OWN}"],
+            [
+                "time that an unfinished resumable upload is kept after its last byte",
+                f"{uploads_store.KEPT_TIME / 3600:.0f} h",
+            ],
+        ]
+
+    def of_people(self) -> list[list[str]]:
+        """What bounds who is signed in, what they share, and what they see."""
+        return [
+            ["sessions of one token, and of all", f"{sessions.MAX_OWN_SESSIONS} and {sessions.MAX_SESSIONS}"],
+            ["time that a session lasts", f"{sessions.SESSION_TIME / 86_400:.0f} d"],
+            ["share links of one owner, and of all", f"{shares.MAX_OWN_SHARES} and {shares.MAX_SHARES}"],
+            ["entries of a page in a browser", f"{directory.PAGE_LENGTH}"],
+        ]
 
     def test_port(self) -> None:
         """The examples use the port that the daemon listens on by default."""

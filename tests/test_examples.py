@@ -28,6 +28,11 @@ def blocks(text: str, language: str) -> Iterator[str]:
     yield from re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+def examples() -> list[Path]:
+    """The programs of the manual."""
+    return [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.js")]
+
+
 class PageTests(SynchronousTestCase):
     """Examples and pages."""
 
@@ -35,14 +40,14 @@ class PageTests(SynchronousTestCase):
         """Every example is on a page, and every one that a page includes is there."""
         text = "\n".join(page(f"docs/{path.name}") for path in (CHECKOUT / "docs").glob("*.md"))
         shown = re.findall(r"^```\{literalinclude\} examples/(\S+)\n", text, re.MULTILINE)
-        self.assertEqual(sorted(set(shown)), sorted(path.name for path in EXAMPLES.glob("*.py")))
+        self.assertEqual(sorted(set(shown)), sorted(path.name for path in examples()))
 
     def test_all_are_run(self) -> None:
         """A test names every example as the file that it runs."""
         tests = CHECKOUT / "tests"
         files = [*tests.glob("test_*.py"), *(tests / "proof").glob("test_*.py")]
         text = "\n".join(path.read_text(encoding="utf-8") for path in files)
-        for path in EXAMPLES.glob("*.py"):
+        for path in examples():
             self.assertRegex(text, rf'["/]{re.escape(path.name)}"', path.name)
 
     def test_python_on_pages(self) -> None:

@@ -77,7 +77,13 @@ class NewTests(EntriesCase):
         self.assertEqual(self.post("/-/new/d/", ("name", "x/y")).status, 409)
         self.assertEqual(self.post("/-/new/d/", ("name", "x/y"), ("exist", "ok")).status, 200)
         self.assertEqual(self.post("/-/new/d/", ("name", "a"), ("exist", "ok")).status, 409)
-        self.assertEqual(self.post("/-/new/d/", ("name", "a/x")).status, 409)
+        for name, sentence in (
+            ("a", "it exists already"),
+            ("a/x", "a part of the path before the name is a file"),
+            ("a/x/y", "a part of the path before the name is a file"),
+        ):
+            answer = self.post("/-/new/d/", ("name", name))
+            self.assertEqual((answer.status, answer.text), (409, f"ERROR - {sentence}"))
 
     def test_refused(self) -> None:
         """No name, or one that is none, makes nothing."""
@@ -128,7 +134,7 @@ class MoveTests(EntriesCase):
     def test_some_fail(self) -> None:
         """One that fails does not keep the others; each failure is told by its name."""
         answer = self.post("/-/move/d/", *entries("a", "b", "none", "x/y"), ("to", "/other"), headers=JSON)
-        self.assertEqual((answer.status, answer.json()["moved"]), (200, 1))
+        self.assertEqual((answer.status, answer.json()["moved"]), (409, 1))
         failed = {one["entry"]: one["status"] for one in answer.json()["failed"]}
         self.assertEqual(failed, {"b": 409, "none": 404, "x%2Fy": 400})
         self.assertEqual((self.root / "other/b").read_bytes(), b"other/b")
@@ -183,6 +189,8 @@ class RemoveTests(EntriesCase):
             "� &amp; &lt;b&gt;␊%41</bdi></li>",
             "<bdi>none</bdi> (is not there any more)",
             'action="/-/remove/d/"',
+            'name="entry" value="sub/"',
+            'name="entry" value="link"',
             'value="%FF%20%26%20%3Cb%3E%0A%2541"',
             'href="/d/"',
         ):
@@ -197,23 +205,30 @@ class RemoveTests(EntriesCase):
         self.write("d/" + ODD)
         os.symlink("../other", self.root / "d/link")
         (self.root / "d/empty").mkdir()
-        chosen = entries("a", "sub", "link", ODD, "empty")
+        chosen = [*entries("a", "link", ODD, "empty"), ("entry", "sub/")]
         answer = self.post("/-/remove/d/", *chosen, ("confirm", "1"), headers=JSON)
         self.assertEqual((answer.status, answer.json()), (200, {"removed": 5, "failed": []}))
         self.assertEqual(self.names(), {"d/", "d/b", "other/", "other/b"})
         answer = self.post("/-/remove/d/", *entries("b"), ("confirm", "1"), headers=PAGE)
         self.assertEqual((answer.status, answer.field("Location")), (303, "/d/"))
 
+    def test_not_meant(self) -> None:
+        """What is below a directory stays where it was not named as one: it may have been a file before."""
+        before = self.names()
+        answer = self.post("/-/remove/d/", *entries("sub"), ("confirm", "1"))
+        self.assertEqual((answer.status, "a slash behind its name" in answer.text), (409, True))
+        self.assertEqual(self.names(), before)
+
     def test_some_fail(self) -> None:
         """What is not there, or is exported itself, is told; the rest goes."""
         web = self.harness(dirs=("d/sub",))
-        answer = self.post("/-/remove/d/", *entries("sub"), ("confirm", "1"), web=web)
+        answer = self.post("/-/remove/d/", ("entry", "sub/"), ("confirm", "1"), web=web)
         self.assertEqual(
             (answer.status, answer.text), (403, "removed 0 entries\nERROR - sub: permission denied")
         )
         answer = self.post("/-/remove/d/", *entries("a", "none"), ("confirm", "1"))
         expected = "removed 1 entry\nERROR - none: there is no such file or directory"
-        self.assertEqual((answer.status, answer.text), (200, expected))
+        self.assertEqual((answer.status, answer.text), (404, expected))
 
     def test_long_lists(self) -> None:
         """The page that asks names some, and says how many more there are."""

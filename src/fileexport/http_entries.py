@@ -16,7 +16,14 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from fileexport.disk.trees import TreeForm
-from fileexport.errors import BadRequestError, FileExportError, FileNameError, OverloadedError, PeerGone
+from fileexport.errors import (
+    BadRequestError,
+    ConflictError,
+    FileExportError,
+    FileNameError,
+    OverloadedError,
+    PeerGone,
+)
 from fileexport.exports import Exports
 from fileexport.http_bodies import Bodies
 from fileexport.http_outcomes import Failed, Outcome, Outcomes, counted
@@ -25,6 +32,7 @@ from fileexport.http_receiving import holder_of
 from fileexport.paths import RelPath, printable, quote_name
 from fileexport.pools import Worker
 from fileexport.tokens import Principal, Right
+from fileexport.web.failures import through_directories
 from fileexport.web.forms import MAX_BODY, MAX_SELECTED, Form, form_of
 from fileexport.web.names import visible
 from fileexport.web.request import Request
@@ -36,19 +44,30 @@ MAX_HELD = 32 << 20
 #: Entries that the page names which asks before they are removed.
 MAX_NAMED = 1000
 
-_KINDS = {"directory": "with everything in it", "link": "the link, not what it leads to"}
+_NOTES = {
+    "directory": "with everything in it",
+    "link": "the link, not what it leads to",
+    "gone": "is not there any more",
+}
 
 
 #: Answers one route: the request, who asks, the directory, the form.
 _Act = Callable[[Request, Principal, RelPath, Form], Awaitable[None]]
 
 
+_TREE = "it is a directory: a slash behind its name removes it with all that is below it"
+
+
 class _Chosen(NamedTuple):
-    """An entry that was selected: as the form named it, its name, and its path or why it has none."""
+    """An entry that was selected: as the form named it, its name, and its path or why it has none.
+
+    `is_tree`: it was named as a directory, by a slash at its end.
+    """
 
     entry: str
     name: str
     path: RelPath | None
+    is_tree: bool = False
     error: Exception | None = None
 
 
@@ -106,7 +125,8 @@ class EntriesDoor:
     async def _new(self, request: Request, who: Principal, where: RelPath, form: Form) -> None:
         """Make a directory; `name` may be a path, whose directories are made as well."""
         path = where + _new_path(form)
-        count = await self._disk.run(self._exports.make_directories, who, path)
+        with through_directories():
+            count = await self._disk.run(self._exports.make_directories, who, path)
         if not count and form.one("exist") != "ok":
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         url = self._outcomes.directory(path)
@@ -132,7 +152,10 @@ class EntriesDoor:
         await self._tell(request, where, "moved", chosen, errors)
 
     async def _remove(self, request: Request, who: Principal, where: RelPath, form: Form) -> None:
-        """Remove entries, and all that is below them; without ``confirm=1`` a page asks first."""
+        """Remove entries; without ``confirm=1`` a page asks first.
+
+        What is below a directory goes only where it was named as one: a file may have become one meanwhile.
+        """
         chosen = _chosen(form, where)
         if not _flag(form, "confirm"):
             if request.accepts(b"json") or not request.accepts(b"text/html"):
@@ -170,7 +193,7 @@ class EntriesDoor:
             if error is not None
         ]
         count = len(chosen) - len(failed)
-        status = HTTPStatus.OK if count else failed[0].status
+        status = failed[0].status if failed else HTTPStatus.OK
         sentence = counted(did, count, "entry", "entries")
         await self._outcomes.answer(request, Outcome(sentence, status, where, {did: count}, failed))
 
@@ -206,6 +229,9 @@ class EntriesDoor:
         for number, one in enumerate(chosen):
             if one.path is None or not isinstance(errors[number], IsADirectoryError):
                 continue
+            if not one.is_tree:
+                errors[number] = ConflictError(_TREE)
+                continue
             check()
             try:
                 self._exports.remove_path(who, one.path, recursive=True, check=check)
@@ -218,7 +244,9 @@ class EntriesDoor:
 
     def _ask(self, who: Principal, where: RelPath, chosen: Sequence[_Chosen]) -> bytes:
         """The page that names what would go."""
-        names = [(visible(one.name), self._kind(who, one)) for one in chosen[:MAX_NAMED]]
+        kinds = [self._kind(who, one) for one in chosen]
+        named = list(zip(chosen, kinds, strict=True))
+        names = [(visible(one.name), _NOTES.get(kind, "")) for one, kind in named[:MAX_NAMED]]
         return self._outcomes.render(
             "confirm.html",
             where,
@@ -226,17 +254,17 @@ class EntriesDoor:
             action=f"/-/remove{where.url()}" + ("/" if where else ""),
             names=names,
             more=len(chosen) - len(names),
-            entries=[quote_name(one.name) for one in chosen],
+            entries=[quote_name(one.name) + ("/" if kind == "directory" else "") for one, kind in named],
         )
 
     def _kind(self, who: Principal, one: _Chosen) -> str:
-        """What a person should know of an entry before it goes."""
+        """What an entry is now; for who may not read, what the form says."""
         if one.path is None or not who.may(Right.READ):
-            return ""
+            return "directory" if one.is_tree else ""
         try:
-            return _KINDS.get(self._exports.stat(who, one.path).kind, "")
+            return self._exports.stat(who, one.path).kind
         except (OSError, FileExportError):
-            return "is not there any more"
+            return "gone"
 
 
 def _chosen(form: Form, where: RelPath) -> list[_Chosen]:
@@ -250,11 +278,12 @@ def _chosen(form: Form, where: RelPath) -> list[_Chosen]:
 
 
 def _choice(entry: str, where: RelPath) -> _Chosen:
-    name = _unquoted(entry)
+    bare = entry.removesuffix("/")
+    name, is_tree = _unquoted(bare), bare != entry
     try:
-        return _Chosen(entry, name, where / name)
+        return _Chosen(entry, name, where / name, is_tree)
     except FileNameError as error:
-        return _Chosen(entry, name, None, error)
+        return _Chosen(entry, name, None, is_tree, error)
 
 
 def _aim(form: Form, where: RelPath, chosen: Sequence[_Chosen]) -> tuple[RelPath, str | None]:

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
+from unittest import SkipTest
 
 from tests.proof import node
 from tests.proof.commands import DaemonCase
@@ -18,7 +20,8 @@ TOKEN = "the-token-of-this-page-and-no-other"
 #: Where the page says that the daemon listens, and what stands for any text in what it shows.
 _ADDRESS, _ANYTHING = "http://127.0.0.1:9006", "…"
 _MISSING = [program for program in ("curl", "rclone", "cmp") if shutil.which(program) is None]
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_EXAMPLES = CHECKOUT / "docs/examples"
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Typed(NamedTuple):
@@ -28,15 +31,10 @@ class Typed(NamedTuple):
     shown: str
 
 
-def blocks(kind: str) -> list[str]:
-    """The page's examples of one language, in order."""
-    text = (CHECKOUT / "docs/uploads.md").read_text(encoding="utf-8")
-    return [body for found, body in _BLOCK.findall(text) if found == kind]
-
-
 def typed() -> Iterator[Typed]:
     """Each line that the page says to type."""
-    for block in blocks("console"):
+    text = (CHECKOUT / "docs/uploads.md").read_text(encoding="utf-8")
+    for block in _BLOCK.findall(text):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             line, _, shown = part.partition("\n")
             yield Typed(line, shown)
@@ -60,12 +58,12 @@ class PageCase(DaemonCase):
         """A daemon of the root; its token is `TOKEN`."""
         return Daemon(self.root, "--token-file", str(self.tokens))
 
-    def run_here(self, *command: str) -> str:
+    def run_here(self, *command: str, **variables: str) -> str:
         """What a command prints, which must succeed."""
         found = subprocess.run(
             command,
             cwd=self.here,
-            env={**os.environ, "token": TOKEN},
+            env=os.environ | {"FILEEXPORT_TOKEN": TOKEN, "NODE_PATH": str(node.PACKAGES)} | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -74,11 +72,6 @@ class PageCase(DaemonCase):
         )
         self.assertEqual(found.returncode, 0, found.stdout)
         return found.stdout
-
-    def assert_uploaded(self) -> None:
-        """The file has come, whole."""
-        found = (self.root / "dumps" / "numbers.txt").read_bytes()
-        self.assertEqual(found, (self.here / "numbers.txt").read_bytes())
 
 
 class LineTests(PageCase):
@@ -96,30 +89,22 @@ class LineTests(PageCase):
                 self.assertRegex(found.strip().replace("\r", ""), rf"\A{pattern}\Z", line)
 
 
-class PythonTests(PageCase):
-    """tuspy, as it is published."""
+class ClientTests(PageCase):
+    """The examples for clients of tus, as these are published."""
+
+    def upload(self, *command: str | Path) -> None:
+        """Run one with a file, which must come."""
+        with self.daemon() as daemon:
+            self.run_here(*map(str, command), "numbers.txt", FILEEXPORT_URL=daemon.url)
+        found = (self.root / "dumps" / "numbers.txt").read_bytes()
+        self.assertEqual(found, (self.here / "numbers.txt").read_bytes())
 
     def test_tuspy(self) -> None:
         """The example for tuspy uploads its file."""
-        [example] = (found for found in blocks("python") if "tusclient" in found)
-        with self.daemon() as daemon:
-            example = example.replace(f"{_ADDRESS}/", daemon.url)
-            self.run_here(sys.executable, "-c", f"import os\ntoken = os.environ['token']\n{example}")
-        self.assert_uploaded()
-
-
-class ScriptTests(PageCase):
-    """tus-js-client, as it is published."""
-
-    skip = node.MISSING
+        self.upload(sys.executable, _EXAMPLES / "tus_upload.py")
 
     def test_tus_js_client(self) -> None:
         """The example for tus-js-client uploads its file."""
-        [example] = blocks("js")
-        with self.daemon() as daemon:
-            example = example.replace(f"{_ADDRESS}/", daemon.url)
-            example = example.replace("'numbers.txt')", "process.argv[1])")
-            before = "const fs = require('fs'), tus = require('tus-js-client'), token = process.argv[2]\n"
-            done = node.run_script(before + example, str(self.here / "numbers.txt"), TOKEN)
-        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
-        self.assert_uploaded()
+        if node.MISSING:
+            raise SkipTest(node.MISSING)
+        self.upload("node", _EXAMPLES / "tus_upload.js")
