@@ -51,11 +51,13 @@ class MakeTests(JailCase):
         self.assertEqual(sorted(os.listdir(self.root / "d/a")), ["b", "c"])
 
     def test_directories_in_the_way(self) -> None:
-        """Something else in the way, wherever it is, is a file that exists; nothing is made then."""
+        """Something else in the way is a file that exists, or no directory; nothing is made then."""
         self.write("d/file")
         (self.root / "nowhere").symlink_to("missing")
-        for path in ("d/file", "d/file/a", "d/file/a/b", "nowhere", "nowhere/a"):
+        for path in ("d/file", "nowhere"):
             self.refuses(errno.EEXIST, self.jail.make_directories, ALL, P(path))
+        for path in ("d/file/a", "d/file/a/b", "nowhere/a", "nowhere/a/b"):
+            self.refuses(errno.ENOTDIR, self.jail.make_directories, ALL, P(path))
         for path, view in (("a/b/c:d/e", ALL), ("a/.b/c", PLAIN), (f"a/{RESERVED}/b", ALL)):
             with self.assertRaises((FileNameError, PermissionError)):
                 self.jail.make_directories(view, P(path))

@@ -16,11 +16,12 @@ from fileexport.disk.trees import TreeForm
 from fileexport.errors import BusyError, DestinationNotFound, FileNameError
 from fileexport.exports import Exports
 from fileexport.exports_uploads import MAX_TRIES, numbered
-from fileexport.paths import MAX_NAME, RESERVED, is_file_name_valid
+from fileexport.paths import MAX_NAME, RESERVED, RelPath, is_file_name_valid
 from fileexport.tokens import Principal, Right
 from fileexport.uploads import Upload
 from tests.test_exports import ALL, ROOT, STRANGER, ExportsCase, P, principal
 from tests.test_staging import Counted
+from tests.watched import WatchedCalls
 
 SOURCE: dict[str, Any] = {"size": 10, "source": b"s"}
 
@@ -54,6 +55,7 @@ class RightsTests(VerbsCase):
             lambda who: self.exports.forget_upload(who, P("n"), **SOURCE),
             lambda who: self.exports.is_committed(who, P("n"), (1, 2)),
             lambda who: self.exports.free_name(who, P("n")),
+            lambda who: self.exports.check_writer(who, P("n")),
         )
         self.calls.clear()
         for verb in verbs:
@@ -212,6 +214,22 @@ class CommittedTests(VerbsCase):
         other.finish()
         self.assertFalse(self.exports.is_committed(ALL, P("d/file"), identity))
 
+    def test_durable(self) -> None:
+        """Who says that it is has flushed its name: whoever gave it may have been killed before that."""
+        upload = self.begin()
+        identity = upload.identity
+        upload.finish()
+        for durable, expected in ((True, ["fsync"]), (False, [])):
+            seen: list[str] = []
+            calls = WatchedCalls(lambda name, *_: seen.append(name))  # noqa: B023  # each round has its own
+            jail = Jail(str(self.root), calls=calls, durable=durable)
+            self.addCleanup(jail.close)
+            exports = Exports(jail)
+            self.assertFalse(exports.is_committed(ALL, P("d/file"), (1, 2)))
+            self.assertNotIn("fsync", seen)
+            self.assertTrue(exports.is_committed(ALL, P("d/file"), identity))
+            self.assertEqual([name for name in seen if name == "fsync"], expected)
+
     def test_elsewhere(self) -> None:
         """A link to it, a directory, and what is not there or may not be seen, are not it."""
         status = (self.root / "d/file").stat()
@@ -246,6 +264,25 @@ class FreeNameTests(VerbsCase):
         self.assertEqual(self.free("n", taken={P("n (3)")}), "n (4)")
         upload.discard()
         self.assertEqual(self.free("n"), "n (2)")
+
+    def test_diverted(self) -> None:
+        """What may have another name is begun all the same, and at its end gets the next one that is free."""
+        upload = self.begin(replace=False, diverts=True)
+        upload.write(b"mine")
+        other = self.begin("d/file (1)")
+        paths: list[RelPath] = []
+        upload.finish(check=lambda: paths.append(self.exports.divert(ALL, P("d/file"), upload)))
+        other.discard()
+        self.assertEqual(paths, [P("d/file (2)")])
+        self.assertEqual((self.root / "d/file (2)").read_bytes(), b"mine")
+        self.exports.check_writer(ALL, P("d/file (2)"))
+
+    def test_not_diverted(self) -> None:
+        """Where nothing is in its way it has the name that it wanted."""
+        upload = self.begin("d/new", replace=False, diverts=True)
+        self.assertEqual(self.exports.divert(ALL, P("d/new"), upload), P("d/new"))
+        upload.finish()
+        self.assertTrue((self.root / "d/new").exists())
 
     def test_bounded(self) -> None:
         """After so many it is given up."""
@@ -313,7 +350,9 @@ class DirectoriesTests(VerbsCase):
         for path in ("x", "e/x", "e/f/g"):
             self.refuses(DestinationNotFound, exports.make_directories, ALL, P(path))
         self.refuses(FileExistsError, exports.make_directories, ALL, P("d/file"))
-        self.refuses(FileExistsError, exports.make_directories, ALL, P("d/file/x"))
+        self.refuses(NotADirectoryError, exports.make_directories, ALL, P("d/file/x"))
+        for path in ("d/file/x", "d/file/x/y"):
+            self.refuses(NotADirectoryError, exports.make_parents, ALL, P(path))
         self.refuses(FileNameError, exports.make_directories, ALL, P("d/x/a:b"))
         self.refuses(PermissionError, exports.make_directories, STRANGER, P("d/x/.hidden"))
         self.assertEqual(os.listdir(self.root / "d"), ["file"])

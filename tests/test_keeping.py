@@ -133,16 +133,28 @@ class AgeTests(PartialsCase):
         partial.commit()
         self.assertEqual(self.file.read_bytes(), b"0123456789")
 
+    def test_whatever_time(self) -> None:
+        """The time that a killed commit gave to its content makes it neither older nor newer."""
+        self.kept()
+        [name] = self.names(KEPT)
+        os.utime(self.staging / name, ns=(1, 1))
+        self.assertEqual((self.recover(), len(self.left())), (0, 2))
+        os.utime(self.staging / name, ns=(2**62, 2**62))
+        self.assertEqual((self.recover(DAY_AFTER), self.staging.exists()), (2, False))
+
     def test_too_many(self) -> None:
         """An owner has so many; with one more the oldest goes that nobody writes, and nobody else's."""
         self.kept(owner=b"other")
         others = self.names(KEPT)[0].split("-")[1]
-        for number in range(MAX_KEPT):
+        self.kept(path="d/oldest")
+        [oldest] = [name for name in self.names(KEPT) if not name.startswith(KEPT + others)]
+        os.utime(self.staging / oldest, ns=(2**62, 2**62))
+        # Until the file system's clock has gone on.
+        while self.file.stat().st_ctime_ns <= (self.staging / oldest).stat().st_ctime_ns:
+            self.file.touch()
+        for number in range(1, MAX_KEPT):
             self.kept(path=f"d/{number}")
-        for name in self.names(KEPT):
-            os.utime(self.staging / name, ns=(10**18, 10**18 + int(name[-6:], 16)))
-        aged = sorted(self.names(KEPT), key=lambda name: (self.staging / name).stat().st_mtime_ns)
+        there = set(self.names(KEPT))
         self.kept(path="d/one-more")
-        gone = set(aged) - set(self.names(KEPT))
-        self.assertEqual(gone, {next(name for name in aged if not name.startswith(KEPT + others))})
+        self.assertEqual(there - set(self.names(KEPT)), {oldest})
         self.assertEqual(len(self.names(JOURNAL)), len(self.names(KEPT)))

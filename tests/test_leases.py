@@ -69,6 +69,27 @@ class LeasesTests(SynchronousTestCase):
         lease.add(places[0], 13)
         self.assertEqual((lease.since, len(leases)), (13, 2))
 
+    def test_looked_at(self) -> None:
+        """Who only looks is told the same, and takes nothing."""
+        leases = Leases()
+        leases.check(PLACE)
+        with leases.take(PLACE, "alice", 17):
+            error = self.assertRaises(BusyError, leases.check, PLACE)
+            self.assertEqual((error.holder, error.since), ("alice", 17))
+        self.assertEqual(len(leases), 0)
+
+    def test_beside(self) -> None:
+        """Another name in the same directory is held with the first, unless somebody has it."""
+        leases = Leases()
+        lease = leases.take(PLACE, "alice", 1)
+        beside = leases.take(PLACE._replace(name="a"), "bob", 2)
+        self.assertRaises(BusyError, lease.add_beside, "a", 3)
+        lease.add_beside("b", 4)
+        self.assertRaises(BusyError, leases.take, PLACE._replace(name="b"), "bob", 5)
+        lease.release()
+        beside.release()
+        self.assertEqual(len(leases), 0)
+
     def test_with(self) -> None:
         """Who leaves a `with` block has given it back, also by an error."""
         leases = Leases()

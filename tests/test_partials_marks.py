@@ -15,6 +15,29 @@ from tests.test_partials import PartialsCase
 from tests.watched import in_child
 
 
+class _FailingOnce(Calls):
+    """The disk is full for the next call of this `name`."""
+
+    name = ""
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        self._fail("write")
+        return super().write(descriptor, data)
+
+    def cut(self, descriptor: int, size: int) -> None:
+        self._fail("cut")
+        super().cut(descriptor, size)
+
+    def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+        self._fail("pwrite")
+        return super().pwrite(descriptor, data, offset)
+
+    def _fail(self, name: str) -> None:
+        if self.name == name:
+            self.name = ""
+            raise OSError(errno.ENOSPC, "full")
+
+
 class MarkTests(PartialsCase):
     """`mark`, `rewind`, `accept`."""
 
@@ -137,6 +160,39 @@ class MarkTests(PartialsCase):
         self.assertEqual(written, ["write", "write", "fdatasync", "pwrite", "pwrite"])
         partial.discard()
 
+    def test_accepted_flushed(self) -> None:
+        """What is accepted is on stable storage, content and journal; a whole file waits for its commit."""
+        flushed = "write fdatasync pwrite pwrite fsync"
+        for durable, key, pieces, expected in (
+            (True, b"source", (b"01",), flushed),
+            (True, b"source", (b"01", b"23"), f"{flushed} {flushed}"),
+            (True, b"source", (b"01", b"23456789"), f"{flushed} write pwrite"),
+            (False, b"source", (b"01",), "write pwrite"),
+            (True, None, (b"01",), "write"),
+        ):
+            seen: list[str] = []
+            jail = self.watched(lambda name, *_: seen.append(name), durable=durable)  # noqa: B023  # its own
+            partial = self.begin(key=key, jail=jail)
+            del seen[:]
+            for piece in pieces:
+                partial.write(piece)
+                partial.accept()
+                # Nothing is new.
+                partial.accept()
+            self.assertEqual(" ".join(seen), expected)
+            partial.discard()
+
+    def test_noted_before(self) -> None:
+        """What the journal knows already, but nobody flushed, is flushed when it is accepted."""
+        self.patch(partials, "_NOTE_EVERY", 1)
+        seen: list[str] = []
+        partial = self.begin(jail=self.watched(lambda name, *_: seen.append(name)))
+        partial.write(b"01")
+        del seen[:]
+        partial.accept()
+        self.assertEqual(seen, ["fdatasync", "pwrite", "pwrite", "fsync"])
+        partial.discard()
+
     def test_interrupted(self) -> None:
         """A write that a signal interrupted is forgiven by going back before it."""
         interrupted = False
@@ -160,31 +216,10 @@ class MarkTests(PartialsCase):
 
     def test_failed(self) -> None:
         """One that the disk failed is not: it is suspended, and what was flushed before is kept."""
-
-        class Failing(Calls):
-            name = ""
-
-            def write(self, descriptor: int, data: bytes | memoryview) -> int:
-                self.fail("write")
-                return super().write(descriptor, data)
-
-            def cut(self, descriptor: int, size: int) -> None:
-                self.fail("cut")
-                super().cut(descriptor, size)
-
-            def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
-                self.fail("pwrite")
-                return super().pwrite(descriptor, data, offset)
-
-            def fail(self, name: str) -> None:
-                if self.name == name:
-                    self.name = ""
-                    raise OSError(errno.ENOSPC, "full")
-
         self.patch(partials, "_NOTE_EVERY", 4)
         self.patch(partials, "_FLUSH_EVERY", 4)
         for name, verb in (("write", "write"), ("cut", "rewind"), ("pwrite", "accept")):
-            calls = Failing()
+            calls = _FailingOnce()
             jail = Jail(str(self.root), calls=calls)
             self.addCleanup(jail.close)
             partial = self.begin(jail=jail)

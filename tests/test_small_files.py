@@ -10,7 +10,7 @@ from fileexport.errors import BusyError, ChangedWhileRead, DestinationNotFound, 
 from fileexport.paths import MAX_DEPTH, MAX_NAME
 from fileexport.small_files import SmallFiles
 from fileexport.wire.messages import SmallFile
-from tests.test_uploads import ALL, BOB, P, UploadsCase, digest
+from tests.uploads_case import ALL, BOB, P, UploadsCase, digest
 
 
 class SmallFilesTests(UploadsCase):

@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport.disk import calls as calls_module
 from fileexport.disk.calls import Calls
 from fileexport.disk.jail import Jail, View
-from fileexport.disk.staging import Staged, stage
-from fileexport.errors import FileNameError
+from fileexport.disk.staging import Place, Staged, stage
+from fileexport.errors import ConflictError, FileNameError
 from fileexport.paths import RESERVED, RelPath
 from tests.watched import NAMES, FailAt, Later, Watch, WatchedCalls, forbid, open_descriptors, unprivileged
 
@@ -280,20 +280,28 @@ class PlaceTests(StagingCase):
         self.assertEqual(self.file.read_text(), "new")
 
     def test_moved_directory(self) -> None:
-        """A directory that was moved meanwhile gets its file at its new place."""
-        staged = self.staged()
-        (self.root / "d").rename(self.root / "moved")
-        (self.root / "d").mkdir()
-        staged.commit()
-        self.assertEqual((self.root / "moved/file").read_text(), "new")
-        self.assertEqual(os.listdir(self.root / "d"), [])
+        """Into a directory that is not at its path any more nothing is committed, wherever it is."""
+        for away, instead in (("moved", True), ("moved", False), ("../outside", False)):
+            staged = self.staged()
+            (self.root / "d").rename(self.root / away)
+            if instead:
+                (self.root / "d").mkdir()
+            self.assertRaises(ConflictError, staged.commit)
+            self.assertEqual(((self.root / away / "file").read_text(), self.left()), ("old", []))
+            self.assertFalse((self.file).exists())
+            if instead:
+                (self.root / "d").rmdir()
+            (self.root / away).rename(self.root / "d")
+        (self.root / "link").symlink_to("d")
+        self.staged("link/file").commit()
+        self.assertEqual(self.file.read_text(), "new")
 
     def test_removed_directory(self) -> None:
         """Into a directory that was removed meanwhile nothing is committed, and nothing is left."""
         self.file.unlink()
         staged = self.staged()
         (self.root / "d").rmdir()
-        self.fails(errno.ENOENT, staged.commit)
+        self.assertRaises(ConflictError, staged.commit)
         self.assertEqual(self.left(), [])
 
     def test_moved_out(self) -> None:
@@ -301,7 +309,8 @@ class PlaceTests(StagingCase):
         calls, away = Calls(), self.root.parent / "away"
         base, target = os.open(self.root, os.O_RDONLY), os.open(self.root / "d", os.O_RDONLY)
         (self.root / "d").rename(away)
-        self.fails(errno.EACCES, stage, calls, base, target, "x", durable=False)
+        place = Place(base, target, "x", lambda: (0, 0))
+        self.fails(errno.EACCES, stage, calls, place, durable=False)
         self.assertEqual(list(self.root.parent.rglob(RESERVED)), [])
         self.assertEqual(os.listdir(away), ["file"])
         os.close(base)

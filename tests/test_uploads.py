@@ -5,16 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 from typing import Any
-
-from blake3 import blake3
-from twisted.trial.unittest import SynchronousTestCase
 
 from fileexport import leases
 from fileexport.disk import partials
 from fileexport.disk.calls import Calls
-from fileexport.disk.jail import Jail
+from fileexport.disk.resolve import Walk
 from fileexport.errors import (
     BadRequestError,
     BusyError,
@@ -24,43 +20,12 @@ from fileexport.errors import (
     FileNameError,
     PeerGone,
 )
-from fileexport.exports import Exports
-from fileexport.paths import RESERVED, RelPath
+from fileexport.paths import RESERVED
 from fileexport.tokens import Principal, Right
 from fileexport.uploads import Upload
 from tests.test_staging import Counted
+from tests.uploads_case import ALL, BOB, CONTENT, P, UploadsCase, digest
 from tests.watched import open_descriptors
-
-P = RelPath.parse
-ALL = Principal("alice", Right.ALL, RelPath())
-BOB = Principal("bob", Right.ALL, RelPath())
-CONTENT = b"0123456789"
-
-
-def digest(content: bytes) -> bytes:
-    return blake3(content).digest()
-
-
-class UploadsCase(SynchronousTestCase):
-    """Has a root with an old version of `d/file`; no descriptor and no lease may stay."""
-
-    def setUp(self) -> None:
-        self.root = Path(self.mktemp()) / "root"
-        (self.root / "d").mkdir(parents=True)
-        self.file = self.root / "d/file"
-        self.file.write_text("old")
-        before = open_descriptors()
-        self.addCleanup(lambda: self.assertEqual(open_descriptors() - before, set()))
-        self.exports = self.exporting()
-
-    def exporting(self, *directories: str, **how: Any) -> Exports:
-        jail = Jail(str(self.root), **how)
-        self.addCleanup(jail.close)
-        return Exports(jail, tuple(map(P, directories)))
-
-    def left(self) -> list[str]:
-        staging = self.root / RESERVED
-        return os.listdir(staging) if staging.exists() else []
 
 
 class UploadTests(UploadsCase):
@@ -75,6 +40,20 @@ class UploadTests(UploadsCase):
             "holder": f"{who.name} here",
         }
         return self.exports.begin_upload(who, P(path), **{**given, **how})
+
+    def test_moved(self) -> None:
+        """In a directory that was moved meanwhile, within or out of what is exported, nothing is stored."""
+        for source in (b"s", None):
+            for exports in (self.exports, self.exporting("d"), self.exporting("d", resolver=Walk)):
+                self.exports = exports
+                upload = self.begin(source=source)
+                upload.write(CONTENT)
+                (self.root / "d").rename(self.root.parent / "away")
+                with self.assertRaises(ConflictError):
+                    upload.finish(10, digest(CONTENT))
+                (self.root.parent / "away").rename(self.root / "d")
+                self.assertEqual(self.file.read_text(), "old")
+                self.assertEqual([*self.root.rglob("new-*"), *self.root.rglob("part-*")], [])
 
     def test_finished(self) -> None:
         """It appears at the end, with its time; the lease is free then."""

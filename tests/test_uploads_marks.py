@@ -11,7 +11,7 @@ from fileexport.disk import partials
 from fileexport.errors import BusyError, ChangedWhileRead, PeerGone
 from fileexport.uploads import Upload
 from tests.test_staging import Counted
-from tests.test_uploads import ALL, CONTENT, P, UploadsCase, digest
+from tests.uploads_case import ALL, CONTENT, P, UploadsCase, digest
 from tests.watched import WatchedCalls
 
 

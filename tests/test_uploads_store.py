@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fileexport.disk import uploads_store as limits
 from fileexport.disk.database import Database
 from fileexport.disk.schema import MIGRATIONS
-from fileexport.disk.uploads_store import KEPT_TIME, UploadRow, UploadsStore, new_upload_id
+from fileexport.disk.uploads_store import KEPT_TIME, Conflict, UploadRow, UploadsStore, new_upload_id
 
 
 class StoreTests(SynchronousTestCase):
@@ -34,7 +34,9 @@ class StoreTests(SynchronousTestCase):
 
     def row(self, path: bytes = b"/a", owner: str = "ann") -> UploadRow:
         """An upload that begins now."""
-        return UploadRow(new_upload_id(), owner, path, 7, "a YQ==", False, None, self.time, self.time)
+        return UploadRow(
+            new_upload_id(), owner, path, 7, "a YQ==", Conflict.ABORT, None, self.time, self.time
+        )
 
     def add(self, path: bytes = b"/a", owner: str = "ann", limit: int = 10) -> UploadRow:
         row = self.row(path, owner)
@@ -49,7 +51,7 @@ class StoreTests(SynchronousTestCase):
         full = replace(
             self.row(b"/d\xff/\xc3\xa4"),
             size=1 << 50,
-            replace=True,
+            conflict=Conflict.RENAME,
             mtime_ns=-(2**63),
             identity=(2**63, 2**64 - 1),
         )
@@ -73,7 +75,7 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual(about.expires, self.time + KEPT_TIME)
         self.time += 50
         self.store.finish(row.id)
-        self.assertEqual(self.store.get(row.id), replace(about, done=True, touched=self.time))
+        self.assertEqual(self.store.get(row.id), replace(about, done=True, metadata="", touched=self.time))
         self.assertEqual([self.ids(), self.store.undecided(), self.store.targets()], [[], [], []])
 
     def test_commit_that_failed(self) -> None:
@@ -115,10 +117,11 @@ class StoreTests(SynchronousTestCase):
         late, busy, done = self.add(), self.add(), self.add()
         self.store.finish(done.id)
         self.time += KEPT_TIME
-        self.assertEqual(self.store.expire(), [])
+        self.store.expire()
+        self.assertEqual(self.ids(), [late.id, busy.id])
         fresh = self.add()
         self.time += 1
-        self.assertEqual(self.store.expire(keep={busy.id}), [late])
+        self.store.expire(keep={busy.id})
         self.assertEqual(self.ids(), [busy.id, fresh.id])
         self.assertIsNone(self.store.get(done.id))
 
@@ -131,6 +134,24 @@ class StoreTests(SynchronousTestCase):
             self.store.finish(row.id)
         self.store.expire()
         self.assertEqual([self.store.get(row.id) is not None for row in rows], [False, False, True, True])
+
+    def test_many_done_at_once(self) -> None:
+        """Of thousands that are done in a short time no more are remembered, but for some."""
+        self.patch(limits, "KEPT_DONE", 4)
+        self.patch(limits, "LOOK_EVERY", 2)
+        rows = [self.add() for _ in range(10)]
+        for number, row in enumerate(rows, 1):
+            self.time += 1
+            self.store.finish(row.id)
+            known = [one.id for one in rows[:number] if self.store.get(one.id)]
+            self.assertLess(len(known), 4 + 2)
+        self.assertEqual(known, [row.id for row in rows[-4:]])
+
+    def test_diverted(self) -> None:
+        """It is known by the name that it gets."""
+        row = self.add()
+        self.store.divert(row.id, b"/b")
+        self.assertEqual(self.store.get(row.id), replace(row, path=b"/b"))
 
     def test_ids(self) -> None:
         """Ids are random, and fit into a URL and a file's name."""

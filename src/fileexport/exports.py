@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from fileexport.disk.jail import Entry
 from fileexport.errors import BadRequestError, DestinationNotFound
 from fileexport.exports_reading import ANY, MAX_LISTED, Pattern, file_version
 from fileexport.exports_uploads import Uploading
+from fileexport.leases import Place
 from fileexport.paths import RelPath
 from fileexport.stepping import Stepping
 from fileexport.tokens import Principal, Right
@@ -36,6 +38,20 @@ class Exports(Uploading):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not self._tree.remove(view, rest.parent, [rest.name]):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def remove_held(self, who: Principal, path: RelPath, check: Callable[[], object], *, holder: str) -> None:
+        """As `remove_file`, behind a `check` that may raise: nobody of ours writes the file between the two.
+
+        `holder` is what others are told who want to write it meanwhile. Raises `BusyError` where somebody
+        writes it now.
+        """
+        self._require(who, Right.DELETE)
+        view, rest = self._place(who, path)
+        parent = self._tree.stat(view, rest.parent)
+        place = Place(parent.st_dev, parent.st_ino, rest.name)
+        with self._leases.take(place, holder, time.time_ns()):
+            check()
+            self.remove_file(who, path)
 
     def remove_matching(self, who: Principal, path: RelPath, pattern: Pattern) -> int:
         """Remove the files of one directory that match; count what is gone.
@@ -97,8 +113,9 @@ class Exports(Uploading):
     def make_directories(self, who: Principal, path: RelPath) -> int:
         """Make a directory and all that are missing above it, durably; how many were made.
 
-        Raises `FileExistsError` where something else is in the way, `DestinationNotFound` outside of what
-        `who` may see, `FileNameError` before anything is made, `OSError`.
+        Raises `FileExistsError` where it is something else, `NotADirectoryError` where one above it is,
+        `DestinationNotFound` outside of what `who` may see, `FileNameError` before anything is made,
+        `OSError`.
         """
         self._require(who, Right.WRITE)
         if self._is_there(who, path):
@@ -109,6 +126,16 @@ class Exports(Uploading):
         except FileNotFoundError:
             # An exported directory is gone, or one on the way, this very moment.
             raise DestinationNotFound from None
+
+    def make_parents(self, who: Principal, path: RelPath) -> None:
+        """Make the directories above a path that are missing, durably.
+
+        Raises as `make_directories`, but `NotADirectoryError` wherever something else is in the way.
+        """
+        try:
+            self.make_directories(who, path.parent)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
     def carry_out(self, who: Principal, steps: Iterable[m.AnyStep], *, holder: str) -> list[Exception | None]:
         """Make many small changes, in their order: what became of each, None for what is durable now.

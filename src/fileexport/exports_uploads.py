@@ -8,10 +8,12 @@ import re
 import stat
 import time
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 from fileexport.disk.jail import Opened
-from fileexport.errors import ConflictError, DestinationNotFound
+from fileexport.errors import BusyError, ConflictError, DestinationNotFound
 from fileexport.exports_reading import Reading, file_version
 from fileexport.leases import Place
 from fileexport.paths import MAX_NAME, RelPath
@@ -19,8 +21,10 @@ from fileexport.small_files import SmallFiles
 from fileexport.tokens import Principal, Right
 from fileexport.uploads import Target, Upload, begin, check_replaced, check_room
 
-#: Names that are tried for one that is free.
-MAX_TRIES = 1000
+#: Names that are tried for one that is free; and how often, where others take what was free.
+MAX_TRIES, MAX_RACES = 1000, 8
+
+T = TypeVar("T")
 
 _OTHER_BASE = "a file that was to be copied from is gone or another one: send the whole file"
 #: A name's suffixes: the last one, and ``.tar`` in front of it. A dot at the beginning is none.
@@ -54,18 +58,16 @@ class Uploading(Reading):
         bases: Sequence[tuple[RelPath, bytes | None]] = (),
         check: Callable[[], object] = lambda: None,
         revoked: Callable[[], object] = lambda: None,
+        diverts: bool = False,
     ) -> Upload:
         """Begin a file of `size` bytes, or go on with what `who` left of the same `source`: see `offset`.
 
         Without a `size` nobody knows yet; such a file has no `source`, and is never continued.
 
         `holder` is what others are told who come meanwhile. `check` may raise while what is there is read
-        again. `revoked` is called, in another thread, when the same client comes again for the same and this
-        upload is quiet: its connection was lost, and it has to be suspended; see `Upload`.
-
-        `mode` is taken `& 0o777`; without it a file that is replaced leaves its own. `bases` are files that
-        content can be copied from (see `Upload.copy`), each with the version that is meant, if one is: they
-        may be read, and `ConflictError` is raised where one is not there, or not so.
+        again. With `diverts` it is of no matter now whether the name is taken: the end is to look for one,
+        see `divert`. Of `mode`, `bases` and `revoked` see `Upload`; `ConflictError` is raised where a base is
+        not there, or not the version that is meant.
 
         Raises `BusyError` where somebody writes it now, `FileExistsError` where it is there without
         `replace`, `IsADirectoryError`, `DestinationNotFound` where its directory is not there,
@@ -73,9 +75,9 @@ class Uploading(Reading):
         """
         if source is not None and size is None:
             raise ValueError("what is continued has a size")
-        target, place = self._new_place(who, path)
         if bases:
             self._require(who, Right.READ)
+        target, place = self._new_place(who, path)
         heir = None if source is None else (who.owner, size, source)
         found = [self._known_base(who, *base) for base in bases]
         lease = self._leases.take(place, holder, time.time_ns(), heir=heir, revoked=revoked)
@@ -87,6 +89,7 @@ class Uploading(Reading):
             mtime_ns=mtime_ns,
             mode=mode,
             replace=replace,
+            diverts=diverts,
             source=source,
             owner=who.owner,
             check=check,
@@ -132,49 +135,37 @@ class Uploading(Reading):
         0 where nothing is kept, also where the directory is gone. For who does not write it now. Raises
         `NotGranted`, `FileNameError`, `OSError`.
         """
-        try:
-            target, _ = self._new_place(who, path)
-            return self._tree.kept(
-                target.view,
-                target.path,
-                size=size,
-                key=source,
-                owner=os.fsencode(who.owner),
-                exported=target.exported,
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            return 0
+        return self._left(self._tree.kept, who, path, size, source) or 0
 
     def forget_upload(self, who: Principal, path: RelPath, *, size: int, source: bytes) -> bool:
         """Remove what `begin_upload` would go on with; whether there was something.
 
         Raises `BusyError` where somebody writes it, else as `kept_upload`.
         """
+        return self._left(self._tree.forget, who, path, size, source) or False
+
+    def _left(
+        self, ask: Callable[..., T], who: Principal, path: RelPath, size: int, source: bytes
+    ) -> T | None:
+        """Ask the disk about what `begin_upload` would go on with; None where the directory is gone."""
+        owner = os.fsencode(who.owner)
         try:
-            target, _ = self._new_place(who, path)
-            return self._tree.forget(
-                target.view,
-                target.path,
-                size=size,
-                key=source,
-                owner=os.fsencode(who.owner),
-                exported=target.exported,
-            )
+            (view, rest, exported), _ = self._new_place(who, path)
+            return ask(view, rest, size=size, key=source, owner=owner, exported=exported)
         except (FileNotFoundError, NotADirectoryError):
-            return False
+            return None
 
     def is_committed(self, who: Principal, path: RelPath, identity: tuple[int, int]) -> bool:
-        """Whether a path leads to the very file that an `Upload` with this `identity` was.
+        """Whether a path leads to the very file that an `Upload` with this `identity` was; durably then.
 
         False where it does not any more, or nothing is there. Raises `NotGranted`, `OSError`.
         """
         self._require(who, Right.WRITE)
         try:
             view, rest = self._place(who, path)
-            status = self._tree.lstat(view, rest)
+            return self._tree.is_committed(view, rest, identity)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) == identity
 
     def free_name(self, who: Principal, path: RelPath, *, taken: Container[RelPath] = ()) -> RelPath:
         """A path that a new file can have: this one, or with the first number that is free, ``a (1).txt``.
@@ -190,13 +181,36 @@ class Uploading(Reading):
             if candidate in taken or self._is_there(who, candidate):
                 continue
             target, place = self._new_place(who, candidate)
-            if self._leases.holds(place):
-                continue
-            try:
-                self._tree.lstat(target.view, target.path)
-            except FileNotFoundError:
+            if not self._leases.holds(place) and self._is_missing(target):
                 return candidate
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def _is_missing(self, target: Target) -> bool:
+        try:
+            self._tree.lstat(target.view, target.path)
+        except FileNotFoundError:
+            return True
+        return False
+
+    def divert(self, who: Principal, path: RelPath, upload: Upload) -> RelPath:
+        """Have an upload to `path` end beside what is there by now: it has the path that is returned then.
+
+        For the `check` of `Upload.finish`. That path is the one it had, or one with a number; see
+        `free_name`, whose errors it raises, and `BusyError` where others are quicker all the time.
+        """
+        if self._is_missing(self._target(who, path)):
+            return path
+        for _ in range(MAX_RACES):
+            found = self.free_name(who, path)
+            with suppress(BusyError):
+                upload.divert(found.name)
+                return found
+        raise BusyError
+
+    def check_writer(self, who: Principal, path: RelPath) -> None:
+        """Raise `BusyError` where somebody writes this path now; else as `begin_upload` for the path."""
+        _, place = self._new_place(who, path)
+        self._leases.check(place)
 
     def _known_base(self, who: Principal, path: RelPath, version: bytes | None) -> Callable[[], Opened]:
         """What opens a base again, as long as it is the one that it is now. Raises as `_base`."""

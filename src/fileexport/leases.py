@@ -64,6 +64,11 @@ class Lease:
             self.since = now
         self._places.add(place)
 
+    def add_beside(self, name: str, now: int) -> None:
+        """`add` another name in the directory of the place that it has."""
+        [place] = self._places
+        self.add(place._replace(name=name), now)
+
     def drop(self, place: Place) -> None:
         """Give back this one of its places."""
         self._places.remove(place)
@@ -127,6 +132,11 @@ class Leases:
     def holds(self, place: Place) -> bool:
         """Whether somebody has a place now."""
         return place in self._held
+
+    def check(self, place: Place) -> None:
+        """Raise `BusyError` where somebody has a place now, as `take` does."""
+        if (held := self._held.get(place)) is not None:
+            raise BusyError(holder=held.holder, since=held.since)
 
     def many(self, holder: str, now: int) -> Lease:
         """A lease of no place yet, for who will `add` many: it costs less than one for each."""

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from fileexport.disk.batches import Batch
 from fileexport.disk.jail import Entry, Opened, View
 from fileexport.disk.partials import UNKNOWN_SIZE, Mark, Partial, least_room
+from fileexport.disk.staging import Identity
 from fileexport.disk.steps import Hold, Steps
 from fileexport.disk.trees import Source
 from fileexport.errors import BadRequestError, ChangedWhileRead
@@ -27,8 +28,13 @@ from fileexport.paths import RelPath
 class Upload:
     """One file on its way. It ends by `finish`, `suspend` or `discard`, and must: each gives the lease back.
 
-    After an error in `write` nothing is committed any more. Where the same client came again meanwhile,
-    `write`, `copy` and `finish` raise `PeerGone` and do nothing: then it has to be suspended.
+    After an error in `write` nothing is committed any more.
+
+    - `mode` is taken `& 0o777`; without it a file that is replaced leaves its own.
+    - `bases` are files that content can be copied from, each with the version that is meant, if one is.
+    - `revoked` is called, in another thread, when the same client comes again for the same and this upload is
+      quiet: its connection was lost. `write`, `copy` and `finish` raise `PeerGone` then and do nothing: it
+      has to be suspended.
     """
 
     def __init__(
@@ -62,7 +68,7 @@ class Upload:
         return self._partial.size
 
     @property
-    def identity(self) -> tuple[int, int]:
+    def identity(self) -> Identity:
         """Device and inode of what is written; the committed file has the same. Not after the end."""
         return self._partial.identity
 
@@ -100,7 +106,8 @@ class Upload:
     def accept(self) -> None:
         """What came until now is meant, and kept at a break, also when the process is killed.
 
-        So it ends a mark; without one it only notes at once what would be noted later. Raises `OSError`.
+        What is not whole then is flushed, too, unless nothing is new: it is kept when the power fails. So it
+        ends a mark. Raises `OSError`.
         """
         with self._working():
             self._partial.accept()
@@ -138,6 +145,18 @@ class Upload:
         if self._partial.offset + size > self._partial.size:
             raise ChangedWhileRead
 
+    def require_place(self) -> None:
+        """Raise `ConflictError` where its directory was moved or removed meanwhile: all is kept so far."""
+        self._partial.require_place()
+
+    def divert(self, name: str) -> None:
+        """Have it get another name in its directory: for the `check` of `finish`.
+
+        Raises `BusyError` where somebody writes that one.
+        """
+        self._lease.add_beside(name, time.time_ns())
+        self._partial.divert(name)
+
     def finish(
         self,
         size: int | None = None,
@@ -150,8 +169,8 @@ class Upload:
         Without `size` or `digest` (BLAKE3) it is not compared with what came; what was announced counts
         always. `check` is called when all is flushed and nothing is left but the rename, and may raise.
         Raises `ChangedWhileRead` where size or hash are not those of the content or of the announcement,
-        `FileExistsError`, `IsADirectoryError`, `OSError`, `RuntimeError` behind a mark; the old version stays
-        then and the content is gone.
+        `FileExistsError`, `IsADirectoryError`, `ConflictError` where its directory was moved meanwhile,
+        `OSError`, `RuntimeError` behind a mark; the old version stays then and the content is gone.
         """
         self._lease.check()
         self._lease.work()
@@ -249,6 +268,8 @@ class Files(Source, Protocol):
         self, view: View, path: RelPath, *, size: int, key: bytes, owner: bytes, exported: RelPath = ...
     ) -> bool: ...
 
+    def is_committed(self, view: View, path: RelPath, committed: Identity) -> bool: ...
+
 
 def begin(
     files: Files,
@@ -259,6 +280,7 @@ def begin(
     mtime_ns: int | None,
     mode: int | None,
     replace: bool,
+    diverts: bool,
     source: bytes | None,
     owner: str,
     check: Callable[[], object],
@@ -272,7 +294,8 @@ def begin(
 
     view, path, exported = target
     try:
-        check_replaced(files, target, replace)
+        if not diverts:
+            check_replaced(files, target, replace)
         partial = files.partial(
             view,
             path,

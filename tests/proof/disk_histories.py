@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ from fileexport.disk import batches, flushing, partials
 from fileexport.disk.batches import Batch
 from fileexport.disk.jail import Jail, View
 from fileexport.disk.partials import UNKNOWN_SIZE
-from fileexport.disk.staging import Staged
+from fileexport.disk.staging import Staged, identity_of
 from fileexport.disk.steps import Steps
 from fileexport.paths import RelPath
 from tests.proof.disk_model import Recording, Version
@@ -28,6 +29,10 @@ NAMES = ("a", "b", "c", "n")
 START = ("a", "d/a", "d/b", "d/c", "e/a")
 #: No file is born with these, whatever the umask.
 _MODES = (0o700, 0o755)
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
 
 
 class History:
@@ -134,6 +139,22 @@ class History:
             partial.write(piece)
         version = (b"".join(pieces), self._mode_of(path))
         self._promise({path: version}, partial.commit)
+
+    def decided(self, path: str) -> None:
+        """A new version whose writer dies before the directory is flushed; then it is said to be done."""
+        staged, version = self.stage(path)
+        identity = identity_of(self.calls, staged.descriptor)
+
+        def die() -> None:
+            raise Killed
+
+        def decide() -> None:
+            self.calls.meanwhile = [die]
+            with suppress(Killed):
+                staged.commit(mode=version[1])
+            assert self._jail.is_committed(View(), P(path), identity)
+
+        self._promise({path: version}, decide)
 
     def batch(self, paths: list[str], *, together: bool = False) -> None:
         """New versions of several small files in one go."""
@@ -338,6 +359,7 @@ PLANS: dict[str, Plan] = {
     ),
     "resume": (lambda history: history.resumed("d/a"),),
     "resume and create": (lambda history: history.resumed("d/n"),),
+    "decided": (lambda history: history.decided("d/a"), lambda history: history.decided("d/n")),
     "batch": (lambda history: history.batch(["d/a", "d/n", "e/a"]),),
     "batch together": (lambda history: history.batch(["d/a", "d/n"], together=True),),
     "directory": (

@@ -13,18 +13,15 @@ from unittest.mock import patch
 
 from fileexport.disk import batches, flushing, partials
 from fileexport.disk.jail import Jail, View
-from fileexport.disk.partials import UNKNOWN_SIZE, Partial
+from fileexport.disk.partials import KEPT, UNKNOWN_SIZE, Partial
 from fileexport.disk.recovery import PATIENCE
 from fileexport.disk.steps import Steps
 from fileexport.paths import RelPath
 from tests.proof.disk_scenarios import P, Scenario, Setting, Tree, left
 
 
-class Resume(Scenario):
-    """A file that was there gets a new version in two parts: suspended after the first, then gone on with.
-
-    A day passes before its recovery, and whatever was kept until then is looked at.
-    """
+class NewVersion(Scenario):
+    """A file that was there gets a new version."""
 
     def __init__(self, root: Path, setting: Setting) -> None:
         super().__init__(root, setting)
@@ -34,6 +31,14 @@ class Resume(Scenario):
 
     def told(self) -> str:
         return "committed"
+
+
+class Resume(NewVersion):
+    """It comes in two parts: suspended after the first, then gone on with.
+
+    A recovery at once takes nothing of it, whatever time it has. Whatever was kept is looked at, and a day
+    passes before another one.
+    """
 
     def begin(self, jail: Jail) -> Partial:
         size = sum(map(len, self.setting.pieces))
@@ -59,17 +64,23 @@ class Resume(Scenario):
 
     def recover(self) -> int:
         with closing(Jail(str(self.root), durable=False)) as jail:
+            before = len(left(self.root))
+            there = kept_in(self.root)
+            jail.recover([P(""), self.view.base])
+            assert kept_in(self.root) == there, "what can be continued is gone"
             if left(self.root):
-                before = len(left(self.root))
                 partial = self.begin(jail)
                 kept = read(partial)
                 partial.suspend()
                 assert b"".join(self.setting.pieces).startswith(kept), "what was kept is not the beginning"
-                gone = before - len(left(self.root))
-            else:
-                gone = 0
+            gone = before - len(left(self.root))
             later = time.time_ns() + 2 * PATIENCE
             return gone + jail.recover([P(""), self.view.base], now=later)
+
+
+def kept_in(root: Path) -> list[Path]:
+    """What can be continued."""
+    return [path for path in left(root) if path.name.startswith(KEPT)]
 
 
 class Rewind(Resume):
@@ -109,17 +120,8 @@ def wrong(content: bytes) -> bytes:
     return bytes(byte ^ 0x55 for byte in content)
 
 
-class UnknownSize(Scenario):
+class UnknownSize(NewVersion):
     """A file of which nobody said how long it will be."""
-
-    def __init__(self, root: Path, setting: Setting) -> None:
-        super().__init__(root, setting)
-        real = setting.place.real
-        self.before[real] = setting.old
-        self.after = {**self.before, real: b"".join(setting.pieces)}
-
-    def told(self) -> str:
-        return "committed"
 
     def run(self, jail: Jail) -> str:
         partial = jail.partial(self.view, self.path, size=UNKNOWN_SIZE)

@@ -94,8 +94,8 @@ class Jail(Reading):
     def make_directories(self, view: View, path: RelPath) -> int:
         """Make a directory and all that are missing above it; how many. Durable, also what was there before.
 
-        Raises `FileExistsError` where something else is in the way, else as `make_directory`; some may be
-        made then, but none where a name may not be created.
+        Raises `FileExistsError` where it is something else, `NotADirectoryError` where one above it is, else
+        as `make_directory`; some may be made then, but none where a name may not be created.
         """
         missing = self._missing(view, path)
         for one in missing:
@@ -106,7 +106,12 @@ class Jail(Reading):
             with self._directory(view, there.parent, DIRECTORY) as parent:
                 self._flush(parent)
         for one in missing:
-            self.make_directory(view, one, exist_ok=True)
+            try:
+                self.make_directory(view, one, exist_ok=True)
+            except FileExistsError:
+                if one == path:
+                    raise
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         return len(missing)
 
     def _missing(self, view: View, path: RelPath) -> list[RelPath]:
@@ -115,13 +120,11 @@ class Jail(Reading):
         while path:
             try:
                 if not stat.S_ISDIR(self.stat(view, path).st_mode):
-                    raise NotADirectoryError
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
                 break
             except FileNotFoundError:
                 missing.insert(0, path)
                 path = path.parent
-            except NotADirectoryError:
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         return missing
 
     def make_file(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -17,6 +16,7 @@ from fileexport.disk.journals import Journal
 from fileexport.disk.partials import JOURNAL, KEPT, Partial
 from fileexport.disk.staging import (
     TRIES,
+    Place,
     Staged,
     has_name,
     identity_of,
@@ -32,14 +32,6 @@ MAX_KEPT = 64
 #: Characters of a name that say whose it is, the hyphen behind them included.
 _OWNER = 17
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-
-
-class Place(NamedTuple):
-    """Where a file goes: `name` in the directory `target`, which lies in or beneath `base`."""
-
-    base: int
-    target: int
-    name: str
 
 
 def begin(
@@ -60,7 +52,7 @@ def begin(
     """
     try:
         if key is None:
-            partial = Partial(calls, stage(calls, *place, durable=durable), None, size, durable)
+            partial = Partial(calls, stage(calls, place, durable=durable), None, size, durable)
         else:
             rest = _spelled(calls, place, size, key, owner)
             partial = _kept(lambda: _try(calls, place, size, rest, durable, check))
@@ -109,7 +101,7 @@ def _try(
             _make_way(calls, staging, name)
         journal = Journal.open(calls, staging, beside)
         held.callback(journal.close)
-        staged = Staged(calls, staging, name, descriptor, place.target, place.name, durable, beside)
+        staged = Staged(calls, staging, name, descriptor, place, durable, beside)
         partial = Partial(calls, staged, journal, size, durable)
         if not is_new and not partial.go_on(check):
             # After a loss of power less may be there than was written.
@@ -165,9 +157,10 @@ def _make_way(calls: Calls, staging: int, name: str) -> None:
     if len(names) <= MAX_KEPT:
         return
     aged = []
+    # A commit sets the time of a file's content to whatever its owner wants.
     for found in names:
         with suppress(FileNotFoundError):
-            aged.append((calls.lstat(found, dir_fd=staging).st_mtime_ns, found))
+            aged.append((calls.lstat(found, dir_fd=staging).st_ctime_ns, found))
     for _, found in sorted(aged):
         if found != name and remove_orphan(calls, staging, found, lambda status: True):
             _drop(calls, staging, JOURNAL + found.removeprefix(KEPT))

@@ -129,17 +129,21 @@ class Partial:
         return self._mark
 
     def accept(self) -> None:
-        """Believe what is there; the journal says so. Raises `OSError`, as `write` does.
+        """Believe what is there; the journal says so, and both are flushed, with a mark or without.
 
-        Without a mark it only lets the journal know of all that was written.
+        Of a whole file the journal just says so: its commit flushes it. Raises `OSError`, as `write` does.
         """
         self._check_whole()
         self._mark = None
-        if self.offset == self._noted:
+        is_whole = self.offset == self.size
+        if self._journal is None or self.offset == (self._noted if is_whole else self._flushed):
             return
         self.is_broken = True
         try:
-            self._note_now()
+            if is_whole:
+                self._note(self._journal, flush=False)
+            else:
+                self._flush(self._journal)
         except OSError:
             self._lose()
             raise
@@ -227,6 +231,14 @@ class Partial:
         finally:
             self._close()
 
+    def require_place(self) -> None:
+        """See `Staged.require_place`."""
+        self._staged.require_place()
+
+    def divert(self, name: str) -> None:
+        """See `Staged.divert`."""
+        self._staged.divert(name)
+
     def suspend(self) -> None:
         """Let go of it, so that it can be continued from `offset`; without a key it is discarded.
 
@@ -241,9 +253,7 @@ class Partial:
             return
         try:
             if self._staged.descriptor >= 0 and not self._is_lost:
-                self._note(self._journal, flush=True)
-                if self._durable:
-                    self._calls.fsync(self._journal.descriptor)
+                self._flush(self._journal)
         finally:
             try:
                 self._staged.keep()
@@ -257,6 +267,11 @@ class Partial:
         finally:
             self._close()
 
+    def _flush(self, journal: Journal) -> None:
+        self._note(journal, flush=True)
+        if self._durable:
+            self._calls.fsync(journal.descriptor)
+
     def _note(self, journal: Journal, *, flush: bool) -> None:
         digest = self.hasher.digest()
         if flush and self._durable:
@@ -266,6 +281,7 @@ class Partial:
                 self._lose()
                 raise
             journal.write(FLUSHED, self.offset, digest)
+        if flush:
             self._flushed = self.offset
         journal.write(NEWEST, self.offset, digest)
         self._noted = self.offset
@@ -283,7 +299,9 @@ class Partial:
         if self._journal is None:
             return True
         noted, digest = self._journal.read()
-        if not noted or noted > min(self.size, self._calls.fstat(self._staged.descriptor).st_size):
+        status = self._calls.fstat(self._staged.descriptor)
+        if not noted or noted > min(self.size, status.st_size) or status.st_nlink > 1:
+            # Two names: it is the committed file, where a hard link had to give it its name.
             return False
         buffer, hasher, offset = memoryview(bytearray(min(_PIECE, noted))), blake3(), 0
         while offset < noted:

@@ -52,7 +52,8 @@ def _clear(calls: Calls, staging: int, oldest: int) -> int:
         if name.startswith(PREFIX):
             removed += remove_orphan(calls, staging, name, lambda status: True)
         elif name.startswith(KEPT):
-            removed += remove_orphan(calls, staging, name, lambda status: status.st_mtime_ns < oldest)
+            # Killed in its commit, it has the other time that its owner wants for it.
+            removed += remove_orphan(calls, staging, name, lambda status: status.st_ctime_ns < oldest)
     return removed + sum(_remove_journal(calls, staging, name) for name in names if name.startswith(JOURNAL))
 
 

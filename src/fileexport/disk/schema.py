@@ -218,7 +218,7 @@ _THIRD = (
         path BLOB NOT NULL,
         size INTEGER NOT NULL,
         metadata TEXT NOT NULL,
-        replace INTEGER NOT NULL,
+        conflict TEXT NOT NULL,
         mtime_ns INTEGER,
         created REAL NOT NULL,
         touched REAL NOT NULL,

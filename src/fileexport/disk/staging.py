@@ -16,8 +16,10 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import TracebackType
+from typing import NamedTuple
 
 from fileexport.disk.calls import Calls
+from fileexport.errors import ConflictError
 from fileexport.paths import MAX_DEPTH, RESERVED
 
 #: Staged names begin so; the rest is random.
@@ -50,6 +52,21 @@ def room(calls: Calls, descriptor: int) -> int:
     return max(status.f_bavail * status.f_frsize - reserve, 0)
 
 
+Identity = tuple[int, int]
+
+
+class Place(NamedTuple):
+    """Where a file goes: `name` in the directory `target`, which lies in or beneath `base`.
+
+    `find` says which directory has the path now that led to `target`; it raises `OSError`.
+    """
+
+    base: int
+    target: int
+    name: str
+    find: Callable[[], Identity]
+
+
 class Staged:
     """A file being written, invisible until `commit`. Leaving a `with` block without commit discards it.
 
@@ -62,8 +79,7 @@ class Staged:
         staging: int,
         name: str,
         descriptor: int,
-        target: int,
-        final: str,
+        place: Place,
         durable: bool,
         beside: str = "",
     ) -> None:
@@ -71,8 +87,9 @@ class Staged:
         self._staging = staging
         self._name = name
         self.descriptor = descriptor
-        self._target = target
-        self._final = final
+        self._target = place.target
+        self._final = place.name
+        self._find = place.find
         self._durable = durable
         self._beside = beside
         self._open = True
@@ -106,9 +123,10 @@ class Staged:
         """Give the file its name: flush it, rename it in one step, flush the directory.
 
         When this returns, content and name are on stable storage (unless the jail is not durable). Raises
-        `FileExistsError` where `replace` is false and the name is taken, else `OSError`; the old version
-        stays then and the staged file is gone. Only the flush of the directory can fail after the rename:
-        the name then holds the new version, but nothing was acknowledged.
+        `FileExistsError` where `replace` is false and the name is taken, `ConflictError` where the directory
+        is not at its path any more, else `OSError`; the old version stays then and the staged file is gone.
+        Only the flush of the directory can fail after the rename: the name then holds the new version, but
+        nothing was acknowledged.
 
         `mode` is taken `& 0o777`; without it the umask decides. `mtime_ns` is set when given. `check` is
         called when nothing is left but the rename, and may raise: the staged file is gone then, too.
@@ -121,7 +139,7 @@ class Staged:
             if self._durable:
                 self._calls.fsync(self.descriptor)
             check()
-            self._drop_beside()
+            self.require_place()
             move = self._calls.rename if replace else self._calls.rename_new
             move(self._name, self._final, dir_fd=self._staging, new_dir_fd=self._target)
         except BaseException:
@@ -131,30 +149,49 @@ class Staged:
             if self._durable:
                 self._calls.fsync(self._target)
         finally:
-            self._close()
+            self._end()
+
+    def require_place(self) -> None:
+        """Raise `ConflictError` where its directory is not at its path any more.
+
+        Nobody would find the file in a directory that was moved, and it may lie outside of the jail.
+        """
+        try:
+            found = self._find()
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        if found != identity_of(self._calls, self._target):
+            raise ConflictError("its directory was moved or removed meanwhile")
+
+    def divert(self, name: str) -> None:
+        """Have it get another name in its directory: for the `check` of `commit`."""
+        self._final = name
 
     def discard(self) -> None:
         """Remove the staged file; the destination stays as it was. A second time does nothing."""
         if not self._open:
             return
         try:
-            self._drop_beside()
             self._calls.unlink(self._name, dir_fd=self._staging)
         except FileNotFoundError:
             pass
         finally:
-            self._close()
+            self._end()
 
     def keep(self) -> None:
         """Let go of the staged file, which stays where it is. A second time does nothing."""
         if self._open:
             self._close()
 
-    def _drop_beside(self) -> None:
-        if self._beside:
-            # Without the file that it belongs to it means nothing: recovery's business.
-            with suppress(OSError):
-                self._calls.unlink(self._beside, dir_fd=self._staging)
+    def _end(self) -> None:
+        """The name in staging is gone: what goes with it goes now, as the file means nothing without it."""
+        try:
+            if self._beside:
+                # What stays is recovery's business.
+                with suppress(OSError):
+                    self._calls.unlink(self._beside, dir_fd=self._staging)
+        finally:
+            self._close()
 
     def _close(self) -> None:
         self._open = False
@@ -189,26 +226,26 @@ def inherited(old: os.stat_result, new: os.stat_result) -> int | None:
     return mode
 
 
-def stage(calls: Calls, base: int, target: int, name: str, *, durable: bool) -> Staged:
-    """Begin a file that will be `name` in the directory `target`, which lies in or beneath `base`.
+def stage(calls: Calls, place: Place, *, durable: bool) -> Staged:
+    """Begin a file that appears at its place when it is committed.
 
-    `target` belongs to the result from then on; when this raises, it stays the caller's.
+    `place.target` belongs to the result from then on; when this raises, it stays the caller's.
     """
     for _ in range(TRIES - 1):
         # A recovery may find the staging empty and remove it under our hands.
         with suppress(FileNotFoundError):
-            return _begin(calls, base, target, name, durable)
-    return _begin(calls, base, target, name, durable)
+            return _begin(calls, place, durable)
+    return _begin(calls, place, durable)
 
 
-def _begin(calls: Calls, base: int, target: int, name: str, durable: bool) -> Staged:
-    staging = staging_of(calls, base, target)
+def _begin(calls: Calls, place: Place, durable: bool) -> Staged:
+    staging = staging_of(calls, place.base, place.target)
     try:
-        staged_name, descriptor = _create(calls, staging)
+        name, descriptor = _create(calls, staging)
     except BaseException:
         calls.close(staging)
         raise
-    return Staged(calls, staging, staged_name, descriptor, target, name, durable)
+    return Staged(calls, staging, name, descriptor, place, durable)
 
 
 def _create(calls: Calls, staging: int) -> tuple[str, int]:
@@ -288,9 +325,6 @@ def _topmost(calls: Calls, base: int, target: int) -> int:
         raise
     finally:
         calls.close(here)
-
-
-Identity = tuple[int, int]
 
 
 def identity(status: os.stat_result) -> Identity:

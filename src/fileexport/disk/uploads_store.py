@@ -5,6 +5,7 @@ How much of each has come is not here: the journal beside its content knows (`fi
 
 from __future__ import annotations
 
+import enum
 import secrets
 import sqlite3
 from collections.abc import Callable, Collection
@@ -15,18 +16,25 @@ from fileexport.disk.database import Database
 
 #: Seconds after its last byte that an upload waits for more, and that one that is done is remembered.
 KEPT_TIME = 24 * 3600.0
-#: Uploads that are done and remembered, at most.
-KEPT_DONE = 10_000
+#: Uploads that are done and remembered, at most, but for some; and how many are done between two looks.
+KEPT_DONE, LOOK_EVERY = 10_000, 256
 
-_COLUMNS = "id, owner, path, size, metadata, replace, mtime_ns, created, touched, identity, done"
+_COLUMNS = "id, owner, path, size, metadata, conflict, mtime_ns, created, touched, identity, done"
+
+
+class Conflict(enum.StrEnum):
+    """What becomes of an upload to a name that is there."""
+
+    ABORT = "abort"
+    REPLACE = "replace"
+    RENAME = "rename"
 
 
 @dataclass(frozen=True, slots=True)
 class UploadRow:
     """An upload. Times are seconds since 1970; `path` is bytes, as the file system has it.
 
-    - `metadata`: as the client sent it.
-    - `replace`: whether a file that is there makes way.
+    - `metadata`: as the client sent it; nothing any more when it is done.
     - `touched`: when something of it came last.
     - `identity`: device and inode of its content, once that is about to get its name.
     - `done`: whether it has its name.
@@ -37,7 +45,7 @@ class UploadRow:
     path: bytes
     size: int
     metadata: str
-    replace: bool
+    conflict: Conflict
     mtime_ns: int | None
     created: float
     touched: float
@@ -61,6 +69,7 @@ class UploadsStore:
     def __init__(self, database: Database, now: Callable[[], float]) -> None:
         """`now` is in seconds since 1970."""
         self._database = database
+        self._finished = 0
         #: The clock that all times here are of.
         self.now = now
 
@@ -108,6 +117,11 @@ class UploadsStore:
             t.execute("UPDATE uploads SET touched = ? WHERE id = ?", (now, upload))
         return now
 
+    def divert(self, upload: str, path: bytes) -> None:
+        """It is about to get this name."""
+        with self._database.transaction() as t:
+            t.execute("UPDATE uploads SET path = ? WHERE id = ?", (path, upload))
+
     def committing(self, upload: str, identity: tuple[int, int] | None) -> None:
         """Its content, of this identity, is about to get its name; None: it did not."""
         text = None if identity is None else f"{identity[0]}:{identity[1]}"
@@ -116,33 +130,38 @@ class UploadsStore:
 
     def finish(self, upload: str) -> None:
         """It has its name."""
+        change = "UPDATE uploads SET done = 1, metadata = '', touched = ? WHERE id = ?"
         with self._database.transaction() as t:
-            t.execute("UPDATE uploads SET done = 1, touched = ? WHERE id = ?", (self.now(), upload))
+            t.execute(change, (self.now(), upload))
+            self._finished += 1
+            if self._finished % LOOK_EVERY == 0:
+                _trim(t)
 
     def remove(self, upload: str) -> None:
         """Forget it."""
         with self._database.transaction() as t:
             t.execute("DELETE FROM uploads WHERE id = ?", (upload,))
 
-    def expire(self, keep: Collection[str] = ()) -> list[UploadRow]:
-        """Forget what has waited too long, or was done too long ago; returns those that were not done.
-
-        None of those in `keep`.
-        """
+    def expire(self, keep: Collection[str] = ()) -> None:
+        """Forget what has waited too long, or was done too long ago: none of those in `keep`."""
         oldest = self.now() - KEPT_TIME
         with self._database.transaction() as t:
             t.execute("DELETE FROM uploads WHERE done AND touched < ?", (oldest,))
-            t.execute(
-                """
-                DELETE FROM uploads WHERE number IN (
-                    SELECT number FROM uploads WHERE done ORDER BY touched DESC, number DESC
-                    LIMIT -1 OFFSET ?)
-                """,
-                (KEPT_DONE,),
-            )
-            late = [row for row in _rows(t, "NOT done AND touched < ?", oldest) if row.id not in keep]
-            t.executemany("DELETE FROM uploads WHERE id = ?", [(row.id,) for row in late])
-            return late
+            _trim(t)
+            late = t.execute("SELECT id FROM uploads WHERE NOT done AND touched < ?", (oldest,)).fetchall()
+            t.executemany("DELETE FROM uploads WHERE id = ?", [one for one in late if one[0] not in keep])
+
+
+def _trim(t: sqlite3.Connection) -> None:
+    """Of those that are done only the newest are remembered."""
+    t.execute(
+        """
+        DELETE FROM uploads WHERE number IN (
+            SELECT number FROM uploads WHERE done ORDER BY touched DESC, number DESC
+            LIMIT -1 OFFSET ?)
+        """,
+        (KEPT_DONE,),
+    )
 
 
 def _rows(t: sqlite3.Connection, where: str, *values: object) -> list[UploadRow]:
@@ -151,7 +170,7 @@ def _rows(t: sqlite3.Connection, where: str, *values: object) -> list[UploadRow]
 
 def _row(found: tuple[Any, ...]) -> UploadRow:
     *first, identity, done = found
-    upload, owner, path, size, metadata, replace, mtime_ns, created, touched = first
+    upload, owner, path, size, metadata, conflict, mtime_ns, created, touched = first
     device, _, inode = (identity or "").partition(":")
     return UploadRow(
         upload,
@@ -159,7 +178,7 @@ def _row(found: tuple[Any, ...]) -> UploadRow:
         path,
         size,
         metadata,
-        bool(replace),
+        Conflict(conflict),
         mtime_ns,
         created,
         touched,
@@ -170,5 +189,5 @@ def _row(found: tuple[Any, ...]) -> UploadRow:
 
 def _values(row: UploadRow) -> tuple[object, ...]:
     identity = None if row.identity is None else f"{row.identity[0]}:{row.identity[1]}"
-    facts = row.id, row.owner, row.path, row.size, row.metadata, row.replace, row.mtime_ns
+    facts = row.id, row.owner, row.path, row.size, row.metadata, row.conflict.value, row.mtime_ns
     return (*facts, row.created, row.touched, identity, row.done)
