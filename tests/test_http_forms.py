@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 
+from fileexport.http_forms import MAX_ENDS
 from fileexport.paths import printable
 from fileexport.web import forms
+from tests.helpers import Held
 from tests.http_client import Connection, HttpCase, HttpHarness, Response, encode
 from tests.watched import FailAt, Later, WatchedCalls
 
@@ -101,6 +103,14 @@ class StoringTests(FormsCase):
         self.assertEqual([one["path"] for one in answer.json()["files"]], ["/d/x/y/1", "/d/x/y/2", "/d/x/3"])
         self.assertEqual(set(self.files()), {"d/x/y/1", "d/x/y/2", "d/x/3", "d/old"})
 
+    def test_file_on_the_way(self) -> None:
+        """Below a file nothing can be made: that is what is said of it."""
+        for name in ("old/x", "old/x/y"):
+            [failed] = self.post(file(name), headers=JSON).json()["failed"]
+            sentence = "a part of the path before the name is a file"
+            self.assertEqual((failed["status"], failed["error"]), (409, sentence))
+        self.assertEqual(set(self.files()), {"d/old"})
+
     def test_names_that_are_none(self) -> None:
         """A name that leads elsewhere, or may not be, is refused; the other files are stored."""
         bad = (
@@ -165,6 +175,19 @@ class ConflictTests(FormsCase):
         paths = [one["path"] for one in answer.json()["files"]]
         self.assertEqual(paths, ["/d/old (1)", "/d/old (2)", "/d/new"])
         self.assertEqual(self.files()["d/old"], b"old version")
+
+    def test_rename_at_the_end(self) -> None:
+        """A name that is taken while the file comes is passed over, too."""
+        body = field("conflict", "rename") + file("old")
+        connection = self.web.connect()
+        head = encode("POST", "/d/", TYPE | JSON | {"Content-Length": str(len(body + END))}, b"")
+        connection.send(head, body[:-4])
+        self.write("d/old (1)", b"theirs")
+        connection.send(body[-4:] + END)
+        [found] = connection.receive().json()["files"]
+        self.assertEqual(found["path"], "/d/old (1) (1)")
+        self.assertEqual(self.files()["d/old (1)"], b"theirs")
+        self.assertEqual(self.files()["d/old (1) (1)"], b"content")
 
     def test_counts_for_what_is_behind(self) -> None:
         """The choice counts for the files behind it, until another one comes."""
@@ -249,6 +272,18 @@ class FailureTests(FormsCase):
         self.assertEqual(set(self.files()) & {"d/whole", "d/part"}, {"d/whole"})
         connection.lose()
         self.assertEqual(set(self.files()), {"d/old", "d/whole"})
+
+    def test_turns(self) -> None:
+        """Many files in one piece are stored some at a time, and none for who has left."""
+        held = Held()
+        connection = self.begun(*[file(str(number)) for number in range(100)], web=self.harness(worker=held))
+        counts = []
+        for turn in range(6):
+            if turn == 3:
+                connection.lose()
+            held.work()
+            counts.append(len(self.files()) - 1)
+        self.assertEqual(counts, [0, MAX_ENDS, 2 * MAX_ENDS, *[2 * MAX_ENDS + 1] * 3])
 
     def test_broken_form(self) -> None:
         """A form that ends before its end, or is none, is refused; what was stored stays."""

@@ -16,6 +16,7 @@ from fileexport.http_receiving import (
     BUDGET,
     MAX_BODIES,
     MAX_WAITING,
+    PIECE_COST,
     Receiver,
     check_length,
     holder_of,
@@ -140,13 +141,50 @@ class FlowTests(ReceivingCase):
         self.assertLess(len(self.taken), count / 4)
         self.assertEqual((self.receiver.held, self.receiver.open), (0, 0))
 
+    def test_by_turns(self) -> None:
+        """Who has not done with a piece is called again, behind whoever waits, and before the next piece."""
+        held = Held()
+        self.use(held)
+        order: list[bytes] = []
+        left = iter((True, True, False, False))
+
+        def take(piece: bytes) -> bool:
+            order.append(piece)
+            return next(left)
+
+        self.take = take
+        connection = self.connect(announced(4), b"ab", b"cd")
+        held.run(order.append, b"somebody else")
+        held.work()
+        held.work()
+        self.assertEqual(order, [b"ab", b"somebody else", b""])
+        held.work()
+        held.work()
+        self.assertEqual(order[3:], [b"", b"cd"])
+        self.assertEqual((connection.receive().text, self.receiver.held), ("4", 0))
+
+    def test_short_pieces(self) -> None:
+        """Pieces of a byte or two are counted for what they take: they fill no memory either."""
+        held = Held()
+        self.use(held)
+        connection = self.connect(announced(MAX_WAITING))
+        count = 0
+        while connection.wire.reading:
+            connection.send(b"xy")
+            count += 1
+        self.assertLess(count, MAX_WAITING // PIECE_COST + STEP)
+        self.assertLessEqual(self.receiver.held, MAX_WAITING + 2 * PIECE_COST)
+        held.work()
+        held.work()
+        self.assertEqual(len(b"".join(self.taken)), 2 * count)
+
     def test_budget(self) -> None:
         """When all together hold too much, each has one piece at a time."""
         held = Held()
         self.use(held)
         self.receiver.held = BUDGET
         connection = self.connect(announced(4 * len(PIECE)), *[PIECE] * 4)
-        self.assertEqual(self.receiver.held, BUDGET + len(PIECE))
+        self.assertEqual(self.receiver.held, BUDGET + len(PIECE) + PIECE_COST)
         while not connection.wire.value():
             held.work()
             connection._deliver()

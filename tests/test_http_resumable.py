@@ -230,19 +230,33 @@ class ConnectionTests(TusCase):
         return connection
 
     def test_broken(self) -> None:
-        """What came before the break counts, also of a request that began the upload."""
+        """What came before the break counts."""
         url = self.create()
         self.sending(url, 0, CONTENT[:4]).lose()
         self.assertEqual(self.offset(url), 4)
         self.sending(url, 4, CONTENT[4:7]).lose()
         self.assertEqual(self.patch(url, 7, CONTENT[7:]).status, 204)
         self.assertEqual(self.content(), CONTENT)
-        fields = {"Tus-Resumable": "1.0.0", "Upload-Length": "10", "Content-Length": "10"} | PART
+
+    def test_broken_creation(self) -> None:
+        """Of a request that began the upload nobody has the address: nothing is left, its name is free."""
+        asked = {"Upload-Length": "10"} | metadata(filename="new") | PART
+        fields = {"Tus-Resumable": "1.0.0", "Content-Length": "10"} | asked
         connection = self.server.connect()
         connection.send(encode("POST", UPLOADS, fields, b"") + b"012")
         connection.lose()
-        [found] = self.ask("GET", UPLOADS).json()
-        self.assertEqual(found["offset"], 3)
+        self.assertEqual(self.ask("GET", UPLOADS).json(), [])
+        self.assertEqual(self.ask("POST", UPLOADS, asked, CONTENT).status, 201)
+        self.assertEqual(self.content(), CONTENT)
+
+    def test_path_that_is_written(self) -> None:
+        """Who would have to wait learns it where it asks, before it sends its content."""
+        first, second = self.create(), self.create()
+        writing = self.sending(first, 0, CONTENT[:4])
+        self.assertEqual([self.offset(first), self.head(second).status], [4, 423])
+        fields = {"Upload-Length": "10"} | metadata(filename="new")
+        self.assertEqual(self.ask("POST", UPLOADS, fields).status, 423)
+        writing.lose()
 
     def test_broken_with_checksum(self) -> None:
         """What could not be checked does not count."""

@@ -64,6 +64,13 @@ class CreationTests(TusCase):
         url = self.ask("POST", UPLOADS, {"Upload-Length": "0"}).field("Location")
         self.assertTrue((self.root / url.rpartition("/")[2]).exists())
 
+    def test_file_on_the_way(self) -> None:
+        """Below a file nothing is begun, wherever that is said."""
+        self.write("d/file", b"")
+        for query, path in (("?dir=/d", "file/x"), ("?dir=/d", "file/x/y"), ("?dir=/d/file", "x")):
+            fields = {"Upload-Length": "1", **metadata(relativePath=path)}
+            self.assertEqual(self.refused(fields, query), 409)
+
     def test_bad_names(self) -> None:
         """A name leads nowhere else, and is one that may be made."""
         for values in (
@@ -113,7 +120,17 @@ class CreationTests(TusCase):
         self.write("new", b"theirs")
         response = self.patch(url, 4, CONTENT[4:])
         self.assertEqual((response.status, response.fields("Upload-Offset")), (409, []))
-        self.assertEqual((self.content(), self.head(url).status), (b"theirs", 404))
+        self.assertEqual((self.content(), self.head(url).status), (b"theirs", 409))
+        (self.root / "new").unlink()
+        self.assertEqual((self.offset(url), self.content()), (10, CONTENT))
+
+    def test_other_name_at_the_end(self) -> None:
+        """Who wants another name then has it also where the name is taken only meanwhile."""
+        url = self.create(query="?conflict=rename")
+        self.patch(url, 0, CONTENT[:4])
+        self.write("new", b"theirs")
+        self.assertEqual(self.patch(url, 4, CONTENT[4:]).status, 204)
+        self.assertEqual((self.content(), self.content("new (1)")), (b"theirs", CONTENT))
 
     def test_times(self) -> None:
         """The file has the time that its client says."""

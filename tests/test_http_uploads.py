@@ -8,6 +8,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from typing import Any
 
 from fileexport.disk.calls import Calls
 from tests.http_client import NOW, Connection, Response, encode
@@ -77,7 +78,16 @@ class PutTests(UploadsCase):
         self.assertEqual(self.put("/x/y/z?parents").status, 201)
         self.assertEqual(self.put("/x/y/z?parents", b"again").status, 204)
         self.assertEqual((self.root / "x/y/z").read_bytes(), b"again")
-        self.assertEqual(self.put("/d/old/below?parents").status, 409)
+        for target in ("/d/old/below", "/d/old/below/it"):
+            for query in ("", "?parents"):
+                answer = self.put(target + query)
+                sentence = "ERROR - a part of the path before the name is a file"
+                self.assertEqual((answer.status, answer.text), (409, sentence), target + query)
+
+    def test_parents_flag(self) -> None:
+        """That directories are to be made is said as every flag is."""
+        for value, status in (("0", 409), ("no", 409), ("2", 400), ("1", 201), ("", 204), ("yes", 204)):
+            self.assertEqual(self.put(f"/x/y?parents={value}").status, status, value)
 
     def test_continue(self) -> None:
         """A client that waits for 100 gets it when all else is clear."""
@@ -390,6 +400,31 @@ class DeleteTests(UploadsCase):
         self.assertEqual(self.delete("/d/none", {"If-Match": "*"}).status, 412)
         self.assertEqual(self.delete("/d", {"If-Match": "*"}).status, 409)
         self.assertEqual(self.delete("/d/old", {"If-Match": self.etag()}).status, 204)
+
+    def test_conditions_at_the_end(self) -> None:
+        """Between the look at its state and its end nobody writes a file that goes under a condition."""
+        watch = Later()
+        web = self.harness(calls=WatchedCalls(watch))
+        met: list[int] = []
+
+        def write(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            if name == "unlink":
+                watch.then = None
+                met.append(self.put("/d/old", b"precious", web=web).status)
+
+        headers = {"If-Match": self.etag()}
+        watch.then = write
+        self.assertEqual(web.request("DELETE", "/d/old", headers).status, 204)
+        self.assertEqual((met, self.left()), ([409], ["d"]))
+
+    def test_conditions_while_it_is_written(self) -> None:
+        """Where somebody writes it now a conditional removal has to wait; another one has not."""
+        tag = {"If-Match": self.etag()}
+        writing = self.web.connect()
+        writing.send(encode("PUT", "/d/old", {"Content-Length": "5"}, b"new"))
+        self.assertEqual([self.delete("/d/old", tag).status, self.delete("/d/old").status], [409, 204])
+        writing.lose()
+        self.assertEqual(self.left(), ["d"])
 
     def test_rights(self) -> None:
         """It needs the right to delete, and no other, also where it has conditions."""

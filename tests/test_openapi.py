@@ -17,7 +17,7 @@ from fileexport.disk.archive import Form
 from fileexport.disk.schema import AttemptRow, JobRow, JobState, MessageRow, MessageState
 from fileexport.disk.trees import TreeForm
 from fileexport.errors import ERRORS, FULL_DISK
-from fileexport.http_queries import FILE_FORMATS, JOB_FORMATS, TAR_FORMATS, TREE_FORMATS
+from fileexport.http_queries import CONFLICTS, FILE_FORMATS, JOB_FORMATS, TAR_FORMATS, TREE_FORMATS
 from fileexport.job_views import listing, shown, shown_callback
 from fileexport.meter import Progress
 from fileexport.web.openapi import Formats, document, encoded
@@ -25,7 +25,7 @@ from fileexport.web.routes import OWN_NAMES, Open
 from tests.test_docs import CHECKOUT, routes
 
 Json = dict[str, Any]
-FORMATS = Formats(JOB_FORMATS, TAR_FORMATS, FILE_FORMATS, TREE_FORMATS)
+FORMATS = Formats(JOB_FORMATS, TAR_FORMATS, FILE_FORMATS, TREE_FORMATS, CONFLICTS)
 #: What a covering route is in the document; below `/-/` there is nothing else, and nothing to describe.
 COVERING = {
     "/*": ("/", "/{path}"),

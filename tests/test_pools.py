@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from fileexport.errors import OverloadedError
-from fileexport.pools import Pool, Steps
-from tests.helpers import Immediate
+from fileexport.pools import Pool, Steps, surely
+from tests.helpers import Immediate, Refusing
 
 #: Seconds after which a test that waits for a thread has failed.
 PATIENCE = 20
@@ -258,6 +258,26 @@ class PoolTests(PoolCase):
     def test_not_started(self) -> None:
         """A pool that was never started takes no work."""
         self.failureResultOf(Pool(self.reactor, "never", 1, 1).run(int), OverloadedError)
+
+
+class SurelyTests(PoolCase):
+    """What must not be left undone."""
+
+    def test_thread(self) -> None:
+        """It is done in a thread where there is one; what it raises is told."""
+        done = Deferred.fromCoroutine(surely(self.pool, threading.get_ident))
+        self.reactor.turn()
+        self.assertNotEqual(self.successResultOf(done), threading.get_ident())
+        failed = Deferred.fromCoroutine(surely(Immediate(), int, "x"))
+        self.failureResultOf(failed, ValueError)
+
+    def test_no_thread(self) -> None:
+        """Without one it is done here; another error is no reason to do it again."""
+        worker = Refusing()
+        worker.error = OverloadedError()
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(surely(worker, int, "11", base=2))), 3)
+        worker.error = ZeroDivisionError()
+        self.failureResultOf(Deferred.fromCoroutine(surely(worker, int, "1")), ZeroDivisionError)
 
 
 class StepsTests(PoolCase):

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
 from fileexport import resumable as limits
+from fileexport import resumable_files as files_limits
+from fileexport.disk.calls import Calls
 from fileexport.disk.uploads_store import KEPT_TIME, UploadRow
 from fileexport.errors import BusyError, OverloadedError, PeerGone
 from fileexport.resumable import Client, Resumable, Standing, WrongOffset
 from fileexport.resumable_files import Gone
 from fileexport.tokens import Principal
 from tests.helpers import Immediate
-from tests.resumable_case import ALL, BOB, CONTENT, P, ResumableCase
+from tests.resumable_case import ResumableCase
+from tests.uploads_case import ALL, BOB, CONTENT, P
 from tests.watched import open_descriptors
+
+P_ = ParamSpec("P_")
+T = TypeVar("T")
 
 
 class Peer:
@@ -300,7 +306,6 @@ class TurnTests(UploadsCase):
         self.assertEqual(self.left(), [])
         self.failing(self.uploads.standing(self.peer().client, row.id), FileNotFoundError)
         self.failing(self.uploads.terminate(self.peer().client, row.id), FileNotFoundError)
-        self.run_now(self.uploads.terminate(self.peer().client, row.id, missing_ok=True))
 
     def test_same_path(self) -> None:
         """While one is open no other upload writes its path; when it is idle long enough another can."""
@@ -356,6 +361,35 @@ class OpenTests(UploadsCase):
         self.assertTrue(all(self.successResultOf(one).row.done for one in asked))
         self.assertTrue(self.send(rows[1], 1, CONTENT[1:]).row.done)
 
+    def test_idle_ones_make_way(self) -> None:
+        """For one too many the first goes of those that nobody writes to now, open or not."""
+        self.patch(files_limits, "MAX_OWN", 3)
+        closed, first, second = (self.create(name) for name in "123")
+        writer = self.peer()
+        self.send(closed, 0, CONTENT[:3])
+        self.clock.advance(limits.IDLE_TIME)
+        for row in (first, second):
+            self.send(row, 0, CONTENT[:4])
+        self.create("4")
+        self.failing(self.uploads.standing(writer.client, closed.id), FileNotFoundError)
+        asked = writer.append(first, 4)
+        self.create("5")
+        self.failing(self.uploads.standing(writer.client, second.id), FileNotFoundError)
+        self.assertEqual(len(self.left()), 2)
+        writer.send(CONTENT[4:], ends=True)
+        self.assertTrue(self.successResultOf(asked).row.done)
+        self.assertEqual(self.left(), [])
+        self.assertTrue(self.send(self.create("3"), 0, CONTENT).row.done)
+
+    def test_all_are_written(self) -> None:
+        """Where its owner writes to as many as there may be, no other begins."""
+        self.patch(files_limits, "MAX_OWN", 1)
+        row, writer = self.create(), self.peer()
+        asked = writer.append(row, 0)
+        self.failing(self.uploads.create(self.peer().client, self.wish("other")), OverloadedError)
+        writer.send(CONTENT, ends=True)
+        self.assertTrue(self.successResultOf(asked).row.done)
+
     def test_stopped(self) -> None:
         """A stop keeps what has come, and breaks who still sends; another daemon goes on."""
         row, idle, peer = self.create("1"), self.create("2"), self.peer()
@@ -381,23 +415,75 @@ class OpenTests(UploadsCase):
         self.assertEqual(self.offset(row), 4)
         self.assertTrue(self.send(row, 4, CONTENT[4:]).row.done)
 
+    def test_full_in_the_midst(self) -> None:
+        """What was acknowledged stays when the disk is full, however much of the next part was written."""
+
+        class Full(Calls):
+            room = sys.maxsize
+
+            def write(self, descriptor: int, data: bytes | memoryview) -> int:
+                if not self.room:
+                    raise OSError(errno.ENOSPC, "full")
+                written = super().write(descriptor, data[: self.room])
+                self.room -= written
+                return written
+
+        calls = Full()
+        self.uploads = Resumable(self.clock, self.exporting(calls=calls), lambda: self.store, Immediate())
+        for room in (0, 1, 3):
+            row, peer = self.create(f"of {room}"), self.peer()
+            self.send(row, 0, CONTENT[:4])
+            calls.room = room
+            asked = peer.append(row, 4)
+            full = self.assertRaises(OSError, peer.send, CONTENT[4:])
+            peer.end(full)
+            self.assertEqual(self.failureResultOf(asked, OSError).value.errno, errno.ENOSPC)
+            self.assertEqual(self.offset(row), 4)
+            calls.room = sys.maxsize
+            self.assertTrue(self.send(row, 4, CONTENT[4:]).row.done)
+            self.assertEqual((self.root / f"d/of {room}").read_bytes(), CONTENT)
+
     def test_no_thread(self) -> None:
         """Where no thread is to be had it is let go of all the same, and what has come is kept."""
         row, peer = self.create(), self.peer()
         asked = peer.append(row, 0)
         peer.send(CONTENT[:4])
-        self.uploads._disk = _NoThreads()
+        self.uploads._disk = _FewThreads()
         peer.end()
         self.failureResultOf(asked, OverloadedError)
         self.assertFalse(self.is_open())
         self.uploads._disk = Immediate()
         self.assertEqual(self.offset(row), 4)
 
+    def test_no_thread_to_forget(self) -> None:
+        """Where no thread is to be had any more it is forgotten all the same, and its name is free."""
+        row = self.create()
+        self.send(row, 0, CONTENT[:4])
+        # The rows are looked at, and then there is no thread.
+        self.uploads._disk = worker = _FewThreads(2)
+        self.run_now(self.uploads.terminate(self.peer().client, row.id))
+        self.assertEqual(worker.left, -1)
+        self.uploads._disk = Immediate()
+        self.assertEqual([self.is_open(), self.left(), self.store.unfinished("alice")], [False, [], []])
+        self.assertTrue(self.send(self.create(), 0, CONTENT).row.done)
 
-class _NoThreads:
-    """A pool that stops."""
+    def test_taken_back(self) -> None:
+        """What its client has learnt nothing of is gone at once, thread or no thread."""
+        for threads in (9, 0):
+            row = self.create()
+            self.send(row, 0, CONTENT[:4])
+            self.uploads._disk = _FewThreads(threads)
+            self.run_now(self.uploads.drop(self.peer().client, row))
+            self.uploads._disk = Immediate()
+            self.assertEqual([self.is_open(), self.left(), self.store.unfinished("alice")], [False, [], []])
 
-    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
-        failed: Deferred[Any] = Deferred()
-        failed.errback(Failure(OverloadedError()))
-        return failed
+
+class _FewThreads(Immediate):
+    """A pool that has threads for so many calls."""
+
+    def __init__(self, left: int = 0) -> None:
+        self.left = left
+
+    def run(self, function: Callable[P_, T], /, *args: P_.args, **kwargs: P_.kwargs) -> Deferred[T]:
+        self.left -= 1
+        return super().run(function, *args, **kwargs) if self.left >= 0 else fail(OverloadedError())

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fileexport import resumable_files as limits
 from fileexport.disk.calls import Calls
-from fileexport.disk.uploads_store import KEPT_TIME, UploadRow
+from fileexport.disk.uploads_store import KEPT_TIME, Conflict, UploadRow
 from fileexport.errors import (
     BusyError,
+    ConflictError,
     DestinationNotFound,
     FileNameError,
     NotGranted,
@@ -19,10 +21,11 @@ from fileexport.errors import (
     PeerGone,
 )
 from fileexport.exports import Exports
-from fileexport.resumable_files import Conflict, Filing, Gone, Wish, path_of
+from fileexport.resumable_files import Filing, Gone, Wish, path_of
 from fileexport.tokens import Principal, Right
 from fileexport.uploads import Upload
-from tests.resumable_case import ALL, BOB, CONTENT, P, ResumableCase
+from tests.resumable_case import ResumableCase
+from tests.uploads_case import ALL, BOB, CONTENT, P
 
 
 class FilingCase(ResumableCase):
@@ -36,7 +39,11 @@ class FilingCase(ResumableCase):
         return Filing(exports, lambda: self.store)
 
     def create(self, wish: Wish | None = None, who: Principal = ALL) -> UploadRow:
-        return self.filing.create(who, f"{who.name} here", wish or self.wish(), ())
+        """Begin one; those that make way for it are forgotten."""
+        row, oldest = self.filing.create(who, f"{who.name} here", wish or self.wish(), ())
+        for one in oldest:
+            self.filing.forget(who, one, None)
+        return row
 
     def open(self, row: UploadRow, who: Principal = ALL) -> Upload:
         return self.filing.open(who, f"{who.name} here", row, lambda: False)
@@ -44,7 +51,7 @@ class FilingCase(ResumableCase):
     def send(self, row: UploadRow, content: bytes) -> UploadRow:
         """Append to an upload and let go of it; the row as it is then."""
         opened = self.open(row)
-        part = self.filing.part(row, opened, None)
+        part = self.filing.part(ALL, row, opened, None)
         part.take(content)
         self.assertIsNone(part.settle(None))
         opened.suspend()
@@ -169,15 +176,62 @@ class GoingOnTests(FilingCase):
         self.assertEqual(self.left(), [])
 
     def test_name_that_was_taken(self) -> None:
-        """Where somebody else made a file of its name meanwhile, that stays, and the upload is forgotten."""
-        row = self.create()
-        part = self.filing.part(row, self.open(row), None)
-        part.take(CONTENT)
-        (self.root / "d/new").write_text("theirs")
-        self.assertRaises(FileExistsError, part.settle, None)
-        self.assertEqual((self.root / "d/new").read_text(), "theirs")
-        self.assertRaises(FileNotFoundError, self.row, row)
-        self.assertEqual(self.left(), [])
+        """Where somebody else made a file of its name meanwhile both stay, until that one goes."""
+        for conflict, make in (
+            (Conflict.ABORT, lambda: self.theirs.write_text("theirs")),
+            (Conflict.REPLACE, self.theirs.mkdir),
+        ):
+            with self.subTest(conflict):
+                row = self.create(self.wish(conflict=conflict))
+                part = self.filing.part(ALL, row, self.open(row), None)
+                part.take(CONTENT)
+                make()
+                self.assertRaises((FileExistsError, IsADirectoryError), part.settle, None)
+                self.assertEqual(self.filing.standing(ALL, self.row(row)), (row, 10))
+                self.assertRaises((FileExistsError, IsADirectoryError), self.send, row, b"")
+                self.theirs.rmdir() if self.theirs.is_dir() else self.theirs.unlink()
+                self.assertTrue(self.send(row, b"").done)
+                self.assertEqual((self.theirs.read_bytes(), self.left()), (CONTENT, []))
+                self.theirs.unlink()
+
+    @property
+    def theirs(self) -> Path:
+        return self.root / "d/new"
+
+    def test_other_name_at_the_end(self) -> None:
+        """One that may have another name gets the next one that is free and nobody writes, if it must."""
+        for is_open in (True, False):
+            with self.subTest(is_open):
+                row = self.create(self.wish(conflict=Conflict.RENAME))
+                if is_open:
+                    part = self.filing.part(ALL, row, self.open(row), None)
+                    part.take(CONTENT)
+                else:
+                    self.send(row, CONTENT[:4])
+                for name in ("new", "new (1)"):
+                    (self.root / "d" / name).write_text("theirs")
+                other = self.exports.begin_upload(ALL, P("d/new (2)"), replace=False, holder="")
+                if is_open:
+                    self.assertIsNone(part.settle(None))
+                    found = part.row
+                else:
+                    found = self.send(row, CONTENT[4:])
+                other.discard()
+                self.assertEqual((path_of(found), found.done), (P("d/new (3)"), True))
+                self.assertEqual(self.row(row).path, found.path)
+                self.assertEqual((self.root / "d/new (3)").read_bytes(), CONTENT)
+                self.assertEqual((self.theirs.read_text(), self.left()), ("theirs", []))
+                for name in ("new", "new (1)", "new (3)"):
+                    (self.root / "d" / name).unlink()
+
+    def test_path_that_is_written(self) -> None:
+        """Who would have to wait for another one learns it before it sends anything."""
+        row, opened = self.create(), self.open(self.create())
+        self.assertRaises(BusyError, self.create)
+        self.assertRaises(BusyError, self.filing.standing, ALL, row)
+        self.assertEqual(self.filing.standing(ALL, row, True), (row, 0))
+        opened.discard()
+        self.assertEqual(self.filing.standing(ALL, row), (row, 0))
 
     def test_others(self) -> None:
         """Nobody else's upload is seen."""
@@ -222,7 +276,7 @@ class GoingOnTests(FilingCase):
         """That something comes is noted now and then, also while one part takes long."""
         row = self.create()
         opened = self.open(row)
-        part = self.filing.part(row, opened, None)
+        part = self.filing.part(ALL, row, opened, None)
         self.time += limits.TOUCH_EVERY / 2
         part.take(b"0")
         self.assertEqual(self.row(row).touched, row.touched)
@@ -272,6 +326,48 @@ class GoingOnTests(FilingCase):
         self.assertRaises(DestinationNotFound, self.open, row)
         self.filing.forget(ALL, row, None)
 
+    def test_directory_that_was_moved(self) -> None:
+        """Where its directory is not at its path at the end, what came is kept for when it is there again."""
+        for conflict in Conflict:
+            for is_another in (False, True):
+                with self.subTest(conflict, is_another=is_another):
+                    row = self.create(self.wish("x/1", conflict=conflict))
+                    part = self.filing.part(ALL, row, self.open(row), None)
+                    part.take(CONTENT)
+                    (self.root / "d/x").rename(self.root / "d/y")
+                    if is_another:
+                        (self.root / "d/x").mkdir()
+                    self.assertRaises((DestinationNotFound, ConflictError), part.settle, None)
+                    if is_another:
+                        (self.root / "d/x").rmdir()
+                    (self.root / "d/y").rename(self.root / "d/x")
+                    self.assertEqual(self.filing.standing(ALL, self.row(row)), (row, 10))
+                    self.assertTrue(self.send(row, b"").done)
+                    found = self.root / "d/x/1"
+                    self.assertEqual((found.read_bytes(), self.left()), (CONTENT, []))
+                    found.unlink()
+
+    def test_directory_that_cannot_be_read(self) -> None:
+        """One that cannot be looked at hides no other: these are listed, decided, expire; and it can go."""
+        rows = [self.create(self.wish(name)) for name in ("x/1", "2", "3")]
+        for row in rows[:2]:
+            opened = self.open(row)
+            opened.write(CONTENT)
+            self.store.committing(row.id, opened.identity)
+            opened.finish()
+        (self.root / "d/x").rename(self.root / "y")
+        (self.root / "d/x").symlink_to("x")
+        listed = self.filing.unfinished(ALL, P(""), {})
+        self.assertEqual([(row.id, offset) for row, offset in listed], [(row.id, 0) for row in rows])
+        self.filing.recover([])
+        self.assertEqual([failure.check(OSError) for failure in self.flushLoggedErrors()], [OSError])
+        self.assertTrue(self.row(rows[1]).done)
+        self.filing.forget(ALL, rows[0], None)
+        self.assertRaises(FileNotFoundError, self.row, rows[0])
+        self.time += KEPT_TIME + 1
+        self.filing.recover([])
+        self.assertEqual(self.store.unfinished("alice"), [])
+
 
 class Wanted:
     """Wants its bytes to be these."""
@@ -296,7 +392,7 @@ class CheckedTests(FilingCase):
         row = self.create()
         opened = self.open(row)
         for content in (CONTENT[:5], CONTENT[5:]):
-            part = self.filing.part(row, opened, Wanted(content))
+            part = self.filing.part(ALL, row, opened, Wanted(content))
             part.take(content)
             self.assertIsNone(part.settle(None))
         self.assertEqual((self.root / "d/new").read_bytes(), CONTENT)
@@ -308,12 +404,12 @@ class CheckedTests(FilingCase):
         gone = PeerGone()
         for content, problem in ((CONTENT[:5], None), (CONTENT, None), (b"0", gone), (CONTENT, gone)):
             with self.subTest((content, problem)):
-                part = self.filing.part(row, opened, Wanted(b"other"))
+                part = self.filing.part(ALL, row, opened, Wanted(b"other"))
                 part.take(content)
                 found = part.settle(problem)
                 self.assertIsInstance(found, type(problem) if problem else ZeroDivisionError)
                 self.assertEqual((opened.offset, part.row.done), (0, False))
-        part = self.filing.part(row, opened, None)
+        part = self.filing.part(ALL, row, opened, None)
         part.take(CONTENT)
         self.assertIsNone(part.settle(None))
         self.assertEqual((self.root / "d/new").read_bytes(), CONTENT)
@@ -346,7 +442,7 @@ class TroubleTests(FilingCase):
         """What came before a break is kept; the problem is told."""
         row = self.create()
         opened = self.open(row)
-        part = self.filing.part(row, opened, None)
+        part = self.filing.part(ALL, row, opened, None)
         part.take(CONTENT[:4])
         gone = PeerGone()
         self.assertIs(part.settle(gone), gone)
@@ -356,7 +452,7 @@ class TroubleTests(FilingCase):
     def test_broken_off_when_whole(self) -> None:
         """Where all of it came it is done, whatever became of who sent it."""
         row = self.create()
-        part = self.filing.part(row, self.open(row), None)
+        part = self.filing.part(ALL, row, self.open(row), None)
         part.take(CONTENT)
         self.assertIsInstance(part.settle(PeerGone()), PeerGone)
         self.assertTrue(part.row.done)
@@ -366,10 +462,10 @@ class TroubleTests(FilingCase):
         """A write that fails is told as it is, and what came before it stays."""
         calls = Failing()
         calls.number = errno.ENOSPC
-        self.filing = self.filing_of(self.exporting(calls))
+        self.filing = self.filing_of(self.exporting(calls=calls))
         row = self.send(self.create(), CONTENT[:4])
         opened = self.open(row)
-        part = self.filing.part(row, opened, None)
+        part = self.filing.part(ALL, row, opened, None)
         calls.failing = "write"
         problem = self.assertRaises(OSError, part.take, CONTENT[4:])
         self.assertIs(self.assertRaises(OSError, part.settle, problem), problem)
@@ -381,10 +477,10 @@ class TroubleTests(FilingCase):
     def test_commit_that_fails(self) -> None:
         """It begins again from nothing, and can be finished then."""
         calls = Failing()
-        self.filing = self.filing_of(self.exporting(calls))
+        self.filing = self.filing_of(self.exporting(calls=calls))
         row = self.create()
         opened = self.open(row)
-        part = self.filing.part(row, opened, None)
+        part = self.filing.part(ALL, row, opened, None)
         part.take(CONTENT)
         calls.failing = "rename"
         self.assertRaises(OSError, part.settle, None)

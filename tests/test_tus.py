@@ -81,10 +81,10 @@ class ChecksumTests(SynchronousTestCase):
         self.assertIsNone(tus.read_checksum([]))
 
     def test_refused(self) -> None:
-        """Another algorithm, other spellings, no base64, and two of them are refused."""
+        """Another algorithm, other spellings, no base64, no value, and two of them are refused."""
         good = checksum("sha1", b"")
         self.assertRaises(tus.UnknownAlgorithm, tus.read_checksum, [b"crc32 AAAAAA=="])
-        for lines in ([good.upper()], [b"sha1 !"], [b"sha AAAA"], [good, good], [b""]):
+        for lines in ([good.upper()], [b"sha1 !"], [b"sha AAAA"], [good, good], [b""], [b"sha1"], [b"sha1 "]):
             with self.subTest(lines):
                 self.assertRaises(BadRequestError, tus.read_checksum, lines)
 

@@ -6,23 +6,26 @@ of the rest of the form.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from typing import NamedTuple
 
-from fileexport.errors import BadRequestError, FileExportError, OverloadedError
+from fileexport.disk.uploads_store import Conflict
+from fileexport.errors import BadRequestError, FileExportError, PeerGone
 from fileexport.exports import Exports
 from fileexport.http_outcomes import Failed, Outcome, Outcomes, counted
-from fileexport.http_receiving import Receiver, holder_of, refuse_coding
+from fileexport.http_queries import conflict_of
+from fileexport.http_receiving import Receiver, holder_of, refuse_coding, too_large
 from fileexport.paths import RelPath, printable
-from fileexport.pools import Worker
+from fileexport.pools import Worker, surely
 from fileexport.tokens import Principal
 from fileexport.uploads import Upload
-from fileexport.web.failures import HttpError
+from fileexport.web.failures import through_directories
 from fileexport.web.forms import Event, Field, FileBegins, FileEnds, Multipart, boundary_of
 from fileexport.web.request import Request
 
-#: What to do with a file whose name is taken.
-CONFLICTS = ("abort", "replace", "rename")
+#: Files that have an end before somebody else may have the thread.
+MAX_ENDS = 16
 
 
 class FormsDoor:
@@ -43,23 +46,16 @@ class FormsDoor:
         where = RelPath.from_url(below)
         boundary = boundary_of(request.fields(b"content-type"))
         refuse_coding(request)
-        storing = _Storing(self._exports, who, where, boundary, holder_of(request, who), self._limit)
+        storing = _Storing(self._exports, who, where, boundary, _client_of(request, who), self._limit)
         with self._receiver.place() as place:
             await self._disk.run(self._exports.check_directory, who, where, size=request.head.length)
             try:
                 await place.receive(request, storing.take)
                 storing.end()
             finally:
-                await self._let_go(storing)
+                if storing.is_open:
+                    await surely(self._disk, storing.discard)
         await self._outcomes.answer(request, self._outcome(storing, where))
-
-    async def _let_go(self, storing: _Storing) -> None:
-        """Have nothing left of what was not finished, also where no thread is to be had any more."""
-        if storing.is_open:
-            try:
-                await self._disk.run(storing.discard)
-            except OverloadedError:
-                storing.discard()
 
     def _outcome(self, storing: _Storing, where: RelPath) -> Outcome:
         status = storing.failed[0].status if storing.failed else HTTPStatus.CREATED
@@ -79,15 +75,17 @@ class _Storing:
     """
 
     def __init__(
-        self, exports: Exports, who: Principal, where: RelPath, boundary: str, holder: str, limit: int
+        self, exports: Exports, who: Principal, where: RelPath, boundary: str, client: _Client, limit: int
     ) -> None:
         self._exports = exports
         self._who = who
         self._where = where
-        self._holder = holder
+        self._client = client
         self._limit = limit
         self._form = Multipart(boundary)
-        self._conflict = "abort"
+        self._events: Iterator[Event] = iter(())
+        self._conflict = Conflict.ABORT
+        self._is_renamed = False
         self._name = ""
         self._path = where
         self._upload: Upload | None = None
@@ -101,10 +99,24 @@ class _Storing:
         """Whether something is staged."""
         return self._upload is not None
 
-    def take(self, data: bytes) -> None:
-        """Take more of the form's body. Raises as `Multipart.feed`, and `BadRequestError`."""
-        for event in self._form.feed(data):
+    def take(self, data: bytes) -> bool:
+        """Take more of the form's body; whether it has to be called again, without more, for the rest of it.
+
+        A thread is for all: many small files in one piece are not stored at one go. Raises as
+        `Multipart.feed`, `BadRequestError`, and `PeerGone` where nobody is there for what else has come.
+        """
+        if data:
+            self._events = self._form.feed(data)
+        ends = 0
+        for event in self._events:
             self._store(event)
+            if isinstance(event, FileEnds):
+                ends += 1
+                if self._client.is_gone():
+                    raise PeerGone
+                if ends == MAX_ENDS:
+                    return True
+        return False
 
     def end(self) -> None:
         """Say that the body has ended. Raises `BadRequestError` where the form has not, or has no file."""
@@ -130,9 +142,7 @@ class _Storing:
                 if self._upload is not None:
                     self._try(self._finish)
             case Field(name="conflict"):
-                if event.value not in CONFLICTS:
-                    raise BadRequestError(f"conflict is one of {', '.join(CONFLICTS)}")
-                self._conflict = event.value
+                self._conflict = conflict_of(event.value)
             case Field():
                 """Fields that we do not know are passed over: a form may have its own."""
 
@@ -147,25 +157,46 @@ class _Storing:
     def _begin(self) -> None:
         path = self._where + RelPath(self._name.split("/"))
         if path.parent not in self._made:
-            self._exports.make_directories(self._who, path.parent)
+            with through_directories():
+                self._exports.make_parents(self._who, path)
             self._made.add(path.parent)
-        if self._conflict == "rename":
+        self._is_renamed = self._conflict is Conflict.RENAME
+        if self._is_renamed:
             path = self._exports.free_name(self._who, path)
         self._path = path
         self._upload = self._exports.begin_upload(
-            self._who, path, replace=self._conflict == "replace", holder=self._holder
+            self._who,
+            path,
+            replace=self._conflict is Conflict.REPLACE,
+            diverts=self._is_renamed,
+            holder=self._client.holder,
         )
 
     def _write(self, data: bytes) -> None:
         assert self._upload is not None
         if self._upload.offset + len(data) > self._limit:
-            sentence = f"a file of more than {self._limit} bytes is not taken"
-            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
+            raise too_large(self._limit)
         self._upload.write(data)
 
     def _finish(self) -> None:
         assert self._upload is not None
         upload, self._upload = self._upload, None
         size = upload.offset
-        upload.finish()
+
+        def choose() -> None:
+            if self._is_renamed:
+                self._path = self._exports.divert(self._who, self._path, upload)
+
+        upload.finish(check=choose)
         self.stored.append((self._path, size))
+
+
+class _Client(NamedTuple):
+    """Who sends a form: what others read who come meanwhile, and whether they are gone."""
+
+    holder: str
+    is_gone: Callable[[], bool]
+
+
+def _client_of(request: Request, who: Principal) -> _Client:
+    return _Client(holder_of(request, who), lambda: request.gone)

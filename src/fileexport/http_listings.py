@@ -14,6 +14,7 @@ import msgspec
 from fileexport.disk.jail import Entry
 from fileexport.errors import BadRequestError, FileNameError
 from fileexport.exports import Exports, Pattern
+from fileexport.http_queries import flag
 from fileexport.paths import RelPath, printable
 from fileexport.tokens import Principal
 from fileexport.web import directory, pages
@@ -21,7 +22,6 @@ from fileexport.web.directory import Row
 from fileexport.web.names import visible
 from fileexport.web.pages import Addresses
 
-_TRUE, _FALSE = ("1", "true", "yes", ""), ("0", "false", "no")
 _SORTS = {
     # They come so.
     "name": None,
@@ -42,7 +42,7 @@ def files_json(
 
     `prefix` and `names` are those of `pages.url_of`.
     """
-    recursive, details = _flag(query, "recursive"), _flag(query, "details")
+    recursive, details = flag(query, "recursive"), flag(query, "details")
     key, descending = _order(query)
     pattern = Pattern(query.get("prefix", ""), query.get("suffix", ""))
     chosen = exports.files(who, where, pattern, recursive=recursive)
@@ -120,13 +120,6 @@ def _described(entry: Entry) -> dict[str, Any]:
         "size": entry.size,
         "mtime": entry.mtime_ns / 1e9,
     }
-
-
-def _flag(query: dict[str, str], name: str) -> bool:
-    value = query.get(name, "0").lower()
-    if value not in _TRUE + _FALSE:
-        raise BadRequestError(f"{name} is 1 or 0")
-    return value in _TRUE
 
 
 def _order(query: dict[str, str]) -> tuple[Any, bool]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fileexport.compression import ArchiveForm
 from fileexport.disk.archive import Form
 from fileexport.disk.trees import TreeForm
+from fileexport.disk.uploads_store import Conflict
 from fileexport.errors import BadRequestError
 from fileexport.exports import ANY, Pattern
 from fileexport.paths import RelPath, printable
@@ -17,6 +18,9 @@ JOB_FORMATS = tuple(form.value for form in ArchiveForm)
 TAR_FORMATS = tuple(form.value for form in ArchiveForm if form.holds_members)
 FILE_FORMATS = tuple(form.value for form in Form)
 TREE_FORMATS = tuple(form.value for form in TreeForm)
+#: What becomes of a file whose name is taken.
+CONFLICTS = tuple(conflict.value for conflict in Conflict)
+_TRUE, _FALSE = ("1", "true", "yes", ""), ("0", "false", "no")
 
 
 def required(query: dict[str, str], name: str) -> str:
@@ -40,6 +44,19 @@ def number(query: dict[str, str], name: str, lowest: int, highest: int, default:
     if not (text.isascii() and text.isdecimal() and len(text) < 7 and lowest <= int(text) <= highest):
         raise BadRequestError(f"{name} is a number from {lowest} to {highest}")
     return int(text)
+
+
+def flag(query: dict[str, str], name: str) -> bool:
+    """Whether something is wanted: ``1``, or the bare name. Raises `BadRequestError`."""
+    value = query.get(name, "0").lower()
+    if value not in _TRUE + _FALSE:
+        raise BadRequestError(f"{name} is 1 or 0")
+    return value in _TRUE
+
+
+def conflict_of(value: str) -> Conflict:
+    """What the word for it in `conflict` means. Raises `BadRequestError`."""
+    return Conflict(one_of("conflict", value, CONFLICTS))
 
 
 def directory_of(query: dict[str, str]) -> RelPath:

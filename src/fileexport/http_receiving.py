@@ -17,7 +17,6 @@ from fileexport.errors import OverloadedError
 from fileexport.pools import Worker
 from fileexport.tokens import Principal
 from fileexport.web.failures import HttpError
-from fileexport.web.head import MalformedRequest
 from fileexport.web.request import Request
 
 #: Bodies that are taken in at once; one more is asked to come back.
@@ -25,10 +24,13 @@ MAX_BODIES = 256
 #: Bytes that wait for the piece before them to be written, until no more is asked for; one read of the
 #: connection may come on top.
 MAX_WAITING = 512 << 10
+#: What a piece takes beside its bytes: a client may send one byte at a time.
+PIECE_COST = 64
 #: Bytes of all bodies in memory; beyond it each has one piece at a time.
 BUDGET = 64 << 20
 
-#: Takes a piece; called in a thread, one piece after the other.
+#: Takes a piece; called in a thread, one piece after the other. Where it returns True it has more to do with
+#: it, and is called again, without content, when it is its turn.
 Take = Callable[[bytes], object]
 
 
@@ -41,8 +43,14 @@ def check_length(request: Request, limit: int) -> int | None:
     """How long the body is that is announced, None where that is not said; 413 for more than `limit`."""
     length = request.head.length
     if length is not None and length > limit:
-        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
+        raise too_large(limit)
     return length
+
+
+def too_large(limit: int) -> HttpError:
+    """The answer to a file that is longer than `limit` bytes."""
+    sentence = f"a file of more than {limit} bytes is not taken"
+    return HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
 
 
 def refuse_coding(request: Request) -> None:
@@ -87,9 +95,9 @@ class Place:
 
         A client that waits for 100 gets it now. When this returns or raises, no call of `take` runs, and
         there will be none; all that came was handed to it, unless it raised. Raises what `take` did,
-        `PeerGone`, `MalformedRequest` (400, 408, 413 for more than `limit` bytes) and `OverloadedError` where
-        there is no thread to be had: what is left of the body is not read then, and the connection ends with
-        the answer.
+        `PeerGone`, `MalformedRequest` (400, 408), 413 for more than `limit` bytes, and `OverloadedError`
+        where there is no thread to be had: what is left of the body is not read then, and the connection ends
+        with the answer.
         """
         flow = _Flow(self._receiver, self._worker, take)
         request.wire.stream()
@@ -98,7 +106,7 @@ class Place:
             while piece := await request.wire.receive():
                 count += len(piece)
                 if limit is not None and count > limit:
-                    raise MalformedRequest(_too_large(limit), HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                    raise too_large(limit)
                 flow.put(piece)
                 await flow.room()
         finally:
@@ -124,9 +132,10 @@ class _Flow:
     def put(self, piece: bytes) -> None:
         """Have it written after those before it. Raises what kept one of them from being written."""
         self.check()
+        cost = len(piece) + PIECE_COST
         self._waiting.append(piece)
-        self._size += len(piece)
-        self._receiver.held += len(piece)
+        self._size += cost
+        self._receiver.held += cost
         self._begin()
 
     async def room(self) -> None:
@@ -161,9 +170,16 @@ class _Flow:
         pieces, size = self._waiting, self._size
         self._waiting, self._size = [], 0
         self._is_writing = True
+        self._hand(pieces, size)
+
+    def _hand(self, pieces: list[bytes], size: int) -> None:
         self._worker.run(_hand, self._take, pieces).addBoth(self._ended_one, size)
 
     def _ended_one(self, outcome: object, size: int) -> None:
+        if outcome is True:
+            # Others had to wait for the thread long enough.
+            self._hand([b""], size)
+            return
         self._is_writing = False
         self._receiver.held -= size
         if isinstance(outcome, Failure):
@@ -177,9 +193,5 @@ class _Flow:
             turn.callback(None)
 
 
-def _hand(take: Take, pieces: list[bytes]) -> None:
-    take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-
-def _too_large(limit: int) -> str:
-    return f"a file of more than {limit} bytes is not taken"
+def _hand(take: Take, pieces: list[bytes]) -> object:
+    return take(pieces[0] if len(pieces) == 1 else b"".join(pieces))

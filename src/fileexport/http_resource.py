@@ -33,6 +33,7 @@ from fileexport.exports import Exports, Pattern
 from fileexport.http_bodies import Bodies
 from fileexport.http_listings import files_json
 from fileexport.http_queries import (
+    CONFLICTS,
     FILE_FORMATS,
     JOB_FORMATS,
     TAR_FORMATS,
@@ -48,11 +49,11 @@ from fileexport.pools import Worker
 from fileexport.tokens import Principal, Right
 from fileexport.web import pages
 from fileexport.web.access import FORWARDING, Act, Caller, Doorkeeper
-from fileexport.web.failures import HttpError, fail
+from fileexport.web.failures import HttpError, fail, no_method
 from fileexport.web.forwarded import client_of
 from fileexport.web.head import Head, MalformedRequest
 from fileexport.web.origin import FROM_PAGE, Names, cross_site, host_is_allowed, host_name
-from fileexport.web.request import METHODS, Header, Request
+from fileexport.web.request import Header, Request
 from fileexport.web.routes import Answer, Open, Route, Routes, acting, own_names, reading
 from fileexport.web.share_links import without_key
 
@@ -189,7 +190,7 @@ class HttpDoor:
         self._check_host(request)
         right = route.rights.get(request.method)
         if right is None:
-            raise _no_method(request.method, route.allow)
+            raise no_method(request.method, route.rights)
         request.caller = caller = self._caller(request)
         if route.local_only and not caller.is_local:
             raise HttpError(HTTPStatus.FORBIDDEN, "only a process of this machine may ask for this")
@@ -320,7 +321,7 @@ class HttpDoor:
         # Imported late: most daemons are never asked.
         from fileexport.web import openapi
 
-        formats = openapi.Formats(JOB_FORMATS, TAR_FORMATS, FILE_FORMATS, TREE_FORMATS)
+        formats = openapi.Formats(JOB_FORMATS, TAR_FORMATS, FILE_FORMATS, TREE_FORMATS, CONFLICTS)
         description = openapi.encoded(__version__, self._around.prefix, formats)
         request.answer(HTTPStatus.OK, description, _JSON, _FRESH)
 
@@ -353,14 +354,6 @@ async def _answer_mounted(
     if not who.under.holds(place):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     await serve(request, below)
-
-
-def _no_method(method: bytes, allow: bytes) -> HttpError:
-    """What a method is answered that a path does not have (RFC 9110, section 9.1)."""
-    headers = ((b"Allow", allow),)
-    if method in METHODS:
-        return HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "this path does not have that method", headers)
-    return HttpError(HTTPStatus.NOT_IMPLEMENTED, "that method is not known here", headers)
 
 
 def _unauthorized(sentence: str) -> HttpError:

@@ -7,22 +7,22 @@ owner; for everybody else it does not exist.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 
 import msgspec
 
-from fileexport.disk.uploads_store import UploadRow
-from fileexport.errors import BadRequestError, BusyError, FileNameError, PeerGone
-from fileexport.http_queries import one_of
-from fileexport.http_receiving import Place, Receiver, Take, holder_of, refuse_coding
+from fileexport.disk.uploads_store import Conflict, UploadRow
+from fileexport.errors import BadRequestError, BusyError, FileNameError
+from fileexport.http_queries import conflict_of
+from fileexport.http_receiving import Place, Receiver, Take, holder_of, refuse_coding, too_large
 from fileexport.paths import RelPath, printable
 from fileexport.resumable import Client, Resumable, Standing, WrongOffset
-from fileexport.resumable_files import Conflict, Gone, Wish, path_of
+from fileexport.resumable_files import Gone, Wish, path_of
 from fileexport.tokens import Principal, Right
 from fileexport.web import tus
-from fileexport.web.failures import HttpError
+from fileexport.web.failures import HttpError, no_method, through_directories
 from fileexport.web.request import Header, Request
 from fileexport.web.routes import Answer, Open, Route, reading
 
@@ -36,6 +36,9 @@ _LOCKED: tuple[Header, ...] = ((b"Retry-After", b"2"),)
 _NO_PART = "a part of an upload is sent as application/offset+octet-stream"
 _NO_CONCATENATION = "uploads are not put together here: send each file in one upload, without Upload-Concat"
 _NO_VERSION = "only tus 1.0.0 is spoken here: send Tus-Resumable: 1.0.0"
+
+
+_Answer = Callable[[], Awaitable[None]]
 
 
 class ResumableDoor:
@@ -63,17 +66,12 @@ class ResumableDoor:
     # -- all uploads
 
     async def _many(self, request: Request, who: Principal, below: bytes) -> None:
-        method = _method(request)
-        if method == b"OPTIONS":
-            return self._tell(request)
-        if method in (b"GET", b"HEAD"):
-            return await self._list(request, who)
-        if method != b"POST":
-            raise _not_allowed(b"OPTIONS, GET, HEAD, POST")
-        _check_version(request)
-        await _spoken(request, self._create(request, who))
+        look = partial(self._list, request, who)
+        create = partial(_spoken, request, partial(self._create, request, who))
+        tell = partial(self._tell, request)
+        await _answer(request, {b"OPTIONS": tell, b"GET": look, b"HEAD": look, b"POST": create})
 
-    def _tell(self, request: Request) -> None:
+    async def _tell(self, request: Request) -> None:
         """What this server can do."""
         facts = (
             tus.VERSIONS,
@@ -115,11 +113,9 @@ class ResumableDoor:
             try:
                 receive = partial(_receive, place, request)
                 standing = await self._uploads.append(client, row.id, 0, check, receive)
-            except PeerGone:
-                raise
             except BaseException:
-                # Nobody has learnt its address.
-                await self._uploads.terminate(client, row.id, missing_ok=True)
+                # Nobody has learnt its address, and its name is wanted when they come again.
+                await self._uploads.drop(client, row)
                 raise
         self._created(request, standing.row, (tus.number(b"Upload-Offset", standing.offset),))
 
@@ -136,25 +132,21 @@ class ResumableDoor:
         if size is None:
             raise BadRequestError("Upload-Length is missing: say how long the file is")
         if size > self._limit:
-            sentence = f"a file of more than {self._limit} bytes is not taken"
-            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, sentence)
+            raise too_large(self._limit)
         metadata = tus.read_metadata(request.fields(b"upload-metadata"))
         query = request.parameters()
-        conflict = Conflict(one_of("conflict", query.get("conflict", Conflict.ABORT), tuple(Conflict)))
+        conflict = conflict_of(query.get("conflict", Conflict.ABORT))
         directory = RelPath.parse(query.get("dir", "/"))
         return Wish(directory, _name(metadata), size, conflict, metadata.mtime_ns, metadata.text)
 
     # -- one upload
 
     async def _one(self, request: Request, who: Principal, below: bytes) -> None:
-        method, upload = _method(request), below.decode("latin-1")
-        if method == b"OPTIONS":
-            return self._tell(request)
-        answers = {b"HEAD": self._head, b"PATCH": self._patch, b"DELETE": self._delete}
-        if method not in answers:
-            raise _not_allowed(b"OPTIONS, HEAD, PATCH, DELETE")
-        _check_version(request)
-        await _spoken(request, answers[method](request, _client(request, who), upload))
+        asked = request, _client(request, who), below.decode("latin-1")
+        answers: dict[bytes, _Answer] = {b"OPTIONS": partial(self._tell, request)}
+        for method, answer in ((b"HEAD", self._head), (b"PATCH", self._patch), (b"DELETE", self._delete)):
+            answers[method] = partial(_spoken, request, partial(answer, *asked))
+        await _answer(request, answers)
 
     async def _head(self, request: Request, client: Client, upload: str) -> None:
         row, offset = await self._uploads.standing(client, upload)
@@ -223,10 +215,6 @@ def _check_version(request: Request) -> None:
         raise HttpError(HTTPStatus.PRECONDITION_FAILED, _NO_VERSION, (tus.VERSIONS,))
 
 
-def _not_allowed(allow: bytes) -> HttpError:
-    return HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "this path has no such method", ((b"Allow", allow),))
-
-
 def _name(metadata: tus.Metadata) -> RelPath | None:
     """The path that a file is to have below its directory; None where nothing is said.
 
@@ -254,10 +242,21 @@ def _mismatch(request: Request, error: tus.ChecksumMismatch) -> None:
     request.end()
 
 
-async def _spoken(request: Request, answering: Awaitable[None]) -> None:
-    """An answer, with the errors in tus's words."""
+async def _answer(request: Request, answers: Mapping[bytes, _Answer]) -> None:
+    """Answer by the method that is meant."""
+    method = _method(request)
+    if method not in answers:
+        # Of the request itself: what a field says is no method that nobody knows, but none of these.
+        raise no_method(request.method, answers)
+    await answers[method]()
+
+
+async def _spoken(request: Request, answer: _Answer) -> None:
+    """Answer who speaks this version, with the errors in tus's words."""
+    _check_version(request)
     try:
-        await answering
+        with through_directories():
+            await answer()
     except tus.ChecksumMismatch as error:
         _mismatch(request, error)
     except WrongOffset as error:

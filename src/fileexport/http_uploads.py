@@ -13,16 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
-from fileexport.errors import DestinationNotFound, OverloadedError
+from fileexport.errors import DestinationNotFound
 from fileexport.exports import Exports
+from fileexport.http_queries import flag
 from fileexport.http_receiving import Receiver, check_length, holder_of, refuse_coding
 from fileexport.paths import RelPath
-from fileexport.pools import Worker
+from fileexport.pools import Worker, surely
 from fileexport.tokens import Principal
 from fileexport.uploads import Upload
 from fileexport.web import pages
 from fileexport.web.digests import Sums
-from fileexport.web.failures import HttpError
+from fileexport.web.failures import HttpError, through_directories
 from fileexport.web.ranges import FileState, may_change, strong_etag
 from fileexport.web.request import Header, Request
 
@@ -31,7 +32,6 @@ _CONDITIONS = frozenset((b"if-match", b"if-none-match", b"if-unmodified-since"))
 
 _CHANGED = "the file is not in the state that was asked for"
 _NO_PARENT = "there is no such directory: make it first, or add ?parents to have it made"
-_PARENT_IS_FILE = "a part of the path before the name is a file"
 _PARTIAL = "a part of a file cannot be put: send the whole file, without Content-Range"
 
 
@@ -63,7 +63,7 @@ class UploadsDoor:
         directories above.
         """
         path = _file_path(below)
-        parents = "parents" in request.parameters()
+        parents = flag(request.parameters(), "parents")
         if request.fields(b"content-range"):
             raise HttpError(HTTPStatus.BAD_REQUEST, _PARTIAL)
         refuse_coding(request)
@@ -76,16 +76,9 @@ class UploadsDoor:
                 await place.receive(request, file.take, limit=self._limit)
                 await self._disk.run(file.finish)
             finally:
-                await self._let_go(file)
+                if file.is_open:
+                    await surely(self._disk, file.discard)
         self._answer(request, file, path)
-
-    async def _let_go(self, file: _File) -> None:
-        """Have nothing left of what was not finished, also where no thread is to be had any more."""
-        if file.is_open:
-            try:
-                await self._disk.run(file.discard)
-            except OverloadedError:
-                file.discard()
 
     def _answer(self, request: Request, file: _File, path: RelPath) -> None:
         headers: list[Header] = [] if file.etag is None else [(b"ETag", file.etag)]
@@ -100,14 +93,20 @@ class UploadsDoor:
     async def delete(self, request: Request, who: Principal, below: bytes) -> None:
         """Delete one file, or a link itself: 204. A directory is refused."""
         path = _file_path(below)
-        await self._disk.run(self._remove, who, path, _Conditions(request))
+        await self._disk.run(self._remove, who, path, _Conditions(request), holder_of(request, who))
         request.begin(HTTPStatus.NO_CONTENT, ())
         request.end()
 
-    def _remove(self, who: Principal, path: RelPath, conditions: _Conditions) -> None:
-        if conditions.are_any:
+    def _remove(self, who: Principal, path: RelPath, conditions: _Conditions, holder: str) -> None:
+        if not conditions.are_any:
+            return self._exports.remove_file(who, path)
+
+        def check() -> None:
             conditions.check(self._exports.known(who, path))
-        self._exports.remove_file(who, path)
+
+        # Also before its directory is looked for: what is not there at all is in no state.
+        check()
+        self._exports.remove_held(who, path, check, holder=holder)
 
 
 class _File:
@@ -139,7 +138,8 @@ class _File:
         if parents:
             # Before anything is made.
             self._check()
-            self._exports.make_directories(self._who, self._path.parent)
+            with _refusals(self._conditions):
+                self._exports.make_parents(self._who, self._path)
         with _refusals(self._conditions):
             self._upload = self._exports.begin_upload(
                 self._who,
@@ -218,11 +218,10 @@ class _Conditions:
 def _refusals(conditions: _Conditions) -> Iterator[None]:
     """What these errors mean to who puts a file (RFC 9110, section 13.1.2, and RFC 4918, section 9.7.1)."""
     try:
-        yield
+        with through_directories():
+            yield
     except DestinationNotFound:
         raise HttpError(HTTPStatus.CONFLICT, _NO_PARENT) from None
-    except NotADirectoryError:
-        raise HttpError(HTTPStatus.CONFLICT, _PARENT_IS_FILE) from None
     except FileExistsError:
         if not conditions.want_nothing:
             raise

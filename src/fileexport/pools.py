@@ -30,6 +30,17 @@ class Worker(Protocol):
         """Fires with the function's result or its exception."""
 
 
+async def surely(worker: Worker, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call the function in a thread, or here where none is to be had: for what must not be left undone.
+
+    Raises what the function does, which is no `OverloadedError`.
+    """
+    try:
+        return await worker.run(function, *args, **kwargs)
+    except OverloadedError:
+        return function(*args, **kwargs)
+
+
 class _DaemonicThread(Thread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, daemon=True)
@@ -182,10 +193,7 @@ class Steps(Generic[T]):
         if self._ended:
             return
         self._ended = True
-        try:
-            await self._worker.run(self._generator.close)
-        except OverloadedError:
-            self._generator.close()
+        await surely(self._worker, self._generator.close)
 
     def _stepped(self, outcome: T | None | Failure) -> T | None | Failure:
         self._ended = outcome is None

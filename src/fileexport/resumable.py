@@ -22,15 +22,16 @@ from fileexport.disk.uploads_store import UploadRow, UploadsStore
 from fileexport.errors import BusyError, ConflictError, OverloadedError, PeerGone
 from fileexport.exports import Exports
 from fileexport.paths import RelPath
-from fileexport.pools import Worker
+from fileexport.pools import Worker, surely
 from fileexport.resumable_files import Check, Filing, Part, Wish
 from fileexport.tokens import Principal
 from fileexport.uploads import Upload
 
 #: Uploads that are open; the one that was idle longest makes way for another one.
 MAX_OPEN = 256
-#: Seconds that one is kept open while nothing comes, and that a request waits for the one before it.
-IDLE_TIME = 15.0
+#: Seconds that one is kept open while nothing comes: so long its name is taken. It spares the next part to
+#: read again what is there. And those that a request waits for the one before it.
+IDLE_TIME = 3.0
 PATIENCE = 10.0
 
 
@@ -102,12 +103,16 @@ class Resumable:
     async def create(self, client: Client, wish: Wish) -> UploadRow:
         """Begin an upload, durably; an empty one is committed at once.
 
-        Raises as `Exports.check_upload` and `Exports.make_directories`, `FileNameError`, and
+        Where its owner has too many, the one that nothing came of for the longest time makes way.
+
+        Raises as `Exports.check_upload` and `Exports.make_parents`, `FileNameError`, and
         `OverloadedError` where its owner has too many that are all being written.
         """
-        return await self._disk.run(
-            self._filing.create, client.who, client.holder, wish, frozenset(self._items)
-        )
+        held = frozenset(upload for upload, item in self._items.items() if item.is_held)
+        row, oldest = await self._disk.run(self._filing.create, client.who, client.holder, wish, held)
+        for one in oldest:
+            await self.drop(client, one)
+        return row
 
     async def standing(self, client: Client, upload: str) -> Standing:
         """How far it has come. Raises `FileNotFoundError`, also where it is somebody else's, and `Gone`.
@@ -117,7 +122,8 @@ class Resumable:
         row = await self._row(client.who, upload)
         if (offset := self._offset(upload)) is not None:
             return Standing(row, offset)
-        found = Standing(*await self._disk.run(self._filing.standing, client.who, row))
+        is_in_use = upload in self._items
+        found = Standing(*await self._disk.run(self._filing.standing, client.who, row, is_in_use))
         if found.row.done or found.offset < row.size:
             return found
         return await self.append(client, upload, found.offset, None, _receive_nothing)
@@ -152,7 +158,7 @@ class Resumable:
             opened = await self._open(item, client, row)
             if offset != opened.offset:
                 raise WrongOffset(opened.offset)
-            return await self._append(item, self._filing.part(row, opened, check), receive)
+            return await self._append(item, self._filing.part(client.who, row, opened, check), receive)
         finally:
             self._release(upload, item)
 
@@ -179,26 +185,36 @@ class Resumable:
             raise problem
         return Standing(part.row, part.offset)
 
-    async def terminate(self, client: Client, upload: str, *, missing_ok: bool = False) -> None:
+    async def terminate(self, client: Client, upload: str) -> None:
         """Forget an upload and what came of it; of one that is done the file stays.
 
-        Raises as `standing`; with `missing_ok` nothing where it is gone already.
+        Raises as `standing`, and `BusyError` where somebody does not let go of it.
         """
-        try:
-            await self._terminate(client, upload)
-        except FileNotFoundError:
-            if not missing_ok:
-                raise
-
-    async def _terminate(self, client: Client, upload: str) -> None:
         await self._row(client.who, upload)
         item = await self._turn(upload, _nothing)
         try:
-            row = await self._row(client.who, upload)
-            opened, item.upload = item.upload, None
-            await self._disk.run(self._filing.forget, client.who, row, opened)
+            await self._forget(client.who, await self._row(client.who, upload), item)
         finally:
             self._release(upload, item)
+
+    async def drop(self, client: Client, row: UploadRow) -> None:
+        """Forget an upload that nobody is to go on with, also where no thread is to be had."""
+        try:
+            item = await self._turn(row.id, _nothing)
+            try:
+                await self._forget(client.who, row, item)
+            finally:
+                self._release(row.id, item)
+        except BusyError:
+            """Somebody found it in the list, and goes on with it."""
+        except OSError:
+            self._failed(Failure())
+
+    async def _forget(self, who: Principal, row: UploadRow, item: _Item) -> None:
+        try:
+            await surely(self._disk, self._filing.forget, who, row, item.upload)
+        finally:
+            item.upload = None
 
     # -- the daemon's own
 
@@ -301,12 +317,9 @@ class Resumable:
         if opened is None:
             return
         try:
-            await self._disk.run(opened.suspend)
+            await surely(self._disk, opened.suspend)
         except OSError:
             self._failed(Failure())
-        except OverloadedError:
-            # No thread may be had: it must be let go of all the same.
-            opened.suspend()
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("an upload could not be put away", failure)

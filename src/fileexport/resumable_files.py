@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -11,8 +10,10 @@ from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple, Protocol
 
-from fileexport.disk.uploads_store import UploadRow, UploadsStore, new_upload_id
-from fileexport.errors import FileExportError, OverloadedError, PeerGone
+from twisted.logger import Logger
+
+from fileexport.disk.uploads_store import Conflict, UploadRow, UploadsStore, new_upload_id
+from fileexport.errors import FileNameError, OverloadedError, PeerGone
 from fileexport.exports import Exports
 from fileexport.paths import RelPath
 from fileexport.tokens import Principal, Right
@@ -32,14 +33,6 @@ class Gone(FileNotFoundError):
 
     def __str__(self) -> str:
         return "the upload waited too long for more, and is gone: begin again"
-
-
-class Conflict(enum.StrEnum):
-    """What becomes of an upload to a name that is there."""
-
-    ABORT = "abort"
-    REPLACE = "replace"
-    RENAME = "rename"
 
 
 class Wish(NamedTuple):
@@ -68,38 +61,45 @@ def path_of(row: UploadRow) -> RelPath:
 class Filing:
     """What is done of uploads in threads."""
 
+    _log = Logger()
+
     def __init__(self, exports: Exports, store: Callable[[], UploadsStore]) -> None:
         self._exports = exports
         self._store = store
         self._creating = Lock()
 
-    def create(self, who: Principal, holder: str, wish: Wish, in_use: Collection[str]) -> UploadRow:
-        """See `Resumable.create`; none of those `in_use` makes way."""
+    def create(
+        self, who: Principal, holder: str, wish: Wish, in_use: Collection[str]
+    ) -> tuple[UploadRow, list[UploadRow]]:
+        """See `Resumable.create`. Returns those, too, that make way: they are to be forgotten.
+
+        None of them is `in_use`.
+        """
         upload = new_upload_id()
         path = wish.directory + (wish.name or RelPath([upload]))
         if wish.name is not None and len(wish.name.parts) > 1:
-            self._exports.make_directories(who, path.parent)
-        is_replaced = wish.conflict is Conflict.REPLACE
+            self._exports.make_parents(who, path)
         with self._creating:
             if wish.conflict is Conflict.RENAME:
                 # Also what others are about to make: two uploads of one name are two files.
                 taken = {RelPath.parse(os.fsdecode(target)) for target in self._store().targets()}
                 path = self._exports.free_name(who, path, taken=taken)
-            self._exports.check_upload(who, path, size=wish.size, replace=is_replaced)
+            replaces = wish.conflict is Conflict.REPLACE
+            self._exports.check_upload(who, path, size=wish.size, replace=replaces)
+            # Who has to wait for another one learns it before it sends anything.
+            self._exports.check_writer(who, path)
             now, target = self._store().now(), os.fsencode(str(path))
             row = UploadRow(
-                upload, who.owner, target, wish.size, wish.metadata, is_replaced, wish.mtime_ns, now, now
+                upload, who.owner, target, wish.size, wish.metadata, wish.conflict, wish.mtime_ns, now, now
             )
             oldest = self._store().add(row, MAX_OWN, in_use)
         if oldest is None:
             raise OverloadedError("too many of your uploads are under way: finish one first")
-        for one in oldest:
-            self._drop(who, one)
-        return row if wish.size else self._create_empty(who, holder, row)
+        return row if wish.size else self._create_empty(who, holder, row), oldest
 
     def _create_empty(self, who: Principal, holder: str, row: UploadRow) -> UploadRow:
         try:
-            return self.commit(row, self.open(who, holder, row, lambda: False))
+            return self.commit(who, row, self.open(who, holder, row, lambda: False))
         except BaseException:
             self._store().remove(row.id)
             raise
@@ -113,11 +113,19 @@ class Filing:
             raise Gone
         return row
 
-    def standing(self, who: Principal, row: UploadRow) -> tuple[UploadRow, int]:
-        """The row of an upload that is not open, and how much of it has come."""
+    def standing(self, who: Principal, row: UploadRow, is_in_use: bool = False) -> tuple[UploadRow, int]:
+        """The row of an upload that is not open, and how much of it has come.
+
+        Raises `BusyError` where it is not in use, and another one writes its path: it cannot go on now.
+        """
         if not row.done and row.identity is not None:
             row = self._decide(who, row)
-        return row, row.size if row.done else self._kept(who, row)
+        if row.done:
+            return row, row.size
+        if not is_in_use:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                self._exports.check_writer(who, path_of(row))
+        return row, self._kept(who, row)
 
     def unfinished(
         self, who: Principal, directory: RelPath, known: Mapping[str, int]
@@ -127,8 +135,15 @@ class Filing:
         for row in self._store().unfinished(who.owner):
             is_open = row.id in known
             if directory.holds(path_of(row)) and (is_open or row.expires > now):
-                found.append((row, known[row.id] if is_open else self._kept(who, row)))
+                found.append((row, known[row.id] if is_open else self._found(who, row)))
         return found
+
+    def _found(self, who: Principal, row: UploadRow) -> int:
+        """As `_kept`; nothing of one that cannot be looked at: it must not hide the others."""
+        try:
+            return self._kept(who, row)
+        except OSError:
+            return 0
 
     def open(self, who: Principal, holder: str, row: UploadRow, is_gone: Callable[[], bool]) -> Upload:
         """Open it for more. Raises as `Exports.begin_upload`, and `PeerGone` when its client is gone."""
@@ -142,7 +157,8 @@ class Filing:
             path_of(row),
             size=row.size,
             mtime_ns=row.mtime_ns,
-            replace=row.replace,
+            replace=row.conflict is Conflict.REPLACE,
+            diverts=row.conflict is Conflict.RENAME,
             source=_source(row),
             holder=holder,
             check=check,
@@ -154,34 +170,48 @@ class Filing:
             return row
         return replace(row, touched=self._store().touch(row.id))
 
-    def part(self, row: UploadRow, opened: Upload, check: Check | None) -> Part:
+    def part(self, who: Principal, row: UploadRow, opened: Upload, check: Check | None) -> Part:
         """What takes bytes from now on."""
-        return Part(self, row, opened, check)
+        return Part(self, who, row, opened, check)
 
-    def commit(self, row: UploadRow, opened: Upload) -> UploadRow:
-        """Give it its name. Raises as `Upload.finish`; it has ended then, and what came of it is gone."""
-        store = self._store()
+    def commit(self, who: Principal, row: UploadRow, opened: Upload) -> UploadRow:
+        """Give it its name, or where that is taken and it may have another one, that.
+
+        Raises as `Exports.check_upload` and `Upload.finish`. It is not open any more then. What came of it is
+        kept where the name is taken or the directory is not there, so that it can be finished when that has
+        changed; else it is gone.
+        """
+        store, path, may_differ = self._store(), path_of(row), row.conflict is Conflict.RENAME
+
+        def choose() -> None:
+            nonlocal path
+            if may_differ:
+                path = self._exports.divert(who, path, opened)
+            if path != path_of(row):
+                store.divert(row.id, os.fsencode(str(path)))
+
         try:
+            if not may_differ:
+                replaces = row.conflict is Conflict.REPLACE
+                self._exports.check_upload(who, path, size=0, replace=replaces)
+            opened.require_place()
             # Before the name is given: then it is known after a kill whether it was.
             store.committing(row.id, opened.identity)
-            opened.finish()
-        except (FileExistsError, IsADirectoryError):
-            # It can never be finished.
-            store.remove(row.id)
-            raise
+            opened.finish(check=choose)
         except BaseException:
             opened.suspend()
             store.committing(row.id, None)
             raise
         store.finish(row.id)
-        return replace(row, done=True)
+        return replace(row, path=os.fsencode(str(path)), metadata="", done=True)
 
     def forget(self, who: Principal, row: UploadRow, opened: Upload | None) -> None:
         """Forget it and what came of it. Raises `BusyError` where another process writes it."""
-        if opened is not None:
-            opened.discard()
-        elif not row.done:
-            with suppress(FileNotFoundError):
+        # What stays, because the disk refuses it, goes when it is a day old.
+        with suppress(OSError, FileNameError):
+            if opened is not None:
+                opened.discard()
+            elif not row.done:
                 self._exports.forget_upload(who, path_of(row), size=row.size, source=_source(row))
         self._store().remove(row.id)
 
@@ -189,7 +219,10 @@ class Filing:
         """See `Resumable.recover`."""
         for row in self._store().undecided():
             if row.id not in in_use:
-                self._decide(_RECOVERY, row)
+                try:
+                    self._decide(_RECOVERY, row)
+                except OSError:
+                    self._log.failure("what became of an upload cannot be looked at")
         # What came of the old ones goes with all that nobody wrote to for a day: see `disk.recovery`.
         self._store().expire(in_use)
 
@@ -199,15 +232,10 @@ class Filing:
         if identity is None or not self._exports.is_committed(who, path_of(row), identity):
             return row
         self._store().finish(row.id)
-        return replace(row, done=True)
+        return replace(row, metadata="", done=True)
 
     def _kept(self, who: Principal, row: UploadRow) -> int:
         return self._exports.kept_upload(who, path_of(row), size=row.size, source=_source(row))
-
-    def _drop(self, who: Principal, row: UploadRow) -> None:
-        """Remove what came of one that is forgotten; what stays goes when it is a day old."""
-        with suppress(OSError, FileExportError):
-            self._exports.forget_upload(who, path_of(row), size=row.size, source=_source(row))
 
 
 class Part:
@@ -216,9 +244,12 @@ class Part:
     `row` is the upload's as it is by now. `take` and `settle` are called in threads, one after the other.
     """
 
-    def __init__(self, filing: Filing, row: UploadRow, opened: Upload, check: Check | None) -> None:
+    def __init__(
+        self, filing: Filing, who: Principal, row: UploadRow, opened: Upload, check: Check | None
+    ) -> None:
         self.row = row
         self._filing = filing
+        self._who = who
         self._opened = opened
         self._check = check
         self._mark = None if check is None else opened.mark()
@@ -264,7 +295,7 @@ class Part:
                 return problem
         self._opened.accept()
         if not self.missing:
-            self.row = self._filing.commit(self.row, self._opened)
+            self.row = self._filing.commit(self._who, self.row, self._opened)
         else:
             self.row = self._filing.touch(self.row)
         return problem

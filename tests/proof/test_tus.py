@@ -56,7 +56,18 @@ class Gate(Proxy):
         super().__init__(0)
         #: Bytes that have gone up, and that may.
         self.up = 0
-        self.limit = sys.maxsize
+        self._limit = sys.maxsize
+        self._moved = asyncio.Event()
+
+    @property
+    def limit(self) -> int:
+        """How many bytes may go up; it is moved from another thread."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, count: int) -> None:
+        self._limit = count
+        self._loop.call_soon_threadsafe(self._moved.set)
 
     def follow(self, daemon: Daemon) -> None:
         """New connections go to this daemon."""
@@ -69,7 +80,8 @@ class Gate(Proxy):
         while piece := await self._loop.sock_recv(source, 64 * KIB):
             if way is Way.UP:
                 while self.up >= self.limit:
-                    await asyncio.sleep(0.002)
+                    self._moved.clear()
+                    await self._moved.wait()
                 self.up += len(piece)
             await self._loop.sock_sendall(target, piece)
         finish(target)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import msgspec
@@ -11,7 +12,7 @@ from fileexport.errors import FileExportError, OverloadedError, QueueFull, row_f
 from fileexport.web import pages
 from fileexport.web.head import MalformedRequest
 from fileexport.web.origin import from_browser
-from fileexport.web.request import Header, Request
+from fileexport.web.request import METHODS, Header, Request
 from fileexport.web.sign_in import from_elsewhere, sign_in_page, way_back
 
 #: Characters of a reason phrase: the rest of the sentence is in the body.
@@ -30,6 +31,24 @@ class HttpError(FileExportError):
         super().__init__(sentence)
         self.status = status
         self.headers = tuple(headers)
+
+
+@contextmanager
+def through_directories() -> Iterator[None]:
+    """Raise 409 where a part of a path before its name is no directory."""
+    try:
+        yield
+    except NotADirectoryError:
+        sentence = "a part of the path before the name is a file"
+        raise HttpError(HTTPStatus.CONFLICT, sentence) from None
+
+
+def no_method(method: bytes, allow: Iterable[bytes]) -> HttpError:
+    """What a method is answered that a path does not have (RFC 9110, section 9.1)."""
+    headers = ((b"Allow", b", ".join(allow)),)
+    if method in METHODS:
+        return HttpError(HTTPStatus.METHOD_NOT_ALLOWED, "this path does not have that method", headers)
+    return HttpError(HTTPStatus.NOT_IMPLEMENTED, "that method is not known here", headers)
 
 
 def fail(

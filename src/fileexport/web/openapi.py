@@ -57,12 +57,16 @@ request that changes something is refused when another site's page makes it.
 
 
 class Formats(NamedTuple):
-    """What can be made: by a job, by `/tar`, and on the way of a file and of a tree."""
+    """What can be made: by a job, by `/tar`, and on the way of a file and of a tree.
+
+    `conflict`: what becomes of a file whose name is taken, by the words for it; the first is the default.
+    """
 
     job: tuple[str, ...]
     tar: tuple[str, ...]
     file: tuple[str, ...]
     tree: tuple[str, ...]
+    conflict: tuple[str, ...]
 
 
 _ABOUT_DIR = "A directory below the root; `/`, `.` or nothing is the root."
@@ -183,14 +187,15 @@ def _browsing_paths(formats: Formats) -> Iterator[tuple[str, Json]]:
     free = {**NAME, "pattern": rf"^(?!(?:{own})$){ONE_NAME}$"}
     for prefix, name, schema in (("", "browse", free), ("/-/files", "browseFiles", NAME)):
         look = reading(operation(f"{name}Root", "browse", "The root.", root, for_root))
-        yield prefix or "/", {**look, **changes.put_and_post(f"{name}Root", [])}
+        yield prefix or "/", {**look, **changes.put_and_post(f"{name}Root", [], formats.conflict)}
         about = "A name in the root; deeper paths have a segment for each name."
         where = segment("path", schema, about, example="notes.txt")
         about = "A file for looking at; a directory as a page, as JSON or as an archive."
         answers = {301: moved, **_file_answers()}
         below = operation(name, "browse", about, answers, (where, *for_any, *_CONDITIONS))
         where = segment("path", changes.new_name(own if not prefix else "-"), about, example="new.txt")
-        yield f"{prefix}/{{path}}", {**reading(below), **changes.put_and_post(name, [where])}
+        changing = changes.put_and_post(name, [where], formats.conflict)
+        yield f"{prefix}/{{path}}", {**reading(below), **changing}
 
 
 def _own_paths() -> Iterator[tuple[str, Json]]:
@@ -273,7 +278,7 @@ def document(version: str, server_prefix: str, formats: Formats) -> Json:
             (
                 *_export_paths(formats),
                 *_job_paths(),
-                *changes.upload_paths(),
+                *changes.upload_paths(formats.conflict),
                 *changes.entry_paths(),
                 *people.session_paths(),
                 *people.share_paths(),

@@ -14,6 +14,7 @@ from fileexport.web.openapi_parts import (
     PATH,
     RESPONSES,
     STRING,
+    SWITCH,
     TEXT,
     Json,
     answer,
@@ -39,7 +40,6 @@ PART = "application/offset+octet-stream"
 #: What no system forbids in a name (the portable rule), and the name that is reserved.
 _PORTABLE = rf"(?!\.{{1,2}}$|\.fileexport$)[^/<>:\\|?*\u0000-\u001f\u007f-\u009f]{{1,{MAX_NAME}}}"
 _NEW_NAME = {"type": "string", "pattern": f"^{_PORTABLE}$", "maxLength": MAX_NAME}
-_CONFLICT = choice("abort", "replace", "rename", default="abort")
 _DIGESTS = [
     field("Content-Digest", "RFC 9530, sha-256 or sha-512: the body must be this."),
     field("Repr-Digest", "The same of the file."),
@@ -92,13 +92,13 @@ def new_name(own: str) -> Json:
     return {**_NEW_NAME, "pattern": f"^(?!(?:{own})$){_PORTABLE}$"}
 
 
-def put_and_post(name: str, where: list[Json]) -> Json:
+def put_and_post(name: str, where: list[Json], conflicts: tuple[str, ...]) -> Json:
     """The methods that change something at a path of the exported tree; `where` are its parameters."""
     into_root = not where
     stored = answer("Each file by itself.", {JSON: ref("schemas", "Stored"), TEXT: STRING})
     failed = answer("The first failure's status; the others are named.", stored["content"])
     file = {"type": "string", "contentMediaType": BYTES}
-    form = form_of({"conflict": _CONFLICT, "file": listed(file)}, "file")
+    form = form_of({"conflict": _conflict(conflicts), "file": listed(file)}, "file")
     about = "Stores the files of a form in a directory; a file's name may be a relative path."
     post = operation(
         f"{name}Form",
@@ -111,7 +111,7 @@ def put_and_post(name: str, where: list[Json]) -> Json:
     )
     gone = {} if into_root else {201: answer("It is new.", {TEXT: STRING}, _SENT | _TAGS)}
     replaced = {} if into_root else {204: answer("It was replaced.", headers=_TAGS)}
-    parents = query("parents", STRING, "Makes the directories above.", allowEmptyValue=True)
+    parents = query("parents", SWITCH, "Makes the directories above.", allowEmptyValue=True)
     refused = errors(404, 409, 412, 415, 507)
     put = operation(
         f"{name}Put",
@@ -125,6 +125,10 @@ def put_and_post(name: str, where: list[Json]) -> Json:
     about = "Removes a file, or a link itself." if not into_root else "The root is no file: 409."
     delete = operation(f"{name}Delete", "change", about, removed | errors(404, 409, 412), (*where, *_MATCH))
     return {"post": post, "put": put, "delete": delete}
+
+
+def _conflict(words: tuple[str, ...]) -> Json:
+    return choice(*words, default=words[0])
 
 
 # -- entries of a directory
@@ -236,7 +240,7 @@ _NUMBER = {"type": "integer", "minimum": 0}
 _ONE = segment("id", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}, "The upload's id.")
 
 
-def upload_paths() -> Iterator[tuple[str, Json]]:
+def upload_paths(conflicts: tuple[str, ...]) -> Iterator[tuple[str, Json]]:
     """tus 1.0."""
     told = _TUS | {
         "Tus-Version": header("Versions that are spoken."),
@@ -250,7 +254,7 @@ def upload_paths() -> Iterator[tuple[str, Json]]:
     mine = {200: answer("Those that are not complete.", {JSON: listed(ref("schemas", "Upload"))}, _TUS)}
     listing = operation("listUploads", "uploads", "The caller's uploads.", mine | errors(404), (within,))
     options = operation("describeUploads", "uploads", about, able, security=OPEN)
-    yield "/-/uploads", {**reading(listing), "options": options, "post": _creation()}
+    yield "/-/uploads", {**reading(listing), "options": options, "post": _creation(conflicts)}
 
     standing = _OFFSET | _UNTIL | {"Upload-Length": header("Bytes in all.")}
     look = operation(
@@ -288,13 +292,13 @@ def upload_paths() -> Iterator[tuple[str, Json]]:
     )
 
 
-def _creation() -> Json:
+def _creation(conflicts: tuple[str, ...]) -> Json:
     metadata = field(
         "Upload-Metadata",
         "Keys and base64: `filename`, or `relativePath` with its directories; `mtime` in milliseconds.",
     )
     where = query("dir", PATH, "The directory.", example="dumps")
-    conflict = query("conflict", _CONFLICT, "Where the name is taken.")
+    conflict = query("conflict", _conflict(conflicts), "Where the name is taken.")
     length = field("Upload-Length", "Bytes of the file.", _NUMBER) | {"required": True}
     made = {"Location": header("The path of the upload."), **_TUS, **_UNTIL}
     made["Upload-Offset"] = header("Where a first part came with it.", required=False)

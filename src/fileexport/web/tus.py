@@ -96,8 +96,10 @@ def read_checksum(lines: Sequence[bytes]) -> Checksum | None:
     line = one_of(lines, "Upload-Checksum")
     if line is None:
         return None
-    algorithm, _, digest = line.partition(b" ")
-    return Checksum(algorithm, _base64(digest.strip(b" ")))
+    algorithm, _, text = line.partition(b" ")
+    if not (digest := _base64(text.strip(b" "))):
+        raise BadRequestError("Upload-Checksum is an algorithm and a value in base64")
+    return Checksum(algorithm, digest)
 
 
 def read_number(lines: Sequence[bytes], name: str) -> int | None:
