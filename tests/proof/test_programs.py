@@ -90,7 +90,7 @@ class CurlTests(DaemonCase):
         )
         found = tree(self.root / "d")
         self.assertEqual((found["0 of & them (1).txt"], found["new/n.txt"]), (b"0", b"1"))
-        curl("-F", "entry=new", "-F", "confirm=1", f"{self.daemon.url}-/remove/d")
+        curl("-F", "entry=new/", "-F", "confirm=1", f"{self.daemon.url}-/remove/d")
         self.assertFalse((self.root / "d" / "new").exists())
 
     def test_put(self) -> None:
