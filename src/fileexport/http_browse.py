@@ -82,7 +82,7 @@ class BrowseDoor:
         await self._changes.get(request.method, self._browse)(request, who, below)
 
     async def _browse(self, request: Request, who: Principal, below: bytes) -> None:
-        await self.show(request, who, RelPath.from_url(below), self._addresses, self._visitor(request, who))
+        await self.show(request, who, RelPath.from_url(below), self._addresses, self._visitor)
 
     async def show(
         self,
@@ -90,11 +90,12 @@ class BrowseDoor:
         who: Principal,
         path: RelPath,
         addresses: Addresses,
-        visitor: Visitor | None = None,
+        visitor: Callable[[Request, Principal], Visitor] | None = None,
     ) -> None:
         """Answer with a file, or with a directory in the form that is asked for.
 
-        Links are those of `addresses`. Without a `visitor`, as for a share, a directory has no forms.
+        Links are those of `addresses`. Without a `visitor`, as for a share, a directory has no forms; it is
+        asked for a page only, since the kernel may have to say whose process asks.
         """
         query = request.parameters()
         opened = self._exports.open(who, path)
@@ -115,7 +116,7 @@ class BrowseDoor:
             look = partial(
                 directory_page,
                 view=view_of(query),
-                visitor=visitor,
+                visitor=visitor and visitor(request, who),
                 nonce=nonce,
                 changeable=opened is not None,
             )
