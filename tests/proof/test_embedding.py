@@ -215,7 +215,10 @@ print("terminated", flush=True)
 
 #: Interrupted somewhere in its beginning, or just after it, many times.
 INTERRUPTED = """
-import random, signal
+import faulthandler, random, signal
+
+# Where it hangs, it says where.
+faulthandler.dump_traceback_later(120, exit=True)
 
 def interrupt(number, frame):
     raise KeyboardInterrupt
