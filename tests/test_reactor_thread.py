@@ -11,7 +11,7 @@ from typing import NoReturn
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
-from fileexport.reactor_thread import ReactorEnded, ReactorThread
+from fileexport.reactor_thread import Latch, ReactorEnded, ReactorThread
 from tests.threads_case import ThreadsCase
 from tests.watched import open_descriptors
 
@@ -236,6 +236,15 @@ class RunTests(Case):
                 os._exit(1)
         self.assertEqual(os.waitpid(child, 0)[1], 0)
         self.assertEqual(thread.call(int, "5"), 5)
+
+    def test_interrupted_waiter(self) -> None:
+        """One who waited and was interrupted, its lock in hand, holds up neither who sets nor who waits."""
+        latch = Latch()
+        latch.set()
+        latch._lock.acquire()
+        latch.set()
+        latch.wait()
+        self.assertTrue(latch.is_set)
 
     def test_no_descriptors(self) -> None:
         """Where the system gives no descriptors the start fails, and leaves nothing."""

@@ -5,10 +5,10 @@ The global reactor is neither used nor made, so the application's own is not in 
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -29,6 +29,54 @@ class ReactorEnded(RuntimeError):
     """The reactor's thread does not run, or ended before there was a result."""
 
 
+class Latch:
+    """Something that happens once. Who waits for it may be interrupted anywhere, and holds up nobody.
+
+    `threading.Event` can keep its lock taken where a signal's exception comes just then: whoever sets it
+    waits for ever. Here the one who sets takes no lock.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """It has happened; only one thread may say so, as often as it likes."""
+        if not self.is_set:
+            self.is_set = True
+            self._lock.release()
+
+    def wait(self) -> None:
+        """Wait until it has happened."""
+        # Not for ever: a signal that comes just before the main thread sleeps is heard by Python when it
+        # wakes up, and one who was interrupted may have kept the lock.
+        while not self.is_set:
+            if self._lock.acquire(timeout=_NAP):
+                self._lock.release()
+
+
+class _Result:
+    """What a call comes to, told by one thread to one that waits."""
+
+    def __init__(self) -> None:
+        self._is_there = Latch()
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def set(self, value: Any = None, error: BaseException | None = None) -> None:
+        """It has come to a value, or to an error."""
+        self._value, self._error = value, error
+        self._is_there.set()
+
+    def wait(self) -> Any:
+        """The value, when it is there. Raises the error."""
+        self._is_there.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
 class ReactorThread:
     """A reactor in a thread: begins by `start`, ends by `stop` or `leave`, and has one run.
 
@@ -46,11 +94,11 @@ class ReactorThread:
         # Reentrant, for signal handlers that run while their own thread is in here.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None  # that was started
-        self._started = threading.Event()
-        self._ended = threading.Event()
+        self._started = Latch()
+        self._ended = Latch()
         self._refused: BaseException | None = None
         self._is_open = self._is_leaving = False
-        self._waiting: set[Future[Any]] = set()
+        self._waiting: set[_Result] = set()
         self._process = os.getpid()
 
     @property
@@ -61,7 +109,7 @@ class ReactorThread:
     @property
     def is_running(self) -> bool:
         """Whether the thread runs: from `start` on until nothing of it is left."""
-        return self._thread is not None and not self._ended.is_set() and self._is_ours
+        return self._thread is not None and not self._ended.is_set and self._is_ours
 
     def start(self) -> None:
         """Start the thread; its reactor turns when this returns.
@@ -72,9 +120,11 @@ class ReactorThread:
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError("a reactor's thread has one run")
+            self._started, self._ended, self._refused = Latch(), Latch(), None
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
-            self._thread.start()
+            # By another thread: `Thread.start` waits for an Event, and a signal would interrupt it here.
+            _thread.start_new_thread(self._launch, (self._thread,))
             self._started.wait()
         except RuntimeError:
             self._thread = None
@@ -84,7 +134,10 @@ class ReactorThread:
             self.leave()
             raise
         if self._refused is not None:
-            self._thread.join()
+            if self._thread.ident is None:
+                self._thread = None
+            else:
+                self._thread.join()
             raise self._refused
 
     @overload
@@ -104,13 +157,13 @@ class ReactorThread:
             raise RuntimeError(_ITSELF)
         if not self._is_ours:
             raise ReactorEnded
-        result: Future[Any] = Future()
+        result = _Result()
         with self._lock:
             if not self._is_open:
                 raise ReactorEnded
             self._waiting.add(result)
             self.reactor.callFromThread(self._carry_out, result, function, args, kwargs)
-        return result.result()
+        return result.wait()
 
     def leave(self) -> None:
         """Ask the reactor to stop, and do not wait; nothing happens when it does not run.
@@ -132,11 +185,10 @@ class ReactorThread:
         if self.is_inside:
             raise RuntimeError(_ITSELF)
         if self._thread is not None and self._is_ours:
-            # An interrupted `Thread.join` may take a thread for ended that is not. And not for ever: a signal
-            # that comes just before the main thread sleeps is heard by Python when it wakes up.
-            while not self._ended.wait(_NAP):
-                pass
-            self._thread.join()
+            # An interrupted `Thread.join` may take a thread for ended that is not.
+            self._ended.wait()
+            if self._thread.ident is not None:
+                self._thread.join()
 
     def stop(self) -> None:
         """`leave` and `join`: afterwards neither a thread nor a descriptor of the reactor's is there.
@@ -151,15 +203,23 @@ class ReactorThread:
         """Whether this is the process that has made it."""
         return self._process == os.getpid()
 
+    def _launch(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except BaseException as error:
+            self._refuse(error)
+
+    def _refuse(self, error: BaseException) -> None:
+        self._refused = error
+        self._ended.set()
+        self._started.set()
+
     def _run(self) -> None:
         try:
             # Here, and not in `start`: no signal's handler interrupts what this thread does.
             reactor = self.reactor = _Reactor()
         except BaseException as error:
-            self._refused = error
-            self._ended.set()
-            self._started.set()
-            return
+            return self._refuse(error)
         reactor.callWhenRunning(self._started.set)
         with self._lock:
             self._is_open = True
@@ -177,12 +237,12 @@ class ReactorThread:
             waiting, self._waiting = self._waiting, set()
         self.reactor.close()
         for result in waiting:
-            result.set_exception(ReactorEnded())
+            result.set(error=ReactorEnded())
         self._started.set()
         self._ended.set()
 
     def _carry_out(
-        self, result: Future[Any], function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+        self, result: _Result, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> None:
         def take(outcome: Any) -> None:
             with self._lock:
@@ -190,9 +250,9 @@ class ReactorThread:
                     return  # it was told of the end
                 self._waiting.discard(result)
             if isinstance(outcome, Failure):
-                result.set_exception(outcome.value)
+                result.set(error=outcome.value)
             else:
-                result.set_result(outcome)
+                result.set(outcome)
 
         maybeDeferred(function, *args, **kwargs).addBoth(take)
 

@@ -17,7 +17,7 @@ from fileexport.embedded import EmbeddedService
 from fileexport.endpoints import tls_context
 from fileexport.errors import ConfigurationError, ListenError, StateError
 from fileexport.option_values import NO_ENDPOINT, SHARED_ENDPOINT, parse_chunk_size, parse_port, parse_size
-from fileexport.reactor_thread import ReactorEnded, ReactorThread
+from fileexport.reactor_thread import Latch, ReactorEnded, ReactorThread
 from fileexport.startup import prepare_settings, temporary_state
 from fileexport.tokens import check_token
 
@@ -272,13 +272,13 @@ class _Run:
     def __init__(self) -> None:
         self.addresses: tuple[tuple[str, int], ...] = ()
         self._thread = ReactorThread("fileexport")
-        self.begun = threading.Event()
+        self.begun = Latch()
         self._is_asked = False
 
     @property
     def is_over(self) -> bool:
         """Whether it has ended, and left nothing."""
-        return self.begun.is_set() and not self._thread.is_running
+        return self.begun.is_set and not self._thread.is_running
 
     def begin(self, prepare: Callable[[ExitStack], Callable[..., EmbeddedService]]) -> None:
         """Serve; returns when it listens. Raises what stands in the way; it is over then."""
